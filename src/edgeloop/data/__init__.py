@@ -1,0 +1,1 @@
+"""Streams, clips and feature pipelines of the device."""
