@@ -1,0 +1,100 @@
+"""What the store keeps, as plain records."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+
+SETS = ("train", "rehearsal", "gate", "validation", "anchor")
+
+
+@dataclass(frozen=True)
+class Version:
+    """One adapter version; the weights themselves come from ``Store.adapter(id)``.
+
+    Attributes
+    ----------
+    id : int
+        Counts up from 1 and is never used twice.
+    parent : int or None
+        The version this one was trained from; None: the adapter the program shipped with.
+    sha256 : str
+        Of the stored safetensors bytes.
+    created : float
+        Seconds since 1970, by the device's clock.
+    bytes : int
+        Size of the stored weights.
+    """
+
+    id: int
+    parent: int | None
+    program_hash: str
+    sha256: str
+    metrics: dict[str, Any]
+    created: float
+    live: bool
+    bytes: int
+
+
+@dataclass
+class Job:
+    """A training job under way: everything needed to go on bit-exactly after a crash.
+
+    Attributes
+    ----------
+    parent : int or None
+        The live version when the job began.
+    snapshot : bytes
+        ``Session.snapshot()``: parameters, optimizer state, step counter.
+    rng : bytes
+        State of the random numbers, as the loop encodes it.
+    cursor : dict
+        Where in the data the job stands (JSON).
+    journal : list of dict
+        Time-dependent decisions in order (JSON).
+    isa : str
+        Instruction set of the kernels; another one may differ in the last bits.
+    """
+
+    program_hash: str
+    parent: int | None
+    snapshot: bytes
+    rng: bytes
+    cursor: dict[str, Any] = field(default_factory=dict)
+    journal: list[dict[str, Any]] = field(default_factory=list)
+    isa: str = ""
+
+
+@dataclass
+class Sample:
+    """One sample worth keeping: features, never the raw recording.
+
+    Attributes
+    ----------
+    set : str
+        One of ``SETS``.
+    x : np.ndarray
+        Model input of one sample, without the batch dimension.
+    y : np.ndarray or int
+        Class label or regression target.
+    key : str
+        Unique within its set; putting the same key again replaces the sample in its place.
+    """
+
+    set: str
+    x: np.ndarray
+    y: np.ndarray | int
+    key: str
+
+
+@dataclass(frozen=True)
+class Event:
+    """One line of the device's diary."""
+
+    id: int
+    created: float
+    kind: str
+    detail: dict[str, Any]

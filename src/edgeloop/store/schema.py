@@ -1,0 +1,48 @@
+"""The state file's tables and its own format version (docs/spec/state.md)."""
+
+from __future__ import annotations
+
+APPLICATION_ID = 0x45444C50  # "EDLP"
+STATE_FORMAT = 1
+
+TABLES = (
+    """CREATE TABLE version (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        parent INTEGER REFERENCES version(id) ON DELETE SET NULL,
+        program_hash TEXT NOT NULL,
+        sha256 TEXT NOT NULL,
+        metrics TEXT NOT NULL,
+        created REAL NOT NULL,
+        adapter BLOB NOT NULL)""",
+    """CREATE TABLE live (
+        one INTEGER PRIMARY KEY CHECK (one = 1),
+        version INTEGER NOT NULL REFERENCES version(id))""",
+    """CREATE TABLE job (
+        one INTEGER PRIMARY KEY CHECK (one = 1),
+        program_hash TEXT NOT NULL,
+        parent INTEGER REFERENCES version(id) ON DELETE SET NULL,
+        snapshot BLOB NOT NULL,
+        rng BLOB NOT NULL,
+        cursor TEXT NOT NULL,
+        journal TEXT NOT NULL,
+        isa TEXT NOT NULL,
+        sha256 TEXT NOT NULL)""",
+    """CREATE TABLE sample (
+        seq INTEGER PRIMARY KEY AUTOINCREMENT,
+        kind TEXT NOT NULL,
+        key TEXT NOT NULL,
+        x BLOB NOT NULL,
+        y BLOB NOT NULL,
+        y_is_int INTEGER NOT NULL,
+        sha256 TEXT NOT NULL,
+        UNIQUE (kind, key))""",
+    """CREATE TABLE kv (
+        key TEXT PRIMARY KEY,
+        value BLOB NOT NULL,
+        sha256 TEXT NOT NULL) WITHOUT ROWID""",
+    """CREATE TABLE event (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        created REAL NOT NULL,
+        kind TEXT NOT NULL,
+        detail TEXT NOT NULL)""",
+)

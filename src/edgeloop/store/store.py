@@ -1,0 +1,356 @@
+"""The store: one SQLite file is the whole state of a device."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from edgeloop.errors import StateError
+from edgeloop.store.codec import (
+    adapter_from_bytes,
+    adapter_to_bytes,
+    array_from_bytes,
+    array_to_bytes,
+    from_json,
+    label_to_bytes,
+    sha256,
+    to_json,
+)
+from edgeloop.store.connection import Connection
+from edgeloop.store.records import SETS, Event, Job, Sample, Version
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Iterable, Mapping, Sequence
+    from contextlib import AbstractContextManager
+
+    import numpy as np
+
+_EVENTS_KEPT = 10_000
+_VERSION = (
+    "SELECT id, parent, program_hash, version.sha256, metrics, created,"
+    " id IS (SELECT version FROM live), length(adapter) FROM version"
+)
+
+
+class Store:
+    """A device's state: use :meth:`open`.
+
+    Every method is one durable transaction unless called inside :meth:`transaction`; a
+    method that raises has changed nothing. Not for use from several threads.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._db = connection
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str], *, readonly: bool = False) -> Store:
+        """Open, or create, the state file at `path`.
+
+        Parameters
+        ----------
+        path : path
+            The SQLite file; ``-wal``, ``-shm`` and ``.lock`` stand beside it.
+        readonly : bool
+            Look only: works beside a running writer.
+
+        Raises
+        ------
+        StateError
+            In use by another process, damaged, not ours, of a newer format, or not writable.
+        """
+        return cls(Connection(Path(path), readonly=readonly))
+
+    @property
+    def path(self) -> Path:
+        """The state file."""
+        return self._db.path
+
+    def close(self) -> None:
+        """Close the file; closing twice is fine."""
+        self._db.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def transaction(self) -> AbstractContextManager[None]:
+        """Group several calls into one durable commit: all of them happen, or none."""
+        return self._db.transaction()
+
+    # Versions
+
+    def commit(
+        self,
+        adapter: Mapping[str, np.ndarray],
+        *,
+        program_hash: str,
+        parent: int | None,
+        metrics: Mapping[str, Any],
+        live: bool,
+        finish_job: bool = False,
+    ) -> Version:
+        """Store a new version, in one transaction.
+
+        Parameters
+        ----------
+        live : bool
+            Make it the live version as well.
+        finish_job : bool
+            Clear the running job in the same transaction.
+
+        Raises
+        ------
+        StateError
+            A weight is not finite, `parent` is unknown, or the disk is full: nothing changed.
+        """
+        blob = adapter_to_bytes(adapter)
+        with self.transaction():
+            if parent is not None:
+                self.version(parent)
+            row = self._db.query(
+                "INSERT INTO version (parent, program_hash, sha256, metrics, created, adapter)"
+                " VALUES (?, ?, ?, ?, ?, ?) RETURNING id",
+                (parent, program_hash, sha256(blob), to_json(metrics), time.time(), blob),
+            )
+            if live:
+                self.promote(row[0][0])
+            if finish_job:
+                self.clear_job()
+            return self.version(row[0][0])
+
+    def versions(self) -> list[Version]:
+        """All versions, oldest first."""
+        return [_version(row) for row in self._db.query(f"{_VERSION} ORDER BY id")]
+
+    def version(self, id: int) -> Version:  # noqa: A002 - the word of the table
+        """One version by number; StateError when there is none."""
+        rows = self._db.query(f"{_VERSION} WHERE id = ?", (id,))
+        if not rows:
+            msg = f"state {self.path} has no version {id}: `edgeloop versions` lists them"
+            raise StateError(msg)
+        return _version(rows[0])
+
+    def live(self) -> Version | None:
+        """Return the version that predictions use; None: the adapter the program shipped with."""
+        rows = self._db.query(f"{_VERSION} WHERE id IN (SELECT version FROM live)")  # noqa: S608
+        return _version(rows[0]) if rows else None
+
+    def adapter(self, id: int) -> dict[str, np.ndarray]:  # noqa: A002
+        """Weights of a version by name, as fresh arrays.
+
+        A damaged live version gives way to its nearest intact ancestor (or to the shipped
+        adapter), so that the next start works; the error says so.
+
+        Raises
+        ------
+        StateError
+            No such version, or its bytes do not have the recorded SHA-256.
+        """
+        version = self.version(id)
+        blob = self._db.query("SELECT adapter FROM version WHERE id = ?", (id,))[0][0]
+        if sha256(blob) == version.sha256:
+            return adapter_from_bytes(blob)
+        msg = f"version {id} lost: its bytes in {self.path} do not have the recorded SHA-256"
+        if not version.live:
+            raise StateError(f"{msg}; the live version is not affected")
+        heir = self._intact_ancestor(version)
+        name = "the adapter the program shipped with" if heir is None else f"version {heir}"
+        if self._db.readonly or self._db.in_transaction:
+            raise StateError(f"{msg}; {name} is intact: `edgeloop rollback` goes back to it")
+        with self.transaction():
+            self._db.query("DELETE FROM live")
+            if heir is not None:
+                self.promote(heir)
+            self.event("version_lost", {"version": id, "live": heir})
+        raise StateError(f"{msg}; {name} is live now: start again")
+
+    def _intact_ancestor(self, version: Version) -> int | None:
+        while version.parent is not None:
+            version = self.version(version.parent)
+            rows = self._db.query("SELECT adapter FROM version WHERE id = ?", (version.id,))
+            if sha256(rows[0][0]) == version.sha256:
+                return version.id
+        return None
+
+    def promote(self, id: int) -> None:  # noqa: A002
+        """Make a version the live one."""
+        with self.transaction():
+            self.version(id)
+            self._db.query("INSERT OR REPLACE INTO live (one, version) VALUES (1, ?)", (id,))
+
+    def rollback(self) -> Version:
+        """Move live to its parent and return that; the version left behind is kept."""
+        with self.transaction():
+            live = self.live()
+            if live is None:
+                msg = f"state {self.path} has no live version: there is nothing to roll back"
+                raise StateError(msg)
+            if live.parent is None:
+                msg = f"version {live.id} in {self.path} has no parent to roll back to"
+                raise StateError(msg)
+            self.promote(live.parent)
+            self.event("rollback", {"from": live.id, "to": live.parent})
+            return self.version(live.parent)
+
+    def prune(self, keep: int) -> int:
+        """Delete the oldest versions but `keep`, never the live one, its parent or the job's.
+
+        Returns
+        -------
+        int
+            How many were deleted.
+        """
+        with self.transaction():
+            rows = self._db.query(
+                "DELETE FROM version WHERE id NOT IN"
+                " (SELECT id FROM version ORDER BY id DESC LIMIT ?)"
+                " AND id NOT IN (SELECT version FROM live)"
+                " AND id NOT IN (SELECT parent FROM version WHERE parent IS NOT NULL"
+                "                AND id IN (SELECT version FROM live))"
+                " AND id NOT IN (SELECT parent FROM job WHERE parent IS NOT NULL) RETURNING id",
+                (keep,),
+            )
+        return len(rows)
+
+    # The running job
+
+    def job(self) -> Job | None:
+        """Return the job under way, or None; StateError when its bytes are damaged."""
+        rows = self._db.query(
+            "SELECT program_hash, parent, snapshot, rng, cursor, journal, isa, sha256 FROM job"
+        )
+        if not rows:
+            return None
+        *fields, digest = rows[0]
+        if _job_digest(*fields) != digest:
+            msg = (
+                f"the running job in {self.path} is damaged (SHA-256 differs); versions are not "
+                "affected: `edgeloop run --discard-job` starts the job afresh"
+            )
+            raise StateError(msg)
+        program_hash, parent, snapshot, rng, cursor, journal, isa = fields
+        return Job(program_hash, parent, snapshot, rng, from_json(cursor), from_json(journal), isa)
+
+    def save_job(self, job: Job) -> None:
+        """Checkpoint the job, replacing the last checkpoint."""
+        fields = (
+            job.program_hash,
+            job.parent,
+            job.snapshot,
+            job.rng,
+            to_json(job.cursor),
+            to_json(job.journal),
+            job.isa,
+        )
+        with self.transaction():
+            self._db.query(
+                "INSERT OR REPLACE INTO job (one, program_hash, parent, snapshot, rng, cursor,"
+                " journal, isa, sha256) VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (*fields, _job_digest(*fields)),
+            )
+
+    def clear_job(self) -> None:
+        """Forget the job under way."""
+        with self.transaction():
+            self._db.query("DELETE FROM job")
+
+    # Samples
+
+    def put_samples(self, items: Sequence[Sample]) -> None:
+        """Keep samples, all or none; a known (set, key) is replaced in its place."""
+        with self.transaction():
+            for item in items:
+                if item.set not in SETS:
+                    msg = f"sample set {item.set!r} is unknown: use one of {', '.join(SETS)}"
+                    raise StateError(msg)
+                x, y, is_int = array_to_bytes(item.x), *label_to_bytes(item.y)
+                digest = sha256(item.set.encode(), item.key.encode(), x, y)
+                self._db.query(
+                    "INSERT INTO sample (kind, key, x, y, y_is_int, sha256)"
+                    " VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (kind, key) DO UPDATE SET"
+                    " x = excluded.x, y = excluded.y, y_is_int = excluded.y_is_int,"
+                    " sha256 = excluded.sha256",
+                    (item.set, item.key, x, y, is_int, digest),
+                )
+
+    def samples(self, set: str) -> list[Sample]:  # noqa: A002
+        """Return a set in the order its samples were first put; StateError when one is damaged."""
+        rows = self._db.query(
+            "SELECT key, x, y, y_is_int, sha256 FROM sample WHERE kind = ? ORDER BY seq", (set,)
+        )
+        found = []
+        for key, x, y, y_is_int, digest in rows:
+            if sha256(set.encode(), key.encode(), x, y) != digest:
+                msg = (
+                    f"sample {key!r} of set {set!r} in {self.path} is damaged (SHA-256 differs): "
+                    f"drop_samples({set!r}, [{key!r}]) removes it"
+                )
+                raise StateError(msg)
+            label = array_from_bytes(y)
+            found.append(Sample(set, array_from_bytes(x), int(label) if y_is_int else label, key))
+        return found
+
+    def drop_samples(self, set: str, keys: Iterable[str] | None = None) -> None:  # noqa: A002
+        """Delete the samples of a set, or only those with the given keys; pages are wiped."""
+        with self.transaction():
+            if keys is None:
+                self._db.query("DELETE FROM sample WHERE kind = ?", (set,))
+                return
+            for key in keys:
+                self._db.query("DELETE FROM sample WHERE kind = ? AND key = ?", (set, key))
+
+    # Small things by name, and the diary
+
+    def put_kv(self, key: str, value: bytes) -> None:
+        """Keep a small value by name."""
+        with self.transaction():
+            self._db.query(
+                "INSERT OR REPLACE INTO kv (key, value, sha256) VALUES (?, ?, ?)",
+                (key, value, sha256(key.encode(), value)),
+            )
+
+    def kv(self, key: str) -> bytes | None:
+        """Return the value kept under `key`, or None; StateError when its bytes are damaged."""
+        rows = self._db.query("SELECT value, sha256 FROM kv WHERE key = ?", (key,))
+        if not rows:
+            return None
+        value: bytes = rows[0][0]
+        if sha256(key.encode(), value) != rows[0][1]:
+            msg = f"value {key!r} in {self.path} is damaged (SHA-256 differs): put it again"
+            raise StateError(msg)
+        return value
+
+    def event(self, kind: str, detail: Mapping[str, Any]) -> None:
+        """Write one line into the diary, which keeps the newest ten thousand."""
+        with self.transaction():
+            row = self._db.query(
+                "INSERT INTO event (created, kind, detail) VALUES (?, ?, ?) RETURNING id",
+                (time.time(), kind, to_json(detail)),
+            )
+            self._db.query("DELETE FROM event WHERE id <= ?", (row[0][0] - _EVENTS_KEPT,))
+
+    def events(self, limit: int = 100) -> list[Event]:
+        """Return the newest `limit` events, oldest first."""
+        rows = self._db.query(
+            "SELECT id, created, kind, detail FROM event ORDER BY id DESC LIMIT ?", (limit,)
+        )
+        return [Event(i, at, kind, from_json(detail)) for i, at, kind, detail in reversed(rows)]
+
+
+def _version(row: tuple[Any, ...]) -> Version:
+    number, parent, program_hash, digest, metrics, created, live, size = row
+    return Version(
+        number, parent, program_hash, digest, from_json(metrics), created, bool(live), size or 0
+    )
+
+
+def _job_digest(
+    program_hash: str, parent: int | None, snapshot: bytes, rng: bytes, *texts: str
+) -> str:
+    # The parent is left out: pruning may set it to NULL.
+    del parent
+    return sha256(program_hash.encode(), snapshot, rng, *(text.encode() for text in texts))
