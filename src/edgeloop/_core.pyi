@@ -1,0 +1,9 @@
+"""The C core (core/port/python.c)."""
+
+from typing import Any
+
+def kernels() -> list[tuple[int, str, float]]: ...
+def isas() -> list[str]: ...
+def call(
+    opcode: int, isa: str, operands: list[Any], words: list[int], run: bool, /
+) -> tuple[int, int]: ...

@@ -1,0 +1,1 @@
+"""The artifact: spec, file format, plan report."""

@@ -1,0 +1,1 @@
+"""Sessions: run a program's entries."""

@@ -1,0 +1,162 @@
+"""Checks that run over every registered operator, so that a new one needs no test file.
+
+infer agrees with reference; each kernel variant agrees with the reference and with the portable
+variant; the gradient graph agrees with central differences in float64; records and kernels match
+one to one.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from edgeloop.ir import Graph, Type, Value
+from edgeloop.ops import NO_GRAD, OPS, Builder, OpDef, evaluate
+from edgeloop.ops.kernels import OPCODES, TOLERANCE, isas, run_kernel
+
+CODE = {"float32": "f32", "float64": "f32", "int32": "i32", "uint8": "u8"}
+SAMPLES = [
+    pytest.param(op, s, id=f"{op.name}-{i}")
+    for op in OPS.values()
+    for i, s in enumerate(op.samples())
+]
+
+
+def types_of(sample):
+    return [
+        None if a is None else Type(tuple(np.shape(a)), CODE[np.asarray(a).dtype.name])
+        for a in sample.inputs
+    ]
+
+
+def as_tuple(x):
+    return x if isinstance(x, tuple) else (x,)
+
+
+def test_every_record_has_samples():
+    assert all(list(op.samples()) for op in OPS.values())
+
+
+def test_records_and_kernels_match_one_to_one():
+    named = {op.kernel for op in OPS.values() if op.kernel}
+    assert named == set(OPCODES)
+
+
+@pytest.mark.parametrize(("op", "sample"), SAMPLES)
+def test_infer_agrees_with_reference(op: OpDef, sample):
+    types = as_tuple(op.infer(*types_of(sample), **sample.attrs))
+    arrays = as_tuple(op.reference(*sample.inputs, **sample.attrs))
+    assert [t.shape for t in types] == [np.shape(a) for a in arrays]
+    assert [t.dtype for t in types] == [CODE[np.asarray(a).dtype.name] for a in arrays]
+
+
+def product_scale(op: OpDef, sample, out: int) -> np.ndarray:
+    """sum|a*b| for each output element: the reference on absolute values."""
+    absolute = [
+        None if a is None else (np.abs(a) if np.asarray(a).dtype.kind == "f" else a)
+        for a in sample.inputs
+    ]
+    return np.abs(np.asarray(as_tuple(op.reference(*absolute, **sample.attrs))[out])) + 1e-30
+
+
+def run(op: OpDef, sample, isa: str) -> list[np.ndarray]:
+    inputs = [None if a is None else np.ascontiguousarray(a).copy() for a in sample.inputs]
+    outputs = []
+    updated = dict(op.updates)
+    types = as_tuple(op.infer(*types_of(sample), **sample.attrs))
+    for i, t in enumerate(types):
+        dtype = {"f32": np.float32, "i32": np.int32, "u8": np.uint8}[t.dtype]
+        outputs.append(inputs[updated[i]] if i in updated else np.full(t.shape, 77, dtype))
+    run_kernel(op, inputs, outputs, dict(sample.attrs), isa)
+    return outputs
+
+
+@pytest.mark.parametrize("isa", isas())
+@pytest.mark.parametrize(("op", "sample"), [p for p in SAMPLES if p.values[0].kernel])
+def test_kernel_agrees_with_reference(op: OpDef, sample, isa):
+    exact = [None if a is None else (a.astype(np.float64) if a.dtype.kind == "f" else a)
+             for a in map(lambda a: None if a is None else np.asarray(a), sample.inputs)]
+    expected = as_tuple(op.reference(*exact, **sample.attrs))
+    got = run(op, sample, isa)
+    portable = run(op, sample, "ref")
+    eps = float(np.finfo(np.float32).eps)
+    for i, (g, e, p) in enumerate(zip(got, expected, portable, strict=True)):
+        if g.dtype.kind != "f":
+            np.testing.assert_array_equal(g, e)
+            continue
+        tol = TOLERANCE[op.kernel]
+        if tol == 0:
+            np.testing.assert_array_equal(g.view(np.int32), p.view(np.int32))
+            np.testing.assert_allclose(g, e, rtol=2e-6, atol=2e-6)
+        else:
+            bound = tol * eps * product_scale(op, sample, i)
+            assert np.all(np.abs(g - e) <= bound + 1e-7)
+            assert np.all(np.abs(p - e) <= bound + 1e-7)
+
+
+def gradient_graph(op: OpDef, sample, wrt: set[int]):
+    """Build y = op(inputs) and the gradients for `wrt`, with random dy as graph inputs."""
+    g = Graph()
+    b = Builder(g)
+    values: list[Value | None] = []
+    for i, t in enumerate(types_of(sample)):
+        values.append(None if t is None else b.input(f"x{i}", t))
+    outs = b.ops(op.name, *values, **sample.attrs)
+    node = g.nodes[-1]
+    b = Builder(g, wanted={values[i] for i in wrt})
+    dys = [b.input(f"dy{i}", v.type) if v.type.dtype == "f32" else None for i, v in enumerate(outs)]
+    grads = op.grad(b, node, *dys)
+    assert len(grads) == len(values), "grad returns one entry per input"
+    return g, outs, grads
+
+
+@pytest.mark.parametrize(
+    ("op", "sample"), [p for p in SAMPLES if p.values[0].grad is not NO_GRAD]
+)
+def test_gradient_agrees_with_central_differences(op: OpDef, sample):
+    inputs = [None if a is None else np.asarray(a) for a in sample.inputs]
+    floats = [i for i, a in enumerate(inputs) if a is not None and a.dtype.kind == "f"]
+    wrt = set(floats if sample.wrt is None else sample.wrt)
+    graph, outs, grads = gradient_graph(op, sample, wrt)
+    rng = np.random.default_rng(7)
+    feeds = {f"x{i}": a for i, a in enumerate(inputs) if a is not None}
+    dys = {}
+    for i, v in enumerate(outs):
+        if v.type.dtype == "f32":
+            dys[i] = rng.standard_normal(v.type.shape)
+            feeds[f"dy{i}"] = dys[i]
+    env = evaluate(graph, feeds, dtype=np.float64)
+
+    def loss(args) -> float:
+        ys = as_tuple(op.reference(*args, **sample.attrs))
+        return float(sum(np.sum(ys[i] * dy) for i, dy in dys.items()))
+
+    args = [a if a is None or a.dtype.kind != "f" else a.astype(np.float64) for a in inputs]
+    for i in wrt:
+        assert grads[i] is not None, f"no gradient for input {i}"
+        got = env[grads[i]]
+        assert got.shape == args[i].shape
+        flat = args[i].reshape(-1)
+        picks = rng.permutation(flat.size)[:12]
+        for k in picks:
+            h = 1e-5 * max(1.0, abs(flat[k]))
+            old = flat[k]
+            flat[k] = old + h
+            up = loss(args)
+            flat[k] = old - h
+            down = loss(args)
+            flat[k] = old
+            want = (up - down) / (2 * h)
+            assert got.reshape(-1)[k] == pytest.approx(want, rel=1e-5, abs=1e-6), (i, int(k))
+
+
+def test_a_wrong_gradient_rule_is_caught():
+    """Negative control: a rule that is off by a factor fails the central difference check."""
+    import dataclasses
+
+    good = OPS["relu"]
+    bad = dataclasses.replace(
+        good, grad=lambda g, node, dy: (g.op("mul", dy, g.constant(1.01)),)
+    )
+    with pytest.raises(AssertionError):
+        test_gradient_agrees_with_central_differences(bad, next(iter(good.samples())))
