@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,6 +28,10 @@ class Builder:
     def wants(self, value: Value | None) -> bool:
         """Tell whether a gradient for ``value`` is needed (autodiff says which are)."""
         return value is not None and (self._wanted is None or value in self._wanted)
+
+    def reserve(self, names: Iterable[str]) -> None:
+        """Keep these names for values that are not in the graph yet."""
+        self._names.update(names)
 
     def value(self, name: str, type_: Type) -> Value:
         """Make a value under a free name derived from ``name``."""

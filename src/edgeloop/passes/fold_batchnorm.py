@@ -1,0 +1,138 @@
+"""Fold batch norm into the layer before it, also where the layer or the norm trains."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from edgeloop.ir import Graph, Node, Value
+from edgeloop.ops import Builder
+from edgeloop.passes.dce import drop_dead
+from edgeloop.passes.fold_constants import fold_constants
+
+
+def fold_batchnorm(graph: Graph) -> Graph:
+    """Remove every batch_norm(x, scale, bias, mean, var).
+
+    With s = scale / sqrt(var + eps): where x comes from layers (a dense or convolution node, or a
+    sum of such as LoRA makes it) that nothing else reads, s is multiplied into their weights and
+    biases. For a frozen weight that happens here, once; for a trained weight (LoRA's B, a thawed
+    weight) a small product w * s is computed in every step, so that the param itself stays the
+    one of the unfolded module. Elsewhere y = x * s + t remains.
+
+    Requires: constants folded. Ensures: no batch_norm is left.
+    """
+    out = graph.copy()
+    while True:
+        node = next((n for n in out.nodes if n.op == "batch_norm"), None)
+        if node is None:
+            return fold_constants(out)
+        out = _fold_one(out, node)
+
+
+def _fold_one(graph: Graph, bn: Node) -> Graph:
+    x, scale, bias, mean, var = bn.inputs
+    assert x is not None
+    assert scale is not None
+    assert bias is not None
+    out = graph.copy()
+    at = next(i for i, n in enumerate(out.nodes) if n.output is bn.output)
+    producers, users = out.producers(), out.users()
+    cone: list[Node] = []
+    folds = _foldable(out, x, bn, producers, users, cone)
+    # New nodes are built aside and spliced in before the first node that needs them.
+    head, tail = out.nodes[:at], out.nodes[at + 1 :]
+    out.nodes = []
+    g = Builder(out, layer=bn.name)
+    for n in graph.nodes:
+        g.reserve(v.name for v in n.outputs)
+    mean_a, var_a = graph.array(mean), graph.array(var)  # type: ignore[arg-type]
+    assert mean_a is not None
+    assert var_a is not None
+    eps = float(bn.attrs.get("eps", 1e-5))
+    inv = (1 / np.sqrt(var_a.astype(np.float64) + eps)).astype(np.float32)
+    s = g.op("mul", scale, g.constant(inv, f"{bn.name}.inv"))
+    shift = g.op("sub", bias, g.op("mul", g.constant(mean_a, f"{bn.name}.mean"), s))
+    if not folds:
+        y = g.op("add", g.op("mul", x, s), shift)
+        out.nodes = head + out.nodes + tail
+        return _replace(out, bn.output, y)
+    pending = [shift]  # goes into the bias of the first layer; the others only scale
+    replaced: dict[int, Node] = {}
+    for n in cone:
+        if n.op == "add":
+            continue
+        g.layer = n.name
+        w, b = n.inputs[1], n.inputs[2] if len(n.inputs) > 2 else None
+        assert w is not None
+        column = g.op("reshape", s, shape=(w.type.shape[0],) + (1,) * (w.type.rank - 1))
+        new_w = g.op("mul", w, column, out=w.name)
+        new_b = None if b is None else g.op("mul", b, s, out=b.name)
+        if pending:
+            t = pending.pop()
+            new_b = t if new_b is None else g.op("add", new_b, t)
+        replaced[id(n)] = Node(n.op, (n.inputs[0], new_w, new_b, *n.inputs[3:]), n.outputs,
+                               dict(n.attrs), n.name)
+    first = min(i for i, n in enumerate(head) if id(n) in replaced)
+    head = [replaced.get(id(n), n) for n in head]
+    out.nodes = _ready_prefix(out, head, first) + tail
+    return drop_dead(_replace(out, bn.output, x))
+
+
+def _ready_prefix(out: Graph, head: list[Node], first: int) -> list[Node]:
+    """Put the scale nodes before the first layer that reads them.
+
+    They may read weights computed in ``head`` (a grouped LoRA), so each goes in as soon as its
+    inputs exist.
+    """
+    made = out.nodes
+    defined = set(out.sources())
+    result: list[Node] = []
+    waiting = list(made)
+
+    def flush() -> None:
+        moved = True
+        while moved:
+            moved = False
+            for n in list(waiting):
+                if all(v is None or v in defined for v in n.inputs):
+                    waiting.remove(n)
+                    result.append(n)
+                    defined.update(n.outputs)
+                    moved = True
+
+    for i, n in enumerate(head):
+        if i >= first:
+            flush()
+        result.append(n)
+        defined.update(n.outputs)
+    flush()
+    return result
+
+
+def _foldable(
+    graph: Graph, x: Value, reader: Node, producers: dict[Value, Node],
+    users: dict[Value, list[Node]], cone: list[Node],
+) -> bool:
+    """Collect the layers that make up x; False when x has another reader or another source."""
+    if users.get(x, []) != [reader] or x in graph.outputs:
+        return False
+    n = producers.get(x)
+    if n is None:
+        return False
+    if n.op in ("linear", "conv2d"):
+        cone.append(n)
+        return True
+    if n.op == "add" and all(v is not None and v.type == x.type for v in n.inputs):
+        cone.append(n)
+        return all(_foldable(graph, v, n, producers, users, cone) for v in n.inputs if v)
+    return False
+
+
+def _replace(graph: Graph, old: Value, new: Value) -> Graph:
+    """Let every reader of ``old`` read ``new``."""
+    graph.nodes = [
+        Node(n.op, tuple(new if v is old else v for v in n.inputs), n.outputs, dict(n.attrs), n.name)
+        for n in graph.nodes
+    ]
+    graph.outputs = [new if v is old else v for v in graph.outputs]
+    return graph
