@@ -65,6 +65,7 @@ typedef void el_kernel(const el_call *call);
 typedef struct el_need {
   uint32_t chunks;  /* parts that may run in any order and at the same time; depends on shapes only */
   size_t scratch;   /* bytes for each worker */
+  uint32_t outputs; /* the last `outputs` operands are written; 1 before the plan function is called */
 } el_need;
 
 /* Fills *need for a call (data pointers may be NULL or fake) on one instruction set.

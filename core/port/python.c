@@ -81,7 +81,7 @@ static int operand(PyObject *item, el_tensor *t, Py_buffer *view) {
   return 0;
 }
 
-/* call(opcode, isa, operands, words, run) -> (chunks, scratch bytes)
+/* call(opcode, isa, operands, words, run) -> (chunks, scratch bytes, outputs)
  * Plans one kernel call and, if run is true, runs every chunk of it on the caller's buffers. */
 static PyObject *py_call(PyObject *self, PyObject *args) {
   (void)self;
@@ -105,7 +105,7 @@ static PyObject *py_call(PyObject *self, PyObject *args) {
   for (Py_ssize_t i = 0; i < nw; i++) attr[i].i = (int32_t)PyLong_AsLong(PyList_GetItem(words, i));
   for (Py_ssize_t i = 0; i < n && !PyErr_Occurred(); i++) operand(PyList_GetItem(operands, i), &t[i], &views[i]);
   el_call call = {.t = t, .attr = attr, .n = (uint32_t)n, .n_attr = (uint32_t)nw, .chunk = 0, .chunks = 1};
-  el_need need = {1, 0};
+  el_need need = {.chunks = 1, .scratch = 0, .outputs = 1};
   void *scratch = NULL;
   if (!PyErr_Occurred()) {
     el_status s = op->plan(&call, (el_isa)isa, &need);
@@ -123,7 +123,7 @@ static PyObject *py_call(PyObject *self, PyObject *args) {
       call.chunks = need.chunks;
       for (call.chunk = 0; call.chunk < need.chunks; call.chunk++) el_variant(op, (el_isa)isa)(&call);
     }
-    result = Py_BuildValue("(In)", need.chunks, (Py_ssize_t)need.scratch);
+    result = Py_BuildValue("(InI)", need.chunks, (Py_ssize_t)need.scratch, need.outputs);
   }
   PyMem_Free(scratch);
   for (Py_ssize_t i = 0; i < n; i++) PyBuffer_Release(&views[i]);
@@ -133,7 +133,7 @@ static PyObject *py_call(PyObject *self, PyObject *args) {
 static PyMethodDef methods[] = {
     {"kernels", py_kernels, METH_NOARGS, "kernels() -> list of (opcode, name, tolerance)"},
     {"isas", py_isas, METH_NOARGS, "isas() -> instruction sets that this machine runs"},
-    {"call", py_call, METH_VARARGS, "call(opcode, isa, operands, words, run) -> (chunks, scratch bytes)"},
+    {"call", py_call, METH_VARARGS, "call(opcode, isa, operands, words, run) -> (chunks, scratch bytes, outputs)"},
     {NULL, NULL, 0, NULL},
 };
 

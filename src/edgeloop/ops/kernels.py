@@ -45,8 +45,15 @@ def run_kernel(
     """
     assert op.kernel is not None
     operands = [_describe(a) for a in [*inputs, *outputs]]
-    result: tuple[int, int] = _core.call(OPCODES[op.kernel], isa, operands, op.words(attrs), True)
-    return result
+    chunks, scratch, written = _core.call(
+        OPCODES[op.kernel], isa, operands, op.words(attrs), True
+    )
+    if written != len(outputs):
+        raise ValueError(
+            f"the plan function of {op.kernel} says that {written} operands are written, the "
+            f"record {len(outputs)}: set need->outputs"
+        )
+    return chunks, scratch
 
 
 def need(
@@ -63,8 +70,8 @@ def need(
         else (None, DTYPE_CODE[t.dtype], t.shape, dense_strides(t.shape) if s is None else s)
         for t, s in zip(types, strides, strict=True)
     ]
-    result: tuple[int, int] = _core.call(OPCODES[op.kernel], isa, operands, op.words(attrs), False)
-    return result
+    chunks, scratch, _ = _core.call(OPCODES[op.kernel], isa, operands, op.words(attrs), False)
+    return chunks, scratch
 
 
 def isas() -> list[str]:
