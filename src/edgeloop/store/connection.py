@@ -32,22 +32,26 @@ class Connection:
         self.readonly = readonly
         self._depth = 0
         self._lock: ProcessLock | None = None
-        if readonly and not path.is_file():
-            msg = f"state {path} does not exist: `edgeloop run` creates it"
-            raise StateError(msg)
-        if not readonly:
-            if not path.parent.is_dir():
-                msg = f"state {path}: the folder {path.parent} does not exist; create it"
-                raise StateError(msg)
-            self._lock = ProcessLock(path)
         self._db: sqlite3.Connection | None = None
         try:
             with self._in_words("opening"):
+                self._find()
                 self._db = self._open()
                 self._prepare()
         except BaseException:
             self.close()
             raise
+
+    def _find(self) -> None:
+        if self.readonly:
+            if not self.path.is_file():
+                msg = f"state {self.path} does not exist: `edgeloop run` creates it"
+                raise StateError(msg)
+            return
+        if not self.path.parent.is_dir():
+            msg = f"state {self.path}: the folder {self.path.parent} does not exist; create it"
+            raise StateError(msg)
+        self._lock = ProcessLock(self.path)
 
     def _open(self) -> sqlite3.Connection:
         if not self.readonly:
@@ -67,7 +71,8 @@ class Connection:
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
 
     def _prepare(self) -> None:
-        fresh = self.query("PRAGMA page_count")[0][0] == 0
+        # No tables yet: new, or the power failed while it was being made.
+        fresh = self.query("SELECT count(*) FROM sqlite_schema")[0][0] == 0
         if fresh and self.readonly:
             msg = f"state {self.path} is empty: `edgeloop run` fills it"
             raise StateError(msg)
@@ -155,6 +160,10 @@ class Connection:
             yield
         except sqlite3.Error as error:
             raise StateError(self._explain(error, doing)) from error
+        except UnicodeError as error:  # rotten text, even inside SQLite's own messages
+            raise StateError(
+                self._explain(sqlite3.DatabaseError("malformed text"), doing)
+            ) from error
         except OSError as error:
             msg = f"state {self.path}: {doing} failed: {error.strerror}; check path and rights"
             raise StateError(msg) from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 APPLICATION_ID = 0x45444C50  # "EDLP"
 STATE_FORMAT = 1
 
+# STRICT lets quick_check notice a value whose type rotted.
 TABLES = (
     """CREATE TABLE version (
         id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -13,10 +14,10 @@ TABLES = (
         sha256 TEXT NOT NULL,
         metrics TEXT NOT NULL,
         created REAL NOT NULL,
-        adapter BLOB NOT NULL)""",
+        adapter BLOB NOT NULL) STRICT""",
     """CREATE TABLE live (
         one INTEGER PRIMARY KEY CHECK (one = 1),
-        version INTEGER NOT NULL REFERENCES version(id))""",
+        version INTEGER NOT NULL REFERENCES version(id)) STRICT""",
     """CREATE TABLE job (
         one INTEGER PRIMARY KEY CHECK (one = 1),
         program_hash TEXT NOT NULL,
@@ -26,7 +27,7 @@ TABLES = (
         cursor TEXT NOT NULL,
         journal TEXT NOT NULL,
         isa TEXT NOT NULL,
-        sha256 TEXT NOT NULL)""",
+        sha256 TEXT NOT NULL) STRICT""",
     """CREATE TABLE sample (
         seq INTEGER PRIMARY KEY AUTOINCREMENT,
         kind TEXT NOT NULL,
@@ -35,14 +36,14 @@ TABLES = (
         y BLOB NOT NULL,
         y_is_int INTEGER NOT NULL,
         sha256 TEXT NOT NULL,
-        UNIQUE (kind, key))""",
+        UNIQUE (kind, key)) STRICT""",
     """CREATE TABLE kv (
         key TEXT PRIMARY KEY,
         value BLOB NOT NULL,
-        sha256 TEXT NOT NULL) WITHOUT ROWID""",
+        sha256 TEXT NOT NULL) WITHOUT ROWID, STRICT""",
     """CREATE TABLE event (
         id INTEGER PRIMARY KEY AUTOINCREMENT,
         created REAL NOT NULL,
         kind TEXT NOT NULL,
-        detail TEXT NOT NULL)""",
+        detail TEXT NOT NULL) STRICT""",
 )
