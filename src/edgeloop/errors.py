@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import dataclass
+
 
 class EdgeLoopError(Exception):
     """Root of every error that edgeloop raises on purpose."""
@@ -11,8 +14,22 @@ class ModelError(EdgeLoopError):
     """The ONNX model cannot be read, or holds something that cannot be compiled."""
 
 
+@dataclass(frozen=True, slots=True)
+class Unsupported:
+    """One operator that cannot be compiled: its name, its node, and whether gradients cross it."""
+
+    op: str
+    node: str
+    on_gradient_path: bool
+    detail: str = ""
+
+
 class UnsupportedError(ModelError):
     """Operators that the compiler does not know; the message lists every one with its node."""
+
+    def __init__(self, message: str, operators: Iterable[Unsupported] = ()) -> None:
+        super().__init__(message)
+        self.operators = tuple(operators)
 
 
 class ShapeError(ModelError):

@@ -1,0 +1,365 @@
+"""Walk the ONNX nodes once: fold what is known, convert the rest, list what is unsupported.
+
+A tensor is Known (an array at import), a Value (computed at run time), or Lost: it comes out of an
+unsupported operator, and is carried on only so that one error can list every such operator.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+import onnx
+import onnx.shape_inference
+
+from edgeloop.errors import EdgeLoopError, ModelError, Unsupported, UnsupportedError
+from edgeloop.importer.fold import SAME_WEIGHT, attributes, can_fold, fold
+from edgeloop.importer.load import MAX_ELEMENTS, opset_of
+from edgeloop.importer.ml import ML_CONVERTERS
+from edgeloop.importer.names import Namer, weight_name
+from edgeloop.importer.shapes import Rebatch, is_float, type_name
+from edgeloop.ir import Array, Graph, Type, Value
+from edgeloop.ops import OPS, Builder, OnnxNode
+
+Converter = Callable[[Builder, OnnxNode], Any]
+
+
+@dataclass(eq=False, slots=True)
+class Known:
+    """An array known at import, as ONNX has it, under the weight name it descends from."""
+
+    array: Array
+    name: str
+    values: dict[str, Value] = field(default_factory=dict)
+
+
+class Lost:
+    """A tensor that no supported operator computes."""
+
+
+LOST: Final = Lost()
+Tensor = Known | Value | Lost
+
+
+def converters() -> dict[tuple[str, str], Converter]:
+    """Map (domain, ONNX operator) to its converter: the records' and the ai.onnx.ml ones."""
+    table: dict[tuple[str, str], Converter] = {}
+    for op in OPS.values():
+        for name, convert in op.onnx.items():
+            table["", name] = convert
+    table.update({("ai.onnx.ml", name): convert for name, convert in ML_CONVERTERS.items()})
+    return table
+
+
+def domain_of(node: onnx.NodeProto) -> str:
+    """Return the node's domain, '' for ONNX's own."""
+    return "" if node.domain == "ai.onnx" else str(node.domain)
+
+
+class Walk:
+    """One conversion of a checked model with static input shapes into ``graph``."""
+
+    def __init__(
+        self,
+        model: onnx.ModelProto,
+        shapes: dict[str, tuple[int, ...]],
+        outputs: Sequence[str],
+        notes: list[str],
+        rebatch: Rebatch | None = None,
+        *,
+        learning: bool = False,
+    ) -> None:
+        self.graph = Graph()
+        self.g = Builder(self.graph)
+        self.env: dict[str, Tensor] = {"": LOST}
+        self.learned: set[str] = set()
+        self.unsupported: list[Unsupported] = []
+        self._model, self._shapes, self._notes = model, shapes, notes
+        self._rebatch, self._learning = rebatch, learning
+        self._opset = opset_of(model)
+        self._table = converters()
+        self._namer = Namer(model)
+        self._inferred: dict[str, Type] | None = None
+        needed = needed_nodes(model.graph.node, outputs)
+        self._used = {i for n in needed for i in _reads(n)} | set(outputs)
+        self._sources()
+        for node in needed:
+            self._node(node)
+        if self.unsupported:
+            raise UnsupportedError(_listing(self.unsupported), self.unsupported)
+
+    # Sources -------------------------------------------------------------------------------
+
+    def _sources(self) -> None:
+        narrowed: dict[str, int] = {}
+        for t in self._model.graph.initializer:
+            if t.name in self._used:
+                self.env[t.name] = self._known(t, narrowed)
+        for s in self._model.graph.sparse_initializer:
+            if s.values.name in self._used:
+                raise ModelError(f"initializer '{s.values.name}' is sparse; export it dense")
+        for kind, count in narrowed.items():
+            self._notes.append(f"{count} {kind} initializers are computed as float32")
+        for info in self._model.graph.input:
+            if info.name in self._shapes and info.name in self._used:
+                if not is_float(info):
+                    raise ModelError(
+                        f"input '{info.name}' has element type {type_name(info)}, but only float "
+                        "inputs are supported; compute that part outside and feed its result"
+                    )
+                if info.type.tensor_type.elem_type != onnx.TensorProto.FLOAT:
+                    self._notes.append(f"input '{info.name}' ({type_name(info)}) is taken as float32")
+                shape = self._shapes[info.name]
+                self.env[info.name] = self.g.input(info.name, Type(shape))
+                self._record(info.name, shape)
+
+    def _known(self, t: onnx.TensorProto, narrowed: dict[str, int]) -> Known:
+        try:
+            array = onnx.numpy_helper.to_array(t)
+        except (ValueError, TypeError, KeyError) as e:
+            raise ModelError(
+                f"initializer '{t.name}' cannot be read ({e}); the file is damaged, export it again"
+            ) from e
+        if array.size > 1 and _floating(array) and array.dtype != np.float32:
+            narrowed[array.dtype.name] = narrowed.get(array.dtype.name, 0) + 1
+        return Known(array, t.name)
+
+    # Nodes ---------------------------------------------------------------------------------
+
+    def _node(self, node: onnx.NodeProto) -> None:
+        tensors = [self.env.get(i) for i in node.input]
+        if any(t is None for t in tensors):
+            missing = next(i for i, t in zip(node.input, tensors, strict=True) if t is None)
+            raise ModelError(
+                f"{node.op_type} node '{node.name}' reads '{missing}', which nothing computes; "
+                "the model is damaged, export it again"
+            )
+        present = [t for i, t in zip(node.input, tensors, strict=True) if i]
+        if node.op_type == "If" and domain_of(node) == "" and isinstance(present[0], Known):
+            self._branch(node, present[0])
+            return
+        arrays = [t.array if isinstance(t, Known) else None for t in tensors]
+        weights = tuple(
+            t.name for t in present
+            if isinstance(t, Known) and _floating(t.array) and t.array.size > 1
+        )
+        first = present[0] if present else None
+        if can_fold(node) and all(isinstance(t, Known) for t in present):
+            name = first.name if isinstance(first, Known) and node.op_type in SAME_WEIGHT else ""
+            results = fold(node, arrays, self._opset)
+            for o, a in zip(node.output, results, strict=False):
+                self.env[o] = Known(a, name or o)
+            return
+        if node.op_type in ("Shape", "Size") and isinstance(first, Value):
+            self.env[node.output[0]] = Known(_shape_of(node, first), node.output[0])
+            return
+        if weights or any(i in self.learned for i in node.input):
+            self.learned.update(node.output)
+        self.g.layer = self._namer.name(node, weights)
+        if any(t is LOST for t in present):
+            self._carry_on(node)
+            return
+        self._convert(node, [t for t in tensors if t is not None], arrays)
+
+    def _convert(
+        self, node: onnx.NodeProto, tensors: list[Tensor], arrays: list[Array | None]
+    ) -> None:
+        converter = self._table.get((domain_of(node), node.op_type))
+        if converter is None:
+            self._give_up(node, "")
+            return
+        if node.op_type in ("Reshape", "Expand"):
+            arrays = self._follow_batch(node, tensors, arrays)
+        call = OnnxNode(
+            op_type=node.op_type, name=node.name or node.output[0],
+            inputs=tuple(self._value(t, node.op_type, i) for i, t in enumerate(tensors)),
+            attrs=attributes(node),
+            opset=self._opset, outputs=len(node.output), consts=tuple(arrays),
+        )
+        try:
+            result = converter(self.g, call)
+        except UnsupportedError as e:
+            self._give_up(node, str(e))
+            return
+        except EdgeLoopError as e:
+            where = "" if node.name and node.name in str(e) else f"{call.op_type} '{call.name}': "
+            error = ModelError(f"{where}{e}")
+            baked = self._rebatch is not None and not self._learning
+            raise (self._rebatch.error(str(error)) if self._rebatch and baked else error) from e
+        except (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError,
+                ValueError) as e:
+            raise ModelError(
+                f"{call.op_type} node '{call.name}' cannot be converted: its inputs or attributes "
+                f"do not fit the operator ({type(e).__name__}: {e}); export the model again"
+            ) from e
+        values = result if isinstance(result, tuple) else (result,)
+        for o, v in zip(node.output, values, strict=False):
+            if v is not None:
+                self.env[o] = v
+                self._record(o, v.type.shape)
+                if v.type.size > MAX_ELEMENTS or 0 in v.type.shape:
+                    raise ModelError(f"{call.op_type} node '{call.name}' would compute {v.type}")
+        for o in node.output:
+            if o and o not in self.env and o in self._used:
+                self._give_up(node, f"its output '{o}' is not supported", only=o)
+
+    def _follow_batch(
+        self, node: onnx.NodeProto, tensors: list[Tensor], arrays: list[Array | None]
+    ) -> list[Array | None]:
+        x, target = tensors[0], arrays[1] if len(arrays) > 1 else None
+        if self._rebatch is None or target is None or not isinstance(x, Value):
+            return arrays
+        if self._learning:
+            self._rebatch.targets[node.output[0]] = target
+            return arrays
+        return [arrays[0], self._rebatch.target(node, target, x.type.shape)]
+
+    def _value(self, t: Tensor, op: str, index: int) -> Value | None:
+        """Return the run-time value of a tensor; None for absent and for integer constants.
+
+        A constant keeps one value for all its readers (tied weights stay tied), except where all
+        its elements are equal: exporters merge equal initializers, and zeros that belong to two
+        layers must not learn as one. Then each layer gets its own, named after the layer.
+        """
+        if not isinstance(t, Known):
+            return t if isinstance(t, Value) else None
+        if not _floating(t.array):
+            return None
+        uniform = t.array.ndim > 0 and bool((t.array == t.array.reshape(-1)[:1]).all())
+        key = self.g.layer if uniform else ""
+        if key not in t.values:
+            name = weight_name(t.name, self.g.layer, op, index)
+            if t.values and name == t.name:
+                name = f"{key}.{t.name.rpartition('.')[2]}"
+            with np.errstate(over="ignore"):
+                t.values[key] = self.g.constant(np.asarray(t.array, np.float32), name)
+        return t.values[key]
+
+    def _branch(self, node: onnx.NodeProto, condition: Known) -> None:
+        """Convert the branch that a constant condition picks, in place of the If."""
+        chosen = "then_branch" if bool(condition.array.reshape(-1)[:1].all()) else "else_branch"
+        branch = next(a.g for a in node.attribute if a.name == chosen)
+        for t in branch.initializer:
+            self.env[t.name] = self._known(t, {})
+        for inner in branch.node:
+            self._node(inner)
+        for outer, inner in zip(node.output, branch.output, strict=True):
+            found = self.env.get(inner.name)
+            if found is None:
+                raise ModelError(f"If node '{node.name}': nothing computes '{inner.name}'")
+            self.env[outer] = found
+            if inner.name in self.learned:
+                self.learned.add(outer)
+
+    def _record(self, name: str, shape: tuple[int, ...]) -> None:
+        if self._rebatch is not None and self._learning:
+            self._rebatch.shapes[name] = shape
+
+    # Unsupported operators -------------------------------------------------------------------
+
+    def _carry_on(self, node: onnx.NodeProto) -> None:
+        """After a lost tensor: list the node if it is unsupported too, and pass on the loss."""
+        supported = (domain_of(node), node.op_type) in self._table
+        floats = any(o in self._types() for o in node.output)
+        if supported or (can_fold(node) and not floats):
+            self._stand_in(node.output)
+        else:
+            self._give_up(node, "")
+
+    def _give_up(self, node: onnx.NodeProto, detail: str, only: str = "") -> None:
+        prefix = f"{domain_of(node)}." if domain_of(node) else ""
+        on_path = any(i in self.learned for i in node.input if i)
+        self.unsupported.append(
+            Unsupported(prefix + node.op_type, node.name or node.output[0], on_path, detail)
+        )
+        self._stand_in([only] if only else node.output)
+
+    def _stand_in(self, outputs: Sequence[str]) -> None:
+        """Go on with a placeholder where shape inference knows the type, else with LOST."""
+        for o in outputs:
+            known = self._types().get(o)
+            self.env[o] = LOST if known is None else self.g.value(o, known)
+
+    def _types(self) -> dict[str, Type]:
+        """Return static float types by ONNX's shape inference, run only for error lists."""
+        if self._inferred is None:
+            self._inferred = infer_types(self._model, self._shapes)
+        return self._inferred
+
+
+def infer_types(
+    model: onnx.ModelProto, shapes: dict[str, tuple[int, ...]]
+) -> dict[str, Type]:
+    """Return the types of float tensors whose shape ONNX's own inference finds static."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    for info in copy.graph.input:
+        if info.name in shapes:
+            dims = info.type.tensor_type.shape.dim
+            for d, size in zip(dims, shapes[info.name], strict=True):
+                d.dim_value = size
+    del copy.graph.value_info[:]
+    for info in copy.graph.output:
+        info.type.tensor_type.ClearField("shape")
+    try:
+        copy = onnx.shape_inference.infer_shapes(copy, data_prop=True)
+    except (onnx.shape_inference.InferenceError, RuntimeError, ValueError):
+        return {}
+    found: dict[str, Type] = {}
+    for info in (*copy.graph.value_info, *copy.graph.output):
+        tensor = info.type.tensor_type
+        dims = tuple(d.dim_value for d in tensor.shape.dim)
+        if tensor.elem_type == onnx.TensorProto.FLOAT and tensor.HasField("shape") and all(dims):
+            found[info.name] = Type(dims)
+    return found
+
+
+def needed_nodes(
+    nodes: Sequence[onnx.NodeProto], outputs: Sequence[str]
+) -> list[onnx.NodeProto]:
+    """Return the nodes that the outputs depend on, in order."""
+    wanted, kept = set(outputs), []
+    for n in reversed(nodes):
+        if any(o in wanted for o in n.output if o):
+            kept.append(n)
+            wanted.update(_reads(n))
+    return kept[::-1]
+
+
+def _reads(node: onnx.NodeProto) -> set[str]:
+    """Names that a node reads, those read inside its subgraphs included."""
+    names = {i for i in node.input if i}
+    for a in node.attribute:
+        for graph in (*([a.g] if a.HasField("g") else []), *a.graphs):
+            for n in graph.node:
+                names |= _reads(n)
+            names |= {o.name for o in graph.output}
+    return names
+
+
+def _shape_of(node: onnx.NodeProto, value: Value) -> Array:
+    if node.op_type == "Size":
+        return np.asarray(value.type.size, np.int64)
+    attrs = attributes(node)
+    dims = value.type.shape[attrs.get("start", 0):attrs.get("end")]
+    return np.asarray(dims, np.int64)
+
+
+def _floating(array: Array) -> bool:
+    """Tell whether an array is of floats; bfloat16 and its like have NumPy kind 'V'."""
+    return bool(array.dtype.kind in "fV")
+
+
+def _listing(found: Sequence[Unsupported]) -> str:
+    """Return one line per operator: what, where, on the gradient's path or not, what to do."""
+    lines = [f"{len(found)} operators of this model are not supported:"]
+    for u in found:
+        where = "on the gradient's path" if u.on_gradient_path else "before every weight"
+        lines.append(f"  {u.op} at node '{u.node}' ({where}){': ' if u.detail else ''}{u.detail}")
+    lines.append(
+        "Replace them in the model and export it again; those before every weight can also be "
+        "cut off and computed as features."
+    )
+    return "\n".join(lines)

@@ -1,0 +1,182 @@
+"""load_model: the one way from an ONNX model to a graph."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import onnx
+
+from edgeloop.errors import ModelError
+from edgeloop.importer.convert import Walk
+from edgeloop.importer.load import opset_of, read_model
+from edgeloop.importer.shapes import Bound, Rebatch, bind, is_float, type_name
+from edgeloop.ir import Graph, Node, Type, Value, verify
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One named group of nodes and the constant float tensors that they read."""
+
+    name: str
+    ops: tuple[str, ...]
+    weights: dict[str, tuple[int, ...]]
+
+    @property
+    def params(self) -> int:
+        """Number of elements of all weights."""
+        return sum(Type(shape).size for shape in self.weights.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """A model as a graph with static shapes, float32, in ONNX layout (NCHW) at its boundary.
+
+    ``graph.inputs`` and ``graph.outputs`` are in the order of ``inputs`` and ``outputs``, which
+    hold the ONNX names. Node names are layer names; constants have their initializers' names.
+    ``notes`` says what was left out or narrowed.
+    """
+
+    graph: Graph
+    inputs: dict[str, Type]
+    outputs: list[str]
+    layers: list[Layer]
+    opset: int
+    producer: str
+    notes: list[str] = field(default_factory=list)
+
+
+def load_model(
+    model: str | os.PathLike[str] | onnx.ModelProto,
+    *,
+    batch: int | None,
+    shapes: Mapping[str, int] | None = None,
+) -> Imported:
+    """Read, check and convert an ONNX model.
+
+    Parameters
+    ----------
+    model
+        Path (external data beside it) or a ModelProto, which is not changed.
+    batch
+        Rows of every input and output; a fixed batch in the model is changed to it. None keeps
+        a fixed batch.
+    shapes
+        Sizes of the other dynamic dimensions: {"dim name": int}, "input:axis" for unnamed ones.
+
+    Raises
+    ------
+    ModelError
+        Damaged file, opset out of range, unbound or impossible shapes, integer inputs.
+    UnsupportedError
+        Operators that are not supported, all of them; see its ``operators``.
+    """
+    proto = read_model(model)
+    notes: list[str] = []
+    outputs = _outputs(proto, notes)
+    inputs = _inputs(proto)
+    bound = bind(inputs, batch, shapes)
+    walk = _walk(proto, bound, outputs, notes)
+    graph = walk.graph
+    _finish(walk, outputs)
+    if not graph.inputs:
+        raise ModelError("the model's outputs do not depend on any input; there is nothing to run")
+    used = {v.name: v.type for v in graph.inputs}
+    dropped = [i.name for i in inputs if i.name not in used]
+    if dropped:
+        notes.append(f"inputs that no output depends on are left out: {', '.join(dropped)}")
+    version = proto.producer_version
+    producer = f"{proto.producer_name} {version}".strip()
+    verify(graph, after="import")
+    return Imported(
+        graph, used, outputs, layers_of(graph), opset_of(proto), producer, notes
+    )
+
+
+def layers_of(graph: Graph) -> list[Layer]:
+    """Group nodes with weights by layer name, in order of execution."""
+    groups: dict[str, list[Node]] = {}
+    for n in graph.nodes:
+        groups.setdefault(n.name, []).append(n)
+    found = []
+    for name, nodes in groups.items():
+        weights = {
+            v.name: v.type.shape
+            for n in nodes for v in n.inputs
+            if v is not None and v in graph.constants and v.type.dtype == "f32" and v.type.size > 1
+        }
+        if weights:
+            found.append(Layer(name, tuple(n.op for n in nodes), weights))
+    return found
+
+
+def _inputs(proto: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
+    stored = {t.name for t in proto.graph.initializer}
+    inputs = [i for i in proto.graph.input if i.name not in stored]
+    for i in inputs:
+        if not i.type.HasField("tensor_type"):
+            raise ModelError(
+                f"input '{i.name}' is a {type_name(i)}, not a tensor; export it with tensor inputs"
+            )
+    return inputs
+
+
+def _outputs(proto: onnx.ModelProto, notes: list[str]) -> list[str]:
+    """Names of float outputs; a ZipMap's input stands for its list of maps."""
+    zipmaps = {n.output[0]: n.input[0] for n in proto.graph.node if n.op_type == "ZipMap"}
+    kept, dropped = [], []
+    for o in proto.graph.output:
+        if o.name in zipmaps:
+            kept.append(zipmaps[o.name])
+        elif is_float(o):
+            kept.append(o.name)
+        else:
+            dropped.append(f"'{o.name}' ({type_name(o)})")
+    if not kept:
+        raise ModelError(
+            f"the model has no float output to learn from, only {', '.join(dropped)}; "
+            "export it with its scores or probabilities"
+        )
+    if dropped:
+        notes.append(f"outputs that are not floats are left out: {', '.join(dropped)}")
+    return list(dict.fromkeys(kept))
+
+
+def _walk(
+    proto: onnx.ModelProto, bound: Bound, outputs: Sequence[str], notes: list[str]
+) -> Walk:
+    if bound.old_batch is None or bound.batch is None:
+        return Walk(proto, bound.shapes, outputs, notes)
+    rebatch = Rebatch(bound.old_batch, bound.batch)
+    before = {name: (rebatch.old, *shape[1:]) for name, shape in bound.shapes.items()}
+    Walk(proto, before, outputs, [], rebatch, learning=True)
+    walk = Walk(proto, bound.shapes, outputs, notes, rebatch)
+    for name in outputs:
+        value = walk.env.get(name)
+        if isinstance(value, Value):
+            rebatch.check_output(name, value.type.shape)
+    return walk
+
+
+def _finish(walk: Walk, outputs: Sequence[str]) -> None:
+    """Set the outputs under their ONNX names, and drop constants that no node reads."""
+    graph, g = walk.graph, walk.g
+    for name in outputs:
+        value = walk.env.get(name)
+        if not isinstance(value, Value):
+            raise ModelError(
+                f"output '{name}' does not depend on any input; remove it from the model"
+            )
+        if value in graph.inputs or value in graph.constants or value in graph.outputs:
+            g.layer = name
+            value = g.op("identity", value)
+        graph.outputs.append(value)
+    taken = {v.name for v in graph.sources()} | {v.name for n in graph.nodes for v in n.outputs}
+    for name, value in zip(outputs, graph.outputs, strict=True):
+        if name not in taken:
+            value.name = name
+            taken.add(name)
+    read = {v for n in graph.nodes for v in n.inputs}
+    graph.constants = {v: a for v, a in graph.constants.items() if v in read}
+    graph.inputs = [v for v in graph.inputs if v in read]

@@ -1,0 +1,80 @@
+"""Converters for the ai.onnx.ml operators of scikit-learn style graphs.
+
+They are compositions of edgeloop's own operators, so they live here and not in the records.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+import numpy as np
+
+from edgeloop.errors import ModelError
+from edgeloop.ir import Value
+from edgeloop.ops import Builder, OnnxNode
+
+
+def _x(n: OnnxNode) -> Value:
+    x = n.inputs[0]
+    if x is None:
+        raise ModelError(f"{n.op_type} node '{n.name}' needs an input of floats")
+    return x
+
+
+def _scaler(g: Builder, n: OnnxNode) -> Value:
+    """Return (x - offset) * scale."""
+    offset = np.asarray(n.attrs.get("offset", (0.0,)), np.float32)
+    scale = np.asarray(n.attrs.get("scale", (1.0,)), np.float32)
+    shifted = g.op("sub", _x(n), g.constant(offset, f"{g.layer}.offset"))
+    return g.op("mul", shifted, g.constant(scale, f"{g.layer}.scale"))
+
+
+def _linear(g: Builder, n: OnnxNode, outputs: int) -> Value:
+    x = _x(n)
+    w = np.asarray(n.attrs["coefficients"], np.float32)
+    if x.type.rank != 2 or w.size != outputs * x.type.shape[1]:
+        raise ModelError(
+            f"{n.op_type} node '{n.name}': {w.size} coefficients do not fit {outputs} outputs of "
+            f"{x.type}"
+        )
+    weight = g.constant(w.reshape(outputs, x.type.shape[1]), f"{g.layer}.weight")
+    b = n.attrs.get("intercepts")
+    bias = None if not b else g.constant(np.asarray(b, np.float32), f"{g.layer}.bias")
+    return g.op("linear", x, weight, bias)
+
+
+def _linear_regressor(g: Builder, n: OnnxNode) -> Value:
+    post = n.attrs.get("post_transform", "NONE")
+    if post != "NONE":
+        raise ModelError(f"LinearRegressor node '{n.name}': post_transform {post} is not supported")
+    return _linear(g, n, int(n.attrs.get("targets", 1)))
+
+
+def _linear_classifier(g: Builder, n: OnnxNode) -> tuple[Value | None, Value]:
+    """Return (no label, scores): labels are the user's argmax of the scores."""
+    labels = n.attrs.get("classlabels_ints") or n.attrs.get("classlabels_strings") or ()
+    rows = len(n.attrs["coefficients"]) // _x(n).type.shape[-1]
+    if labels and rows != len(labels):
+        raise ModelError(
+            f"LinearClassifier node '{n.name}': {rows} rows of coefficients for {len(labels)} "
+            "classes; export the binary classifier with one row a class"
+        )
+    scores = _linear(g, n, rows)
+    post = n.attrs.get("post_transform", "NONE")
+    if post == "SOFTMAX":
+        scores = g.op("softmax", scores)
+    elif post == "LOGISTIC":
+        scores = g.op("sigmoid", scores)
+    elif post != "NONE":
+        raise ModelError(
+            f"LinearClassifier node '{n.name}': post_transform {post} is not supported"
+        )
+    return None, scores
+
+
+ML_CONVERTERS: Final[dict[str, Callable[[Builder, OnnxNode], object]]] = {
+    "Scaler": _scaler,
+    "LinearRegressor": _linear_regressor,
+    "LinearClassifier": _linear_classifier,
+}
