@@ -7,7 +7,7 @@ from edgeloop.store.codec import (
     array_to_bytes,
 )
 from edgeloop.store.records import SETS, Event, Job, Sample, Version
-from edgeloop.store.schema import STATE_FORMAT
+from edgeloop.store.schema import STATE_FORMAT, is_state_file
 from edgeloop.store.store import Store
 
 __all__ = [
@@ -22,4 +22,5 @@ __all__ = [
     "adapter_to_bytes",
     "array_from_bytes",
     "array_to_bytes",
+    "is_state_file",
 ]

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
 APPLICATION_ID = 0x45444C50  # "EDLP"
 STATE_FORMAT = 1
 
@@ -47,3 +52,10 @@ TABLES = (
         kind TEXT NOT NULL,
         detail TEXT NOT NULL) STRICT""",
 )
+
+
+def is_state_file(path: Path) -> bool:
+    """Whether a file carries SQLite's mark and ours, be it damaged further in or not."""
+    with path.open("rb") as file:
+        head = file.read(72)
+    return head[:16] == b"SQLite format 3\0" and head[68:] == APPLICATION_ID.to_bytes(4, "big")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -21,13 +22,13 @@ from edgeloop.store.connection import Connection
 from edgeloop.store.records import SETS, Event, Job, Sample, Version
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Iterable, Mapping, Sequence
     from contextlib import AbstractContextManager
 
     import numpy as np
 
 _EVENTS_KEPT = 10_000
+_DEVICE = "device_id"
 _VERSION = (
     "SELECT id, parent, program_hash, version.sha256, metrics, created,"
     " id IS (SELECT version FROM live), length(adapter) FROM version"
@@ -60,12 +61,30 @@ class Store:
         StateError
             In use by another process, damaged, not ours, of a newer format, or not writable.
         """
-        return cls(Connection(Path(path), readonly=readonly))
+        store = cls(Connection(Path(path), readonly=readonly))
+        try:
+            if not readonly and store.kv(_DEVICE) is None:
+                store.put_kv(_DEVICE, os.urandom(16).hex().encode())
+        except BaseException:
+            store.close()
+            raise
+        return store
 
     @property
     def path(self) -> Path:
         """The state file."""
         return self._db.path
+
+    @property
+    def device_id(self) -> str | None:
+        """Random name of this device, made with the state file; tells nothing about the machine."""
+        value = self.kv(_DEVICE)
+        return None if value is None else value.decode("ascii")
+
+    @property
+    def sqlite_version(self) -> str:
+        """Version of the SQLite library in use."""
+        return str(self._db.query("SELECT sqlite_version()")[0][0])
 
     def close(self) -> None:
         """Close the file; closing twice is fine."""
@@ -293,6 +312,10 @@ class Store:
             label = array_from_bytes(y)
             found.append(Sample(set, array_from_bytes(x), int(label) if y_is_int else label, key))
         return found
+
+    def sample_counts(self) -> dict[str, int]:
+        """How many samples each set holds, without reading them."""
+        return dict(self._db.query("SELECT kind, count(*) FROM sample GROUP BY kind"))
 
     def drop_samples(self, set: str, keys: Iterable[str] | None = None) -> None:  # noqa: A002
         """Delete the samples of a set, or only those with the given keys; pages are wiped."""

@@ -1,0 +1,5 @@
+"""The command line: `edgeloop COMMAND ...`."""
+
+from edgeloop.cli.main import main
+
+__all__ = ["main"]

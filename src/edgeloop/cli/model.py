@@ -1,0 +1,238 @@
+"""inspect, compile: models and programs. The compiler is imported inside the commands."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgeloop.cli.exits import OK
+from edgeloop.errors import CompileError, ConfigError, ModelError
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable
+
+    from edgeloop.cli.output import Output
+
+_PACKAGE, _SQLITE = b"EDLD", b"SQLite format 3\0"
+
+
+def add(command: Callable[[str, str], argparse.ArgumentParser]) -> None:
+    """Declare the commands of this group."""
+    parser = command("inspect", "what a model, program, delta package or state file holds")
+    parser.add_argument("file", help=".onnx, .elp, a delta package or a state file")
+    parser.set_defaults(command=inspect)
+
+    parser = command("compile", "compile the training step of an ONNX model into a program")
+    parser.add_argument("model", help="the ONNX model")
+    parser.add_argument("-o", "--output", required=True, metavar="FILE", help="program to write")
+    parser.add_argument(
+        "--loss", default="cross_entropy", help="cross_entropy (default), mse or bce"
+    )
+    parser.add_argument(
+        "--train",
+        default="lora:rank=4",
+        metavar="WHAT",
+        help="lora:rank=4,targets=GLOB (default lora:rank=4), last:count=1, bias, full; join by +",
+    )
+    parser.add_argument(
+        "--optimizer", default="sgd:lr=0.01", metavar="WHAT", help="sgd:lr=.. or adamw:lr=.."
+    )
+    parser.add_argument("--batch", type=int, default=8, help="rows of a training step (8)")
+    parser.add_argument("--predict-batch", type=int, default=1, help="rows of a prediction (1)")
+    parser.add_argument(
+        "--shapes", metavar="NAME=N,..", help="sizes of the model's other dynamic dimensions"
+    )
+    parser.add_argument(
+        "--entries",
+        default="train,eval,predict",
+        help="of train,eval,predict,grad,accumulate,apply (default train,eval,predict)",
+    )
+    parser.add_argument(
+        "--features", metavar="FILE", help="feature pipeline, TOML (its [features]) or JSON"
+    )
+    parser.add_argument("--classes", metavar="A,B,..", help="class names, or @FILE with one a line")
+    parser.add_argument("--budget", metavar="SIZE", help='largest RAM, such as "256 KiB"')
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--isa", default="auto", help="auto (default), ref, avx2, avx512, neon")
+    parser.add_argument("--target", default="host")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.set_defaults(command=compile_)
+
+
+def inspect(args: argparse.Namespace, out: Output) -> int:
+    """Look at a file by its first bytes."""
+    path = Path(args.file)
+    with path.open("rb") as file:
+        head = file.read(16)
+    if head.startswith(_PACKAGE):
+        return _inspect_package(path, out)
+    if head == _SQLITE:
+        from edgeloop.cli.state import status
+
+        args.state, args.events = args.file, 5
+        return status(args, out)
+    # Safetensors: eight bytes of length, then JSON.
+    if path.suffix == ".elp" or head[8:9] == b"{":
+        return _inspect_program(path, out)
+    return _inspect_model(path, out)
+
+
+def _inspect_package(path: Path, out: Output) -> int:
+    from dataclasses import asdict
+
+    from edgeloop import delta
+
+    manifest, payload = delta.unpack(delta.read(path))
+    facts = {"kind": "delta package", "file": str(path), "payload_bytes": len(payload)}
+    out.result(facts | asdict(manifest))
+    out.facts(facts | asdict(manifest))
+    return OK
+
+
+def _inspect_program(path: Path, out: Output) -> int:
+    from edgeloop.program import Program
+
+    program = Program.load(path)
+    facts = {"kind": "program", "file": str(path), "hash": program.hash}
+    out.result(facts | {"metadata": dict(program.metadata), "plan": program.plan.to_dict()})
+    out.facts(facts | {n: v for n, v in program.metadata.items() if n != "program_hash"})
+    out.line()
+    out.line(str(program.plan))
+    return OK
+
+
+def _inspect_model(path: Path, out: Output) -> int:
+    found = _compiler("importer").summary(path)
+    error = found["error"]
+    out.result({"kind": "model", "file": str(path), **found})
+    names = ("producer", "opset", "inputs", "outputs", "params", "weight_bytes")
+    out.facts({"file": path, **{name: found[name] for name in names}})
+    out.line()
+    out.table(
+        ["operator", "count", "supported"],
+        [[o["op"], o["count"], o["supported"]] for o in found["operators"]],
+    )
+    if found["layers"]:
+        out.line()
+        out.table(
+            ["layer", "weights", "params", "LoRA"],
+            [
+                [
+                    x["name"],
+                    "; ".join("x".join(map(str, s)) for s in x["weights"].values()),
+                    x["params"],
+                    x["lora"],
+                ]
+                for x in found["layers"]
+            ],
+        )
+    for note in found["notes"]:
+        out.line(f"note: {note}")
+    if error is not None:
+        raise ModelError(error)
+    return OK
+
+
+def compile_(args: argparse.Namespace, out: Output) -> int:
+    """Compile, save, report the plan."""
+    compiler = _compiler("compiler")
+    from edgeloop.options import parse_optimizer, parse_train
+
+    program = compiler.compile(
+        args.model,
+        loss=args.loss,
+        train=parse_train(args.train),
+        optimizer=parse_optimizer(args.optimizer),
+        batch=args.batch,
+        predict_batch=args.predict_batch,
+        shapes=_shapes(args.shapes),
+        entries=tuple(part.strip() for part in args.entries.split(",")),
+        threads=args.threads,
+        isa=args.isa,
+        budget=args.budget,
+        target=args.target,
+        seed=args.seed,
+        features=_features(args.features),
+        classes=_classes(args.classes),
+    )
+    folder = Path(args.output).resolve().parent
+    if not folder.is_dir():
+        msg = f"--output {args.output}: the folder {folder} does not exist; create it"
+        raise ConfigError(msg)
+    program.save(args.output)
+    size = Path(args.output).stat().st_size
+    out.result(
+        {
+            "output": args.output,
+            "bytes": size,
+            "program_hash": program.hash,
+            "plan": program.plan.to_dict(),
+        }
+    )
+    out.line(f"{args.output}: {size} bytes, program {program.hash[:12]}")
+    out.line(str(program.plan))
+    return OK
+
+
+def _compiler(name: str) -> Any:
+    """Import a module of the compiler stack; it needs onnx, which a device may not have."""
+    from importlib import import_module
+
+    try:
+        return import_module(f"edgeloop.{name}")
+    except ModuleNotFoundError as error:
+        if error.name != "onnx":
+            raise
+        msg = "reading ONNX models needs the onnx package: pip install 'edgeloop[onnx]'"
+        raise CompileError(msg) from error
+
+
+def _shapes(text: str | None) -> dict[str, int] | None:
+    if text is None:
+        return None
+    shapes = {}
+    for part in text.split(","):
+        name, _, size = part.rpartition("=")
+        if not name or not size.strip().isdigit():
+            msg = f"--shapes {part!r}: write NAME=SIZE, such as sequence=128"
+            raise ConfigError(msg)
+        shapes[name.strip()] = int(size)
+    return shapes
+
+
+def _features(file: str | None) -> dict[str, Any] | None:
+    if file is None:
+        return None
+    data = Path(file).read_bytes()
+    try:
+        value = json.loads(data) if file.endswith(".json") else tomllib.loads(data.decode())
+    except (ValueError, RecursionError) as error:
+        msg = f"--features {file}: neither TOML nor JSON ({error})"
+        raise ConfigError(msg) from error
+    if isinstance(value, dict) and isinstance(value.get("features"), dict):
+        value = value["features"]  # a whole loop.toml will do
+    if not isinstance(value, dict) or "kind" not in value:
+        msg = f'--features {file}: needs a key "kind", such as kind = "log-mel"'
+        raise ConfigError(msg)
+    from edgeloop.data.features import from_spec
+
+    # The whole specification with its defaults, so that the program records what will run.
+    spec: dict[str, Any] = dict(from_spec(value).spec())
+    return spec
+
+
+def _classes(text: str | None) -> list[str] | None:
+    if text is None:
+        return None
+    if text.startswith("@"):
+        names = Path(text[1:]).read_text(encoding="utf-8").splitlines()
+    else:
+        names = text.split(",")
+    names = [name.strip() for name in names if name.strip()]
+    if len(set(names)) != len(names):
+        msg = f"--classes {text}: a name stands there twice"
+        raise ConfigError(msg)
+    return names

@@ -1,0 +1,253 @@
+"""run, plan, predict: a program at work."""
+
+from __future__ import annotations
+
+import signal
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgeloop.cli.exits import FAILED, OK
+from edgeloop.cli.output import to_json
+from edgeloop.cli.places import Place
+from edgeloop.cli.progress import Progress
+from edgeloop.errors import ConfigError, DataError
+from edgeloop.store import Store
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable, Iterator
+
+    from edgeloop.cli.output import Output
+    from edgeloop.data.item import Item
+    from edgeloop.loop import Config
+    from edgeloop.program import Program
+
+_KINDS = {".csv": "csv", ".npz": "npz"}
+
+
+def add(command: Callable[[str, str], argparse.ArgumentParser]) -> None:
+    """Declare the commands of this group."""
+    parser = command("plan", "RAM of a program, or item by item of the process that runs a loop")
+    parser.add_argument("file", help="loop.toml, or a program (.elp)")
+    parser.set_defaults(command=plan)
+
+    parser = command("run", "learn from the stream that a loop.toml names, until it ends")
+    parser.add_argument("config", help="the loop.toml")
+    parser.add_argument("--until", type=int, metavar="N", help="stop after N records in all")
+    parser.add_argument("--state", metavar="FILE", help="instead of state.path")
+    parser.add_argument(
+        "--discard-job", action="store_true", help="forget an interrupted update, do not resume it"
+    )
+    parser.add_argument("--quiet", action="store_true", help="only the summary")
+    parser.set_defaults(command=run)
+
+    parser = command("predict", "answers of the live version, or of a program as shipped")
+    parser.add_argument(
+        "file", help="loop.toml (its program, state and features) or program (.elp)"
+    )
+    parser.add_argument("input", help="CSV, NPZ, a folder of WAV clips, or - for JSON lines")
+    parser.add_argument("--state", metavar="FILE", help="state file whose live version answers")
+    parser.add_argument(
+        "--source", action="append", default=[], metavar="KEY=VALUE", help="option of the source"
+    )
+    parser.set_defaults(command=predict)
+
+
+def plan(args: argparse.Namespace, out: Output) -> int:
+    """Show the plan; exit status 1 when it does not fit its budget."""
+    if not args.file.endswith(".toml"):
+        from edgeloop.program import Program
+
+        made = Program.load(args.file).plan
+        out.result(made.to_dict())
+        out.line(str(made))
+        return OK
+    from edgeloop import loop
+
+    found = loop.plan(args.file)
+    out.result(found.to_json())
+    out.line(str(found))
+    if found.budget is not None:
+        out.line(f"budget {found.budget} bytes: " + ("fits" if found.fits else "does not fit"))
+    return OK if found.fits else FAILED
+
+
+def run(args: argparse.Namespace, out: Output) -> int:
+    """Run the loop; an interrupted update goes on where it stopped."""
+    from edgeloop import loop
+
+    config = _config(args.config, args.state)
+    if args.discard_job:
+        with Store.open(config.path(config.state.path)) as store:
+            store.clear_job()
+    signal.signal(signal.SIGTERM, _interrupt)
+    with Progress(out, quiet=args.quiet) as progress:
+        until = "exhausted" if args.until is None else args.until
+        report = loop.run(config, on_event=progress.event, until=until)
+    summary = report.to_json()
+    out.result({"event": "report", **summary})
+    out.line(
+        f"{report.items} records, {report.accepted} samples kept; {report.promoted} updates live, "
+        f"{report.rejected} turned down; {report.ended} after {report.seconds:.1f} s"
+    )
+    if report.updates:
+        columns = ["version", "reason", "stop", "epochs", "steps", "train_seconds", "cycle_seconds"]
+        out.table(columns, [[getattr(u, name) for name in columns] for u in report.updates])
+    return OK
+
+
+def predict(args: argparse.Namespace, out: Output) -> int:
+    """Answer for each record of the input."""
+    from edgeloop.loop import setup
+    from edgeloop.runtime import Session
+
+    place = _place(args.file, args.state)
+    program = place.load_program("nothing to predict with")
+    config = _source_config(args, place)
+    session = Session(program)
+    version = _load_live(session, program, place)
+    labels = setup.labels_of(config, program)
+    prepare = setup.preparer(setup.features_of(config, program))
+    shape = setup.input_shape(config, program)
+    classes = program.metadata.get("classes")
+    distribution = program.metadata["loss"] == "cross_entropy"
+    rows = []
+    for item in _items(setup.make_items(config, labels, None).items()):
+        x = prepare(item.x)
+        if x.shape != shape:
+            msg = f"{item.key}: has shape {list(x.shape)}, the program takes {list(shape)}"
+            raise DataError(msg)
+        output = np.asarray(session.predict(x[np.newaxis]))[0]
+        row: dict[str, Any] = {"key": item.key}
+        row |= _answer(output, classes) if distribution else {"output": output.tolist()}
+        if item.y is not None:
+            row["label"] = _label(item.y, classes)
+        rows.append(row)
+        if not out.as_json:
+            out.line("\t".join(_plain(value) for value in row.values()))
+    result: dict[str, Any] = {"version": version, "predictions": rows}
+    labelled = [row for row in rows if "label" in row and "class" in row]
+    if labelled:
+        result["accuracy"] = sum(r["label"] == r["class"] for r in labelled) / len(labelled)
+        out.line(f"accuracy {result['accuracy']:.4f} on {len(labelled)} labelled records")
+    out.result(result)
+    return OK
+
+
+def _config(path: str, state: str | None) -> Config:
+    from edgeloop.loop import Config
+
+    config = Config.load(path)
+    if state is not None:
+        config = replace(config, state=replace(config.state, path=Path(state).absolute()))
+    return config
+
+
+def _place(file: str, state: str | None) -> Place:
+    if file.endswith(".toml"):
+        place = Place.of(file)
+        return replace(place, state=Path(state)) if state is not None else place
+    return Place(Path(state) if state is not None else Path(), Path(file))
+
+
+def _source_config(args: argparse.Namespace, place: Place) -> Config:
+    """Read the options of [source] where the kind is the same, with the input's own path."""
+    from edgeloop.loop import Config
+
+    kind = "stdin" if args.input == "-" else _kind(Path(args.input))
+    options: dict[str, Any] = {}
+    base = None
+    if place.config is not None:
+        base = Config.load(place.config)
+        if base.source.options.get("kind") == kind:
+            options |= base.source.options
+    options["kind"] = kind
+    if kind != "stdin":
+        options["path"] = str(Path(args.input).absolute())
+    if kind == "wav":
+        options["order"] = "name"
+    for text in args.source:
+        key, equals, value = text.partition("=")
+        if not equals:
+            msg = f"--source {text!r}: write KEY=VALUE, such as window=64"
+            raise ConfigError(msg)
+        options[key] = _value(value)
+    features = {} if base is None or base.features is None else {"features": base.features}
+    data = {"model": {"program": str(place.program)}, "source": options, **features}
+    return Config.from_dict(data, root=Path(), name="predict")
+
+
+def _kind(path: Path) -> str:
+    if path.is_dir():
+        return "wav"
+    if path.suffix not in _KINDS:
+        msg = f"{path}: give a .csv or .npz file, a folder of .wav clips, or - for JSON lines"
+        raise ConfigError(msg)
+    return _KINDS[path.suffix]
+
+
+def _value(text: str) -> Any:
+    """Read a value as TOML would, or as a plain string."""
+    import tomllib
+
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _load_live(session: Any, program: Program, place: Place) -> int | None:
+    """Load the live version of the place's state, when there is one."""
+    if place.state == Path() or (place.config is not None and not place.state.exists()):
+        return None
+    with place.store(readonly=True) as store:
+        live = store.live()
+        if live is None:
+            return None
+        if live.program_hash != program.hash:
+            msg = (
+                f"state {place.state}: version {live.id} belongs to program "
+                f"{live.program_hash[:12]}, not {program.hash[:12]}; name the program it came from"
+            )
+            raise ConfigError(msg)
+        session.load_adapter(store.adapter(live.id))
+        return live.id
+
+
+def _items(items: Iterator[Item | DataError]) -> Iterator[Item]:
+    for item in items:
+        if isinstance(item, DataError):
+            raise item
+        yield item
+
+
+def _answer(logits: np.ndarray, classes: list[str] | None) -> dict[str, Any]:
+    flat = logits.reshape(-1).astype(np.float64)
+    odds = np.exp(flat - flat.max())
+    best = int(flat.argmax())
+    return {
+        "class": classes[best] if classes else best,
+        "probability": float(odds[best] / odds.sum()),
+    }
+
+
+def _label(y: Any, classes: list[str] | None) -> Any:
+    if isinstance(y, np.ndarray):
+        return y.tolist()
+    return classes[y] if classes else y
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4f}"
+    if isinstance(value, list):
+        return to_json(value)
+    return str(value)
+
+
+def _interrupt(signum: int, frame: object) -> None:
+    del signum, frame
+    raise KeyboardInterrupt
