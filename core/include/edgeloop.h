@@ -33,9 +33,12 @@ typedef enum el_dtype { EL_F32 = 0, EL_I32 = 1, EL_U8 = 2 } el_dtype;
 /* Instruction sets, best last. EL_ISA_REF is portable C, bit-identical on every machine. */
 typedef enum el_isa { EL_ISA_REF = 0, EL_ISA_NEON = 1, EL_ISA_AVX2 = 2, EL_ISA_AVX512 = 3, EL_ISA_COUNT = 4 } el_isa;
 
-/* A view of memory. Strides are in elements and may be 0 (broadcast). rank 0 is a scalar. */
+/* A view of memory. Strides are in elements and may be 0 (broadcast). rank 0 is a scalar.
+ * An optional operand that is absent has data NULL, dtype EL_ABSENT (so that a plan function
+ * which asks for a type refuses it) and rank 0. */
+#define EL_ABSENT (-1)
 typedef struct el_tensor {
-  void *data; /* NULL: an optional operand that is absent */
+  void *data; /* plan functions may only compare it with NULL */
   int32_t dtype;
   int32_t rank;
   int32_t dims[EL_RANK];
@@ -90,5 +93,79 @@ el_isa el_best_isa(el_isa limit);
 
 /* The variant of `op` to use for `isa`: itself, or the best one below it (ref always exists). */
 el_kernel *el_variant(const el_op *op, el_isa isa);
+
+/* ---- programs -------------------------------------------------------------------------------
+ *
+ * A program is a step table (docs/spec/artifact.md: little-endian, any alignment) over five
+ * regions of memory. el_parse finds its way around the table, el_check proves that every step
+ * stays inside its regions and fits its kernel, el_run runs a range of steps. Run nothing that
+ * el_check has not accepted for the same table, instruction set and number of threads. */
+
+#define EL_TABLE_MAJOR 1
+#define EL_TABLE_MINOR 0
+
+#define EL_WORDS 32        /* most attribute words of one step */
+#define EL_MAX_CHUNKS 1024 /* most chunks of one step */
+#define EL_MAX_THREADS 64
+
+/* Weights are read-only; the other regions are disjoint RAM. */
+typedef enum el_region {
+  EL_WEIGHTS = 0, EL_ARENA = 1, EL_PARAMS = 2, EL_STATE = 3, EL_IO = 4, EL_REGIONS = 5
+} el_region;
+
+/* Filled by el_parse; points into the table, which must outlive it. Members are for the core. */
+typedef struct el_program {
+  const uint8_t *tensors, *steps, *entries, *words, *operands;
+  uint32_t n_tensors, n_steps, n_entries, n_words, n_operands;
+  uint32_t threads;          /* most workers that the plan has scratch for */
+  uint64_t size[EL_REGIONS]; /* bytes, multiples of EL_ALIGN */
+} el_program;
+
+/* One entry (train, predict, ...): steps first .. first + count - 1 of the table. */
+typedef struct el_entry {
+  uint32_t first, count;
+  uint64_t arena; /* bytes of the arena that this entry uses */
+} el_entry;
+
+/* Base of each region, EL_ALIGN aligned; may be NULL where the program's size is 0. */
+typedef struct el_memory {
+  void *base[EL_REGIONS];
+} el_memory;
+
+/* One step made ready: operands and words decoded, kernel chosen. Not to be copied or moved:
+ * call.t and call.attr point into it. About 1 KiB. */
+typedef struct el_step {
+  el_tensor t[EL_OPERANDS];
+  el_word attr[EL_WORDS];
+  el_call call;        /* scratch: the block of worker 0, or NULL when the step needs none */
+  el_kernel *kernel;
+  size_t scratch_step; /* bytes from one worker's scratch block to the next */
+  const el_op *op;
+} el_step;
+
+/* Reads the header and checks that the sections fill `bytes` exactly. EL_E_FORMAT otherwise. */
+el_status el_parse(const void *table, size_t bytes, el_program *program);
+
+/* Checks the whole table: opcodes, offsets, strides, dims, what each kernel relies on (its plan
+ * function), scratch for `threads` workers, and that nothing writes into the weights.
+ * *bad (may be NULL) gets the first refused step, or EL_NO_STEP when the fault is elsewhere. */
+#define EL_NO_STEP 0xFFFFFFFFu
+el_status el_check(const el_program *program, el_isa isa, uint32_t threads, uint32_t *bad);
+
+/* Describes entry `index` < program->n_entries. */
+el_status el_get_entry(const el_program *program, uint32_t index, el_entry *entry);
+
+/* EL_E_ARG when a region that the program uses is NULL or misaligned. */
+el_status el_check_memory(const el_program *program, const el_memory *memory);
+
+/* Makes step `index` of the whole table ready on checked memory. */
+el_status el_bind(const el_program *program, const el_memory *memory, el_isa isa, uint32_t index,
+                  el_step *step);
+
+/* Runs steps first .. last - 1 of an entry (last is cut to its count) on the calling thread.
+ * A run may stop at any step and go on later at that index, as long as arena, params, state and
+ * io are left alone; the result is the same as in one go. */
+el_status el_run(const el_program *program, const el_memory *memory, el_isa isa, uint32_t entry,
+                 uint32_t first, uint32_t last);
 
 #endif

@@ -1,13 +1,11 @@
 /* The Python extension edgeloop._core: a plain C module over the stable ABI (no C++ compiler). */
-#define PY_SSIZE_T_CLEAN
-#include <Python.h>
-#include <string.h>
+#include "python.h"
 
-#include "edgeloop.h"
+#include <string.h>
 
 static const char *const isa_names[EL_ISA_COUNT] = {"ref", "neon", "avx2", "avx512"};
 
-static const char *status_text(el_status s) {
+const char *el_status_text(el_status s) {
   switch (s) {
     case EL_OK: return "ok";
     case EL_E_ARG: return "bad argument";
@@ -48,7 +46,7 @@ static PyObject *py_isas(PyObject *self, PyObject *args) {
   return list;
 }
 
-static int isa_of(const char *name) {
+int el_isa_of(const char *name) {
   for (int i = 0; i < EL_ISA_COUNT; i++) {
     if (strcmp(name, isa_names[i]) == 0) return i;
   }
@@ -59,6 +57,7 @@ static int isa_of(const char *name) {
 /* Fill one operand from None or (buffer or None, dtype, dims, strides). 0 on success. */
 static int operand(PyObject *item, el_tensor *t, Py_buffer *view) {
   memset(t, 0, sizeof *t);
+  t->dtype = EL_ABSENT;
   if (item == Py_None) return 0;
   PyObject *buffer, *dims, *strides;
   int dtype;
@@ -75,6 +74,8 @@ static int operand(PyObject *item, el_tensor *t, Py_buffer *view) {
     t->strides[i] = (int32_t)PyLong_AsLong(PyTuple_GetItem(strides, i));
   }
   if (PyErr_Occurred()) return -1;
+  static char present; /* plan functions see an address, and never read it */
+  t->data = &present;
   if (buffer == Py_None) return 0;
   if (PyObject_GetBuffer(buffer, view, PyBUF_SIMPLE) < 0) return -1;
   t->data = view->buf;
@@ -89,7 +90,7 @@ static PyObject *py_call(PyObject *self, PyObject *args) {
   const char *isa_name;
   PyObject *operands, *words, *result = NULL;
   if (!PyArg_ParseTuple(args, "isO!O!p", &opcode, &isa_name, &PyList_Type, &operands, &PyList_Type, &words, &run)) return NULL;
-  int isa = isa_of(isa_name);
+  int isa = el_isa_of(isa_name);
   if (isa < 0) return NULL;
   const el_op *op = el_find_op((uint16_t)opcode);
   Py_ssize_t n = PyList_Size(operands), nw = PyList_Size(words);
@@ -110,7 +111,7 @@ static PyObject *py_call(PyObject *self, PyObject *args) {
   if (!PyErr_Occurred()) {
     el_status s = op->plan(&call, (el_isa)isa, &need);
     if (s != EL_OK) {
-      PyErr_Format(PyExc_ValueError, "%s: %s", op->name, status_text(s));
+      PyErr_Format(PyExc_ValueError, "%s: %s", op->name, el_status_text(s));
     } else if (run) {
       scratch = PyMem_Malloc(need.scratch + EL_ALIGN);
       if (scratch == NULL) PyErr_NoMemory();
@@ -134,6 +135,10 @@ static PyMethodDef methods[] = {
     {"kernels", py_kernels, METH_NOARGS, "kernels() -> list of (opcode, name, tolerance)"},
     {"isas", py_isas, METH_NOARGS, "isas() -> instruction sets that this machine runs"},
     {"call", py_call, METH_VARARGS, "call(opcode, isa, operands, words, run) -> (chunks, scratch bytes, outputs)"},
+    {"check", el_py_check, METH_VARARGS, "check(table, isa, threads): ValueError if a table is refused"},
+    {"open", el_py_open, METH_VARARGS, "open(table, isa, threads, weights, arena, params, state, io) -> runner"},
+    {"run", el_py_run, METH_VARARGS, "run(runner, entry, first, last): run steps first .. last - 1"},
+    {"first_nonfinite", el_py_first_nonfinite, METH_O, "first_nonfinite(f32 buffer) -> index or -1"},
     {NULL, NULL, 0, NULL},
 };
 

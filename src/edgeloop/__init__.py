@@ -1,1 +1,73 @@
-"""edgeloop: learn on the device. Compile an ONNX model's training step, run it, loop around it."""
+"""edgeloop: learn on the device. Compile an ONNX model's training step, run it, loop around it.
+
+Names are imported when they are first used, so that a device never loads the compiler.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from edgeloop import loss
+    from edgeloop.compiler import compile  # noqa: A004
+    from edgeloop.errors import (
+        BudgetError,
+        CompileError,
+        ConfigError,
+        DataError,
+        DeltaError,
+        EdgeLoopError,
+        InputError,
+        ModelError,
+        NonFiniteError,
+        ProgramError,
+        ShapeError,
+        StateError,
+        UnsupportedError,
+    )
+    from edgeloop.options import SGD, AdamW, Bias, Full, LastLayers, LoRA
+    from edgeloop.program import Plan, Program
+    from edgeloop.runtime import Session
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Program": "program", "Plan": "program", "Session": "runtime", "compile": "compiler",
+    **dict.fromkeys(("LoRA", "LastLayers", "Bias", "Full", "SGD", "AdamW"), "options"),
+    **dict.fromkeys(
+        ("EdgeLoopError", "ModelError", "UnsupportedError", "ShapeError", "CompileError",
+         "BudgetError", "ProgramError", "InputError", "NonFiniteError", "DataError",
+         "ConfigError", "StateError", "DeltaError"),
+        "errors",
+    ),
+}
+
+__all__ = [
+    "SGD", "AdamW", "Bias", "BudgetError", "CompileError", "ConfigError", "DataError",
+    "DeltaError", "EdgeLoopError", "Full", "InputError", "LastLayers", "LoRA", "ModelError",
+    "NonFiniteError", "Plan", "Program", "ProgramError", "Session", "ShapeError", "StateError",
+    "UnsupportedError", "compile", "load", "loss",
+]
+
+
+def load(path: str) -> Program:
+    """Read a program file; raises ProgramError. The same as ``Program.load``."""
+    from edgeloop.program import Program
+
+    return Program.load(path)
+
+
+def __getattr__(name: str) -> Any:
+    if name == "loss":
+        return import_module("edgeloop.loss")
+    home = _HOME.get(name)
+    if home is None:
+        raise AttributeError(f"module 'edgeloop' has no attribute '{name}'")
+    value = getattr(import_module(f"edgeloop.{home}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,1 +1,5 @@
-"""Sessions: run a program's entries."""
+"""Sessions: run a program's entries on this machine."""
+
+from edgeloop.runtime.session import Session
+
+__all__ = ["Session"]

@@ -1,0 +1,22 @@
+/* A small pool of worker threads for one session (hosted builds only).
+ *
+ * Workers pull the chunks of one step at a time; chunks write disjoint outputs, so results never
+ * depend on how many workers there are or which of them runs a chunk. */
+#ifndef EL_POOL_H
+#define EL_POOL_H
+
+#include "edgeloop.h"
+
+typedef struct el_pool el_pool;
+
+/* A pool of `threads` workers, the caller being one of them. NULL when out of memory; fewer
+ * workers than asked for when the system refuses more threads. */
+el_pool *el_pool_new(uint32_t threads);
+void el_pool_free(el_pool *pool); /* may be NULL */
+
+/* el_run with the pool's workers. In a child made by fork, where the workers do not exist, the
+ * caller does all chunks itself. One caller at a time. */
+el_status el_pool_run(el_pool *pool, const el_program *program, const el_memory *memory, el_isa isa,
+                      uint32_t entry, uint32_t first, uint32_t last);
+
+#endif

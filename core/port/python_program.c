@@ -1,0 +1,148 @@
+/* Programs from Python: check a table, open it over memory that Python owns, run its entries. */
+#include <string.h>
+
+#include "pool.h"
+#include "python.h"
+
+static const char runner_name[] = "edgeloop._core.runner";
+
+/* What a session holds: a checked program, the buffers it runs over, and its worker threads. */
+typedef struct runner {
+  el_program program;
+  el_memory memory;
+  el_isa isa;
+  el_pool *pool;
+  Py_buffer table, region[EL_REGIONS];
+} runner;
+
+/* Parse and check; ValueError with the place when refused. */
+static int parse_and_check(const Py_buffer *table, el_isa isa, uint32_t threads, el_program *p) {
+  el_status s = el_parse(table->buf, (size_t)table->len, p);
+  uint32_t bad = EL_NO_STEP;
+  if (s == EL_OK) s = el_check(p, isa, threads, &bad);
+  if (s == EL_OK) return 0;
+  if (bad == EL_NO_STEP) {
+    PyErr_SetString(PyExc_ValueError, el_status_text(s));
+  } else {
+    PyErr_Format(PyExc_ValueError, "step %u: %s", bad, el_status_text(s));
+  }
+  return -1;
+}
+
+/* check(table, isa, threads) -> None; ValueError says what is wrong with the table */
+PyObject *el_py_check(PyObject *self, PyObject *args) {
+  (void)self;
+  Py_buffer table;
+  const char *isa_name;
+  unsigned threads;
+  if (!PyArg_ParseTuple(args, "y*sI", &table, &isa_name, &threads)) return NULL;
+  el_program program;
+  int isa = el_isa_of(isa_name);
+  int failed = isa < 0 || parse_and_check(&table, (el_isa)isa, threads, &program) < 0;
+  PyBuffer_Release(&table);
+  if (failed) return NULL;
+  Py_RETURN_NONE;
+}
+
+static void runner_free(runner *r) {
+  el_pool_free(r->pool);
+  for (int i = 0; i < EL_REGIONS; i++) PyBuffer_Release(&r->region[i]);
+  PyBuffer_Release(&r->table);
+  PyMem_Free(r);
+}
+
+static void capsule_free(PyObject *capsule) {
+  runner_free(PyCapsule_GetPointer(capsule, runner_name));
+}
+
+/* open(table, isa, threads, weights, arena, params, state, io) -> runner
+ * Checks the table and the sizes of the buffers, and starts the worker threads. The weights may be
+ * read-only; the buffers stay exported until the runner goes. */
+PyObject *el_py_open(PyObject *self, PyObject *args) {
+  (void)self;
+  const char *isa_name;
+  unsigned threads;
+  PyObject *table, *region[EL_REGIONS];
+  if (!PyArg_ParseTuple(args, "OsIOOOOO", &table, &isa_name, &threads, &region[0], &region[1],
+                        &region[2], &region[3], &region[4])) {
+    return NULL;
+  }
+  int isa = el_isa_of(isa_name);
+  if (isa < 0) return NULL;
+  if ((int)el_best_isa((el_isa)isa) != isa) {
+    return PyErr_Format(PyExc_ValueError, "this machine does not run '%s'", isa_name);
+  }
+  runner *r = PyMem_Malloc(sizeof *r);
+  if (r == NULL) return PyErr_NoMemory();
+  memset(r, 0, sizeof *r);
+  r->isa = (el_isa)isa;
+  if (PyObject_GetBuffer(table, &r->table, PyBUF_SIMPLE) < 0) goto fail;
+  if (parse_and_check(&r->table, r->isa, threads, &r->program) < 0) goto fail;
+  for (int i = 0; i < EL_REGIONS; i++) {
+    int flags = i == EL_WEIGHTS ? PyBUF_SIMPLE : PyBUF_WRITABLE;
+    if (PyObject_GetBuffer(region[i], &r->region[i], flags) < 0) goto fail;
+    if ((uint64_t)r->region[i].len < r->program.size[i]) {
+      PyErr_Format(PyExc_ValueError, "region %d has %zd bytes, fewer than the program needs", i,
+                   r->region[i].len);
+      goto fail;
+    }
+    r->memory.base[i] = r->program.size[i] > 0 ? r->region[i].buf : NULL;
+  }
+  el_status s = el_check_memory(&r->program, &r->memory);
+  if (s != EL_OK) {
+    PyErr_SetString(PyExc_ValueError, "a region is not aligned to 64 bytes");
+    goto fail;
+  }
+  r->pool = el_pool_new(threads);
+  if (r->pool == NULL) {
+    PyErr_NoMemory();
+    goto fail;
+  }
+  PyObject *capsule = PyCapsule_New(r, runner_name, capsule_free);
+  if (capsule == NULL) goto fail;
+  return capsule;
+fail:
+  runner_free(r);
+  return NULL;
+}
+
+/* run(runner, entry, first, last) -> None; without the GIL. One caller at a time. */
+PyObject *el_py_run(PyObject *self, PyObject *args) {
+  (void)self;
+  PyObject *capsule;
+  unsigned entry, first, last;
+  if (!PyArg_ParseTuple(args, "OIII", &capsule, &entry, &first, &last)) return NULL;
+  runner *r = PyCapsule_GetPointer(capsule, runner_name);
+  if (r == NULL) return NULL;
+  el_status s;
+  Py_BEGIN_ALLOW_THREADS
+  s = el_pool_run(r->pool, &r->program, &r->memory, r->isa, entry, first, last);
+  Py_END_ALLOW_THREADS
+  if (s != EL_OK) return PyErr_Format(PyExc_ValueError, "entry %u: %s", entry, el_status_text(s));
+  Py_RETURN_NONE;
+}
+
+/* first_nonfinite(buffer of f32) -> index of the first NaN or infinity, or -1 */
+PyObject *el_py_first_nonfinite(PyObject *self, PyObject *object) {
+  (void)self;
+  Py_buffer view;
+  if (PyObject_GetBuffer(object, &view, PyBUF_SIMPLE) < 0) return NULL;
+  const unsigned char *b = view.buf;
+  Py_ssize_t n = view.len / 4, found = -1;
+  for (Py_ssize_t i = 0; i < n && found < 0; i += 256) {
+    Py_ssize_t end = i + 256 < n ? i + 256 : n;
+    uint32_t bad = 0;
+    for (Py_ssize_t k = i; k < end; k++) {
+      uint32_t u;
+      memcpy(&u, b + 4 * k, 4);
+      bad |= (uint32_t)((u & 0x7F800000u) == 0x7F800000u);
+    }
+    for (Py_ssize_t k = i; bad && found < 0; k++) {
+      uint32_t u;
+      memcpy(&u, b + 4 * k, 4);
+      if ((u & 0x7F800000u) == 0x7F800000u) found = k;
+    }
+  }
+  PyBuffer_Release(&view);
+  return PyLong_FromSsize_t(found);
+}

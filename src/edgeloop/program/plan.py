@@ -1,0 +1,87 @@
+"""The plan: what a program needs, in bytes and operations, as a report and as JSON."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class EntryPlan:
+    """One entry: planned arena, its two lower bounds (bytes), steps and operations."""
+
+    name: str
+    steps: int
+    arena_bytes: int
+    lower_bound_bytes: int
+    any_order_bound_bytes: int
+    flops: int
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a program needs. Arena, params, state and io are disjoint; weights are read-only.
+
+    ``lower_bound_bytes`` is the largest sum of live bytes of any entry in the chosen order,
+    ``any_order_bound_bytes`` a bound that holds for every order. ``forward_flops`` are those of
+    one predict call (or eval), ``step_flops`` those of one training step.
+    """
+
+    arena_bytes: int
+    param_bytes: int
+    state_bytes: int
+    io_bytes: int
+    weight_bytes: int
+    lower_bound_bytes: int
+    any_order_bound_bytes: int
+    trainable_params: int
+    total_params: int
+    forward_flops: int
+    step_flops: int
+    threads: int
+    entries: tuple[EntryPlan, ...]
+
+    @property
+    def ram_bytes(self) -> int:
+        """Bytes that a session allocates: arena + params + state + io."""
+        return self.arena_bytes + self.param_bytes + self.state_bytes + self.io_bytes
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return every number by name."""
+        return {**asdict(self), "ram_bytes": self.ram_bytes}
+
+    def to_json(self) -> str:
+        """Return every number as one JSON object with sorted keys."""
+        return json.dumps(self.to_dict(), sort_keys=True)
+
+    def __str__(self) -> str:
+        share = self.trainable_params / self.total_params if self.total_params else 0.0
+        lines = [
+            f"RAM      {_bytes(self.ram_bytes)} = arena {_bytes(self.arena_bytes)}"
+            f" + params {_bytes(self.param_bytes)} + state {_bytes(self.state_bytes)}"
+            f" + io {_bytes(self.io_bytes)}",
+            f"weights  {_bytes(self.weight_bytes)} read-only",
+            f"learns   {self.trainable_params:,} of {self.total_params:,} parameters ({share:.2%})",
+            f"work     forward {_flops(self.forward_flops)}, step {_flops(self.step_flops)}"
+            f" on {self.threads} thread{'s' if self.threads > 1 else ''}",
+            f"{'entry':<12}{'steps':>6}{'arena':>12}{'bound':>12}{'any order':>12}{'work':>14}",
+        ]
+        lines += [
+            f"{e.name:<12}{e.steps:>6}{e.arena_bytes:>12,}{e.lower_bound_bytes:>12,}"
+            f"{e.any_order_bound_bytes:>12,}{_flops(e.flops):>14}"
+            for e in self.entries
+        ]
+        return "\n".join(lines)
+
+
+def _bytes(n: int) -> str:
+    if n < 10_000:
+        return f"{n:,} B"
+    return f"{n / 1024:,.1f} KiB" if n < 10 << 20 else f"{n / (1 << 20):,.1f} MiB"
+
+
+def _flops(n: int) -> str:
+    if n < 10_000:
+        return f"{n:,} FLOP"
+    return f"{n / 1e6:,.2f} MFLOP" if n < 10**10 else f"{n / 1e9:,.2f} GFLOP"

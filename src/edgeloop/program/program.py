@@ -1,0 +1,204 @@
+"""Program: an artifact that was read, verified and checked, ready for sessions."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeloop import _core
+from edgeloop.errors import ProgramError
+from edgeloop.program import artifact, memory
+from edgeloop.program.plan import EntryPlan, Plan
+from edgeloop.program.spec import ProgramSpec
+from edgeloop.program.table import NUMPY, Table, TableTensor, decode
+
+_INSTALL = "install the program again"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One entry point: its index in the table and its io tensors by public name."""
+
+    name: str
+    index: int
+    steps: int
+    inputs: Mapping[str, TableTensor]
+    outputs: Mapping[str, TableTensor]
+    layers: tuple[str, ...]
+    flops: tuple[int, ...]
+
+
+class Program:
+    """A compiled training program. Immutable; any number of sessions may share one.
+
+    Attributes
+    ----------
+    plan
+        Bytes and operations that it needs.
+    metadata
+        What the compiler recorded (batch, loss, inputs, outputs, classes, features, ...), and
+        ``program_hash``.
+    hash
+        SHA-256 of the artifact's bytes, in hex.
+    resident_bytes
+        Bytes of the artifact held in RAM; 0 when it is mapped from the cache (64 MiB and more).
+    """
+
+    def __init__(self, data: memoryview, digest: str, where: str, *, mapped: bool = False) -> None:
+        layout = artifact.read(data, where)
+        self.hash = digest
+        self.resident_bytes = 0 if mapped else len(data)
+        self._data = data
+        self._where = where
+        self._stored = layout.tensors
+        if "table" not in layout.tensors:
+            raise ProgramError(f"{where}: no step table; {_INSTALL}")
+        t = layout.tensors["table"]
+        self.table_bytes = data[t.start : t.start + t.nbytes]
+        try:
+            _core.check(self.table_bytes, "ref", 1)
+        except ValueError as e:
+            raise ProgramError(f"{where}: the step table is refused ({e}); {_INSTALL}") from e
+        self.table: Table = decode(self.table_bytes)
+        try:
+            self._read(layout.document)
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError) as e:
+            raise ProgramError(f"{where}: the metadata does not fit the table ({e})") from e
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Program:
+        """Read a program file and check every byte of it.
+
+        Raises
+        ------
+        ProgramError
+            Missing, truncated, damaged, of another version, or refused by the checker.
+        """
+        data, digest, mapped = memory.load(Path(path))
+        return cls(data, digest, str(path), mapped=mapped)
+
+    @classmethod
+    def from_spec(cls, spec: ProgramSpec) -> Program:
+        """Turn what the compiler hands over into a program; raises ProgramError."""
+        return cls.from_bytes(artifact.build(spec), "compiled program")
+
+    @classmethod
+    def from_bytes(cls, data: bytes, where: str = "program") -> Program:
+        """Check an artifact that is already in memory; raises ProgramError."""
+        import hashlib
+
+        return cls(memory.copy_of(data), hashlib.sha256(data).hexdigest(), where)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the artifact so that it appears complete or not at all; raises ProgramError."""
+        memory.write(Path(path), self._data)
+
+    def to_bytes(self) -> bytes:
+        """Return the artifact's bytes."""
+        return bytes(self._data)
+
+    @property
+    def batch(self) -> int:
+        """Rows of one training step."""
+        return int(self.metadata["batch"])
+
+    def weights_region(self) -> memoryview:
+        """Return the read-only bytes of the weights region, 64-aligned."""
+        stored = [s for n, s in self._stored.items() if n.startswith("weights.")]
+        size = self.table.sizes["weights"]
+        start = stored[0].start if stored else 0
+        if start + size > len(self._data):
+            raise ProgramError(f"{self._where}: the weights are incomplete; {_INSTALL}")
+        return self._data[start : start + size]
+
+    def weights(self) -> dict[str, npt.NDArray[Any]]:
+        """Return the frozen arrays by name, as read-only views of the artifact."""
+        return {n[8:]: self._array(s) for n, s in self._stored.items() if n.startswith("weights.")}
+
+    def initial(self) -> dict[str, npt.NDArray[np.float32]]:
+        """Return the first values of params and states by name, as read-only views."""
+        return {n: self._array(self._stored[f"initial.{n}"]) for n in (*self.params, *self.states)}
+
+    def _array(self, s: artifact.Stored) -> npt.NDArray[Any]:
+        data = self._data[s.start : s.start + s.nbytes]
+        return np.frombuffer(data, s.dtype).reshape(s.shape)
+
+    def __repr__(self) -> str:
+        return f"<edgeloop.Program {self.hash[:12]} entries={list(self.entries)}>"
+
+    def _read(self, doc: Mapping[str, Any]) -> None:
+        tensors = self.table.tensors
+
+        def pick(index: Any, region: str, name: str) -> TableTensor:
+            t = tensors[_index(index)]
+            if t.region != region or not t.dense:
+                raise ValueError(f"'{name}' is not a dense tensor in {region}")
+            return t
+
+        def values(names: Mapping[str, Any], region: str) -> dict[str, TableTensor]:
+            found = {n: pick(i, region, n) for n, i in names.items()}
+            for n, t in found.items():
+                s = self._stored[f"initial.{n}"]
+                if s.shape != t.shape or s.dtype != NUMPY[t.dtype]:
+                    raise ValueError(f"the initial value of '{n}' has another shape or type")
+            return found
+
+        self.metadata: dict[str, Any] = {**doc["metadata"], "program_hash": self.hash}
+        self.isa = str(doc["isa"])
+        self.params = values(doc["params"], "params")
+        self.states = values(doc["states"], "state")
+        self.scalars: dict[str, tuple[TableTensor, float]] = {}
+        for name, (i, default) in doc["scalars"].items():
+            t = pick(i, "io", name)
+            if t.dtype != "f32" or t.size != 1:
+                raise ValueError(f"the scalar '{name}' is not one f32")
+            self.scalars[name] = (t, float(default))
+        if len(doc["entries"]) != len(self.table.entries):
+            raise ValueError("the number of entries differs")
+        self.entries: dict[str, Entry] = {}
+        plans = []
+        for k, (item, e) in enumerate(zip(doc["entries"], self.table.entries, strict=True)):
+            name = str(item["name"])
+            self.entries[name] = Entry(
+                name, k, e.count,
+                {n: pick(i, "io", n) for n, i in item["inputs"].items()},
+                {n: pick(i, "io", n) for n, i in item["outputs"].items()},
+                tuple(item["layers"]), tuple(item["flops"]),
+            )
+            plans.append(EntryPlan(
+                name, e.count, e.arena_bytes, int(item["lower_bound_bytes"]),
+                int(item["any_order_bound_bytes"]), sum(item["flops"]),
+            ))
+        self.plan = self._plan(tuple(plans))
+
+    def _plan(self, entries: tuple[EntryPlan, ...]) -> Plan:
+        flops = {e.name: e.flops for e in entries}
+        sizes = self.table.sizes
+        trainable = sum(t.size for t in self.params.values())
+        frozen = sum(
+            int(np.prod(s.shape)) for n, s in self._stored.items() if n.startswith("weights.")
+        )
+        return Plan(
+            arena_bytes=sizes["arena"], param_bytes=sizes["params"], state_bytes=sizes["state"],
+            io_bytes=sizes["io"], weight_bytes=sizes["weights"],
+            lower_bound_bytes=max((e.lower_bound_bytes for e in entries), default=0),
+            any_order_bound_bytes=max((e.any_order_bound_bytes for e in entries), default=0),
+            trainable_params=trainable,
+            total_params=int(self.metadata.get("total_params", trainable + frozen)),
+            forward_flops=flops.get("predict", flops.get("eval", 0)),
+            step_flops=flops.get("train", flops.get("grad", 0)),
+            threads=self.table.threads, entries=entries,
+        )
+
+
+def _index(i: Any) -> int:
+    """Return a tensor index; negative ones would count from the end."""
+    if not isinstance(i, int) or i < 0:
+        raise ValueError(f"bad tensor index {i!r}")
+    return i

@@ -1,0 +1,93 @@
+"""Checks of what a caller hands to a session, before anything is written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeloop import _core
+from edgeloop.errors import InputError
+from edgeloop.program.table import TableTensor
+
+Array = npt.NDArray[Any]
+_KINDS = {"f32": "fiub", "i32": "iu", "u8": "iub"}
+_NUMPY = {"f32": np.float32, "i32": np.int32, "u8": np.uint8}
+
+
+def as_rows(value: Any, tensor: TableTensor, name: str) -> Array:
+    """Return ``value`` [n, ...] as a dense array of the tensor's type, checked.
+
+    Raises
+    ------
+    InputError
+        Wrong kind of numbers, wrong shape after the first axis, out of the type's range, or NaN
+        or infinite; the message names the input and the row.
+    """
+    a = np.asarray(value)
+    if a.dtype.kind not in _KINDS[tensor.dtype]:
+        raise InputError(
+            f"input '{name}' has type {a.dtype}; {_NUMPY[tensor.dtype].__name__} is needed"
+        )
+    if a.ndim != len(tensor.shape) or a.shape[1:] != tensor.shape[1:]:
+        want = "[n" + "".join(f", {d}" for d in tensor.shape[1:]) + "]"
+        raise InputError(f"input '{name}' has shape {list(a.shape)}; {want} is needed")
+    if tensor.dtype == "f32":
+        with np.errstate(over="ignore"):  # too large for f32: infinite, refused below
+            a = np.ascontiguousarray(a, np.float32)
+        bad = _core.first_nonfinite(a) if a.size else -1
+        if bad >= 0:
+            at = np.unravel_index(bad, a.shape)
+            raise InputError(
+                f"input '{name}' is {a[at]} at row {at[0]}, position {list(map(int, at[1:]))}; "
+                "remove or repair the row"
+            )
+        return a
+    return _integers(a, tensor, name)
+
+
+def _integers(a: Array, tensor: TableTensor, name: str) -> Array:
+    info = np.iinfo(_NUMPY[tensor.dtype])
+    if a.size and a.dtype.kind != "b" and (int(a.min()) < info.min or int(a.max()) > info.max):
+        raise InputError(f"input '{name}' has values outside {info.min}..{info.max}")
+    return np.ascontiguousarray(a, _NUMPY[tensor.dtype])
+
+
+def check_labels(labels: Array, classes: int, name: str) -> None:
+    """InputError naming the first row whose label is not in 0..classes-1."""
+    wrong = (labels < 0) | (labels >= classes)
+    if wrong.any():
+        row = int(np.argmax(wrong.reshape(len(labels), -1).any(axis=1)))
+        raise InputError(
+            f"'{name}' is {labels[row]} at row {row}; labels are 0..{classes - 1}"
+        )
+
+
+def by_name(x: Any, names: tuple[str, ...]) -> dict[str, Any]:
+    """Return model inputs by name: a dict as it is, anything else as the only input.
+
+    Raises
+    ------
+    InputError
+        Names differ from the model's, or one array for a model with several inputs.
+    """
+    if isinstance(x, Mapping):
+        if set(x) != set(names):
+            raise InputError(f"inputs are {sorted(map(str, x))}; the model has {sorted(names)}")
+        return dict(x)
+    if len(names) != 1:
+        raise InputError(f"the model has {len(names)} inputs; pass a dict with {sorted(names)}")
+    return {names[0]: x}
+
+
+def row_count(arrays: Mapping[str, Array]) -> int:
+    """Return the common number of rows; InputError when they differ or there are none."""
+    counts = {name: len(a) for name, a in arrays.items()}
+    n = next(iter(counts.values()))
+    if any(c != n for c in counts.values()):
+        raise InputError(f"inputs differ in their number of rows: {counts}")
+    if n == 0:
+        raise InputError(f"input '{next(iter(counts))}' has no rows")
+    return n

@@ -1,0 +1,384 @@
+"""Session: runs the entries of a program over memory that is allocated once."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeloop import _core
+from edgeloop.errors import InputError, NonFiniteError, ProgramError
+from edgeloop.program import Entry, Program
+from edgeloop.program.memory import anonymous
+from edgeloop.program.table import NUMPY, TableTensor
+from edgeloop.runtime import inputs, snapshot
+from edgeloop.runtime.isa import choose_isa
+
+Array = npt.NDArray[Any]
+_WEIGHT, _NORM = "sample_weight", "norm"
+
+
+class Session:
+    """One learner: parameters, optimizer state and working memory of a program.
+
+    Exactly ``program.plan.ram_bytes`` are allocated here, once; no call allocates in the core.
+    A session takes one call at a time: calls from several threads wait for each other. Sessions
+    that share a program are independent.
+
+    The run-time scalars of the program (``lr``, ``weight_decay``, ``momentum``, ...; see
+    ``scalars``) are attributes that can be read and set at any time.
+
+    Parameters
+    ----------
+    program
+        From ``el.load`` or ``el.compile``.
+    threads
+        Workers, at most the program's ``threads``; default all of them. Results do not depend on
+        it.
+    isa
+        Force an instruction set ("ref", "neon", "avx2", "avx512"); default EDGELOOP_ISA or auto.
+
+    Raises
+    ------
+    ProgramError
+        The checker refuses the program for this instruction set or number of threads, or its
+        RAM cannot be had.
+    ConfigError
+        Unknown or unavailable instruction set.
+    """
+
+    steps: int
+    """Training steps taken."""
+
+    def __init__(
+        self, program: Program, *, threads: int | None = None, isa: str | None = None
+    ) -> None:
+        set_ = object.__setattr__  # scalars go through __setattr__
+        sizes = program.table.sizes
+        ram = program.plan.ram_bytes
+        try:
+            memory = memoryview(anonymous(ram))
+        except OSError as e:
+            raise ProgramError(f"a session needs {ram:,} bytes of RAM: {e.strerror}") from e
+        regions: dict[str, memoryview] = {"weights": program.weights_region()}
+        at = 0
+        for name in ("arena", "params", "state", "io"):
+            regions[name] = memory[at : at + sizes[name]]
+            at += sizes[name]
+        set_(self, "program", program)
+        set_(self, "isa", choose_isa(program.isa, isa))
+        set_(self, "steps", 0)
+        set_(self, "_lock", threading.Lock())
+        workers = program.table.threads if threads is None else threads
+        try:
+            runner = _core.open(
+                program.table_bytes, self.isa, workers, regions["weights"], regions["arena"],
+                regions["params"], regions["state"], regions["io"],
+            )
+        except (ValueError, OverflowError) as e:
+            raise ProgramError(
+                f"the program cannot run here with isa={self.isa}, threads={workers}: {e}"
+            ) from e
+
+        def view(t: TableTensor) -> Array:
+            return np.ndarray(t.shape, NUMPY[t.dtype], regions[t.region], t.offset)
+
+        set_(self, "_runner", runner)
+        set_(self, "_entries", [_Bound(e, view) for e in program.entries.values()])
+        set_(self, "_params", {n: view(t) for n, t in program.params.items()})
+        set_(self, "_regions", (regions["params"], regions["state"]))
+        set_(self, "_scalars", {n: v for n, (_, v) in program.scalars.items()})
+        set_(self, "_slots", [(view(t).reshape(1), n) for n, (t, _) in program.scalars.items()])
+        for name, array in program.initial().items():
+            view({**program.params, **program.states}[name])[...] = array
+
+    program: Program
+    isa: str
+    _lock: threading.Lock
+    _runner: object
+    _entries: list[_Bound]
+    _params: dict[str, Array]
+    _regions: tuple[memoryview, memoryview]
+    _scalars: dict[str, float]
+    _slots: list[tuple[Array, str]]
+
+    # ---- run-time scalars
+
+    @property
+    def scalars(self) -> dict[str, float]:
+        """The run-time scalars and their values (a copy)."""
+        return dict(self._scalars)
+
+    def __getattr__(self, name: str) -> float:
+        scalars = self.__dict__.get("_scalars", {})
+        if name in scalars:
+            return float(scalars[name])
+        raise AttributeError(f"a session has no '{name}'; run-time scalars: {sorted(scalars)}")
+
+    def __setattr__(self, name: str, value: float) -> None:
+        if name not in self._scalars:
+            raise AttributeError(
+                f"a session has no run-time scalar '{name}'; there are {sorted(self._scalars)}"
+            )
+        number = np.float32(value)
+        if not np.isfinite(number):
+            raise InputError(f"{name} = {value} is not a finite number")
+        self._scalars[name] = float(number)
+
+    # ---- training and inference
+
+    def step(self, x: Any, y: Any, sample_weight: Any = None) -> float:
+        """Take one training step in place and return its loss.
+
+        Parameters
+        ----------
+        x
+            [n, ...] with 1 <= n <= batch, or a dict of them by input name.
+        y
+            Labels [n] (integers) or targets (floats).
+        sample_weight
+            [n], not negative, default ones. The loss is the weighted mean over the rows, so rows
+            with weight 0 change nothing.
+
+        Raises
+        ------
+        InputError
+            Wrong names, shapes, types, labels; NaN or infinite values. Nothing has changed.
+        NonFiniteError
+            The loss is not finite. Parameters and optimizer state are as they were.
+        """
+        with self._lock:
+            loss = self._train("train", x, y, sample_weight)
+            object.__setattr__(self, "steps", self.steps + 1)
+            return loss
+
+    def accumulate(self, x: Any, y: Any, sample_weight: Any = None) -> float:
+        """Add ``accumulate_scale`` times the gradient to the accumulators; return the loss."""
+        with self._lock:
+            return self._train("accumulate", x, y, sample_weight)
+
+    def apply(self) -> None:
+        """Update the parameters from the accumulated gradient and clear it."""
+        with self._lock:
+            self._run(self._only("apply"))
+            object.__setattr__(self, "steps", self.steps + 1)
+
+    def gradients(self, x: Any, y: Any, sample_weight: Any = None) -> dict[str, Array]:
+        """Return the gradient of the loss for every trainable parameter (copies), by name."""
+        with self._lock:
+            self._train("grad", x, y, sample_weight)
+            outputs = self._only("grad").outputs
+            return {n[5:]: a.copy() for n, a in outputs.items() if n.startswith("grad:")}
+
+    def predict(self, x: Any) -> Any:
+        """Return the model's output for x [n, ...], any n >= 1: an array, or a dict of several.
+
+        Raises
+        ------
+        InputError
+            As for ``step``.
+        """
+        with self._lock:
+            entry, arrays = self._arrays("predict", x, None, None)
+            n = inputs.row_count(arrays)
+            out = {k: np.empty((n, *a.shape[1:]), a.dtype) for k, a in entry.outputs.items()}
+            for begin, count in entry.batches(n):
+                entry.fill(arrays, begin, count)
+                self._run(entry)
+                for k, a in entry.outputs.items():
+                    out[k][begin : begin + count] = a[:count]
+            return next(iter(out.values())) if len(out) == 1 else out
+
+    def evaluate(
+        self, x: Any, y: Any, sample_weight: Any = None
+    ) -> tuple[float, dict[str, float]]:
+        """Return the loss over x [n, ...], any n >= 1, and {"accuracy": ...} for labels.
+
+        Both are weighted means over the rows. Nothing changes. Raises InputError as ``step``.
+        """
+        with self._lock:
+            entry, arrays = self._arrays("eval", x, y, sample_weight)
+            n, target = inputs.row_count(arrays), entry.target
+            weight = arrays[_WEIGHT].astype(np.float64)
+            total = correct = 0.0
+            labels = arrays[target] if entry.inputs[target].dtype == np.int32 else None
+            logits = self._logits(entry)
+            for begin, count in entry.batches(n):
+                w = weight[begin : begin + count]
+                if w.sum() == 0:
+                    continue
+                entry.fill(arrays, begin, count)
+                self._run(entry)
+                total += float(entry.outputs["loss"].reshape(-1)[0]) * float(w.sum())
+                if labels is not None and logits is not None:
+                    hit = logits[:count].argmax(axis=-1) == labels[begin : begin + count]
+                    correct += float(w[hit].sum())
+            metrics = {} if labels is None else {"accuracy": correct / float(weight.sum())}
+            return total / float(weight.sum()), metrics
+
+    # ---- what was learned
+
+    def adapter(self) -> dict[str, Array]:
+        """Return the trainable parameters by name (copies)."""
+        with self._lock:
+            return {n: a.copy() for n, a in self._params.items()}
+
+    def load_adapter(self, adapter: Mapping[str, Array]) -> None:
+        """Replace all trainable parameters; optimizer state and step counter stay.
+
+        Raises
+        ------
+        InputError
+            Names, shapes or types differ, or a value is not finite. Nothing has changed.
+        """
+        checked = snapshot.check_adapter(adapter, self._params)
+        with self._lock:
+            for name, a in self._params.items():
+                a[...] = checked[name]
+
+    def snapshot(self) -> bytes:
+        """Return everything that training changes: parameters, optimizer state, step counter.
+
+        Run-time scalars are not in it: whoever sets them keeps them.
+        """
+        with self._lock:
+            return snapshot.pack(self.program.hash, self.steps, *self._regions)
+
+    def restore(self, data: bytes) -> None:
+        """Bring back a snapshot of the same program, bit for bit.
+
+        Raises
+        ------
+        InputError
+            The bytes are damaged or belong to another program. Nothing has changed.
+        """
+        with self._lock:
+            params, state = self._regions
+            steps, new_params, new_state = snapshot.unpack(
+                data, self.program.hash, len(params), len(state)
+            )
+            params[:], state[:] = new_params, new_state
+            object.__setattr__(self, "steps", steps)
+
+    # ---- inside (with the lock held)
+
+    def _train(self, name: str, x: Any, y: Any, sample_weight: Any) -> float:
+        entry, arrays = self._arrays(name, x, y, sample_weight)
+        n = inputs.row_count(arrays)
+        if n > entry.rows:
+            raise InputError(f"{n} rows; a training step takes at most {entry.rows}")
+        entry.fill(arrays, 0, n)
+        self._run(entry)
+        loss = float(entry.outputs["loss"].reshape(-1)[0])
+        if not np.isfinite(loss):
+            raise NonFiniteError(
+                f"the loss of step {self.steps + 1} is {loss}; parameters and optimizer state were "
+                "left as they were: lower lr, or look for extreme inputs"
+            )
+        return loss
+
+    def _run(self, entry: _Bound) -> None:
+        for slot, name in self._slots:
+            slot[0] = self._scalars[name]
+        _core.run(self._runner, entry.index, 0, entry.steps)
+
+    def _named(self, name: str) -> list[_Bound]:
+        found = [e for e in self._entries if e.name.partition("@")[0] == name]
+        if not found:
+            raise ProgramError(
+                f"the program has no entry '{name}' (it has {[e.name for e in self._entries]}); "
+                f"compile it with entries=(..., \"{name}\")"
+            )
+        return found
+
+    def _only(self, name: str) -> _Bound:
+        return self._named(name)[0]
+
+    def _arrays(
+        self, name: str, x: Any, y: Any, sample_weight: Any
+    ) -> tuple[_Bound, dict[str, Array]]:
+        """Return the entry (the variant that fits x) and its checked inputs."""
+        variants = self._named(name)
+        entry = variants[0]
+        feeds = inputs.by_name(x, entry.model_inputs)
+        if len(variants) > 1:
+            entry = _pick(variants, {k: np.shape(v) for k, v in feeds.items()})
+        arrays = {k: inputs.as_rows(v, entry.tensors[k], k) for k, v in feeds.items()}
+        if entry.target:
+            t = entry.tensors[entry.target]
+            arrays[entry.target] = inputs.as_rows(y, t, entry.target)
+            if t.dtype == "i32":
+                inputs.check_labels(arrays[entry.target], self._classes(entry), entry.target)
+        n = inputs.row_count(arrays)
+        if _WEIGHT in entry.tensors:
+            w = np.ones(n, np.float32) if sample_weight is None else sample_weight
+            weight = inputs.as_rows(w, entry.tensors[_WEIGHT], _WEIGHT)
+            if (weight < 0).any() or not (weight > 0).any():
+                raise InputError("sample_weight must not be negative, nor zero for every row")
+            arrays[_WEIGHT] = weight
+        return entry, arrays
+
+    def _logits(self, entry: _Bound) -> Array | None:
+        names = [n for n in self.program.metadata.get("outputs", ()) if n in entry.outputs]
+        rest = names or [n for n in entry.outputs if n != "loss"]
+        return entry.outputs[rest[0]] if rest else None
+
+    def _classes(self, entry: _Bound) -> int:
+        """Return the number of classes: the logits' width, else what the compiler recorded."""
+        logits = self._logits(entry)
+        if logits is not None:
+            return int(logits.shape[-1])
+        for other in self._entries:
+            if other.name in ("eval", "predict") and (a := self._logits(other)) is not None:
+                return int(a.shape[-1])
+        return len(self.program.metadata.get("classes") or ()) or int(np.iinfo(np.int32).max)
+
+
+class _Bound:
+    """An entry with NumPy views of its io tensors."""
+
+    def __init__(self, entry: Entry, view: Any) -> None:
+        self.name, self.index, self.steps = entry.name, entry.index, entry.steps
+        self.tensors = entry.inputs
+        self.inputs: dict[str, Array] = {n: view(t) for n, t in entry.inputs.items()}
+        self.outputs: dict[str, Array] = {n: view(t) for n, t in entry.outputs.items()}
+        self.target = next((n for n in ("labels", "targets") if n in entry.inputs), "")
+        extra = {self.target, _WEIGHT, _NORM}
+        self.model_inputs = tuple(n for n in entry.inputs if n not in extra)
+        self.rows = min((entry.inputs[n].shape[0] for n in self.model_inputs), default=0)
+
+    def batches(self, n: int) -> Iterator[tuple[int, int]]:
+        """Yield (first row, rows) of each run over n rows."""
+        for begin in range(0, n, self.rows):
+            yield begin, min(self.rows, n - begin)
+
+    def fill(self, arrays: Mapping[str, Array], begin: int, count: int) -> None:
+        """Write rows into io; missing rows repeat the first one with weight 0.
+
+        A repeated row cannot make anything non-finite that was not already (zeros could: log).
+        """
+        for name, a in arrays.items():
+            slot = self.inputs[name]
+            slot[:count] = a[begin : begin + count]
+            if count < len(slot):
+                slot[count:] = 0 if name == _WEIGHT else a[begin]
+        if _NORM in self.inputs:
+            weight = arrays[_WEIGHT][begin : begin + count]
+            self.inputs[_NORM].reshape(-1)[0] = weight.sum(dtype=np.float64)
+
+
+def _pick(variants: list[_Bound], shapes: Mapping[str, tuple[int, ...]]) -> _Bound:
+    """Return the variant whose shapes fit, the smallest batch that holds all rows if any does."""
+    fits = [
+        e for e in variants
+        if all(tuple(e.tensors[n].shape[1:]) == tuple(s[1:]) for n, s in shapes.items())
+    ]
+    if not fits:
+        known = [{n: list(e.tensors[n].shape) for n in e.model_inputs} for e in variants]
+        raise InputError(f"no shape variant fits inputs {dict(shapes)}; the program has {known}")
+    rows = max((s[0] for s in shapes.values() if s), default=0)
+    large = [e for e in fits if e.rows >= rows]
+    return min(large, key=lambda e: e.rows) if large else max(fits, key=lambda e: e.rows)
