@@ -1,0 +1,104 @@
+"""What flows through the loop: one item, and the protocol of the sources that yield them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from edgeloop.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from numpy.typing import ArrayLike, NDArray
+
+Label = int | np.ndarray
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One thing the device sensed.
+
+    Attributes
+    ----------
+    x
+        Raw samples, float32, any shape; every one finite.
+    y
+        Class number, float32 target, or None when nobody said.
+    key
+        Names the item in its stream: equal keys, equal item.
+    meta
+        Further fields of the record; the privacy filters empty this unless told otherwise.
+    """
+
+    x: NDArray[np.float32]
+    y: Label | None
+    key: str
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Source(Protocol):
+    """A stream of items. Bad records are yielded as errors, so that a stream survives them."""
+
+    name: str
+    replayable: bool  # items(start) gives the same items again, in another process too
+
+    def items(self, start: int = 0) -> Iterator[Item | DataError]:
+        """Yield what the source holds, leaving out the first `start` (bad records count too)."""
+        ...
+
+
+class Labels:
+    """Turns what a record says about its class into a class number or a float target.
+
+    Parameters
+    ----------
+    classes
+        Names by number, or None when the program does not name its classes.
+    values
+        True when the loss compares numbers (mse, bce): labels stay float32.
+    """
+
+    def __init__(self, classes: Sequence[str] | None = None, *, values: bool = False) -> None:
+        self._number = {name: i for i, name in enumerate(classes or ())}
+        self._values = values
+
+    def parse(self, value: Any, where: str) -> Label | None:
+        """Return the label that `value` means; `where` names it in the error."""
+        if value is None or (isinstance(value, str) and value == ""):
+            return None
+        if self._values:
+            return as_floats(value, where).reshape(-1)
+        if isinstance(value, str) and value in self._number:
+            return self._number[value]
+        try:
+            number = float(value)
+        except (TypeError, ValueError):
+            number = -1.0
+        top = len(self._number) if self._number else 1 << 31
+        if not number.is_integer() or not 0 <= number < top:
+            known = ", ".join(self._number) or "whole numbers from 0"
+            raise DataError(f"{where}: label {value!r} is not a class; the classes are {known}")
+        return int(number)
+
+
+def as_floats(value: ArrayLike, where: str) -> NDArray[np.float32]:
+    """Return `value` as float32; DataError naming `where` and the place of the first bad number."""
+    try:
+        array = np.asarray(value)
+        if array.dtype.kind not in "fiub":
+            array = np.asarray(value, np.float64)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{where}: not an array of numbers ({error}); check the record") from error
+    with np.errstate(over="ignore"):
+        floats = array.astype(np.float32, copy=False)
+    if not np.isfinite(floats).all():
+        place = np.argwhere(~np.isfinite(floats))[0].tolist()
+        column = f"at {place}" if place else "value"
+        raise DataError(
+            f"{where}: {column} is {array[tuple(place)]}, not a finite float32; repair the record, "
+            'or set source.on_bad = "skip" to leave such records out'
+        )
+    return floats

@@ -1,0 +1,113 @@
+"""Privacy filters: what happens to an item before anything keeps it."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import secrets
+from dataclasses import replace
+from typing import TYPE_CHECKING, Protocol
+
+from edgeloop.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+    from pathlib import Path
+
+    from edgeloop.data.item import Item
+
+KEY_BYTES = 32
+
+
+class Filter(Protocol):
+    """One step: an item in, the item that may go on out, or None to drop it."""
+
+    def __call__(self, item: Item) -> Item | None:
+        """Filter one item."""
+        ...
+
+
+class AllowFields:
+    """Drops every field of `meta` that is not on the list."""
+
+    def __init__(self, fields: Collection[str] = ()) -> None:
+        self._fields = frozenset(fields)
+
+    def __call__(self, item: Item) -> Item:
+        """Return the item with the allowed fields alone."""
+        if self._fields.issuperset(item.meta):
+            return item
+        return replace(item, meta={k: v for k, v in item.meta.items() if k in self._fields})
+
+
+class HashIds:
+    """Replaces ids by HMAC-SHA256 under the device's own secret.
+
+    Equal ids stay equal on this device; without the secret nobody can test a guess against them.
+
+    Parameters
+    ----------
+    secret
+        At least 32 bytes, see :func:`device_key`.
+    fields
+        Fields of `meta` to replace.
+    key
+        Replace the item's key (a file name, an id) too.
+    """
+
+    def __init__(self, secret: bytes, fields: Collection[str] = (), *, key: bool = True) -> None:
+        if len(secret) < KEY_BYTES:
+            raise DataError(f"a hashing key has {len(secret)} bytes; use at least {KEY_BYTES}")
+        self._secret = secret
+        self._fields = frozenset(fields)
+        self._key = key
+
+    def digest(self, value: object) -> str:
+        """Keyed hash of one id, 32 hex digits."""
+        return hmac.new(self._secret, str(value).encode(), hashlib.sha256).hexdigest()[:32]
+
+    def __call__(self, item: Item) -> Item:
+        """Return the item with its ids hashed."""
+        meta = {k: self.digest(v) if k in self._fields else v for k, v in item.meta.items()}
+        return replace(item, key=self.digest(item.key) if self._key else item.key, meta=meta)
+
+
+def apply_filters(filters: Iterable[Filter], item: Item) -> Item | None:
+    """Send an item through the filters in order; None as soon as one drops it."""
+    for step in filters:
+        kept = step(item)
+        if kept is None:
+            return None
+        item = kept
+    return item
+
+
+def device_key(path: Path) -> bytes:
+    """Read the device's hashing key, made (mode 0600) when the file does not exist.
+
+    Raises
+    ------
+    DataError
+        The file cannot be read or made, or is too short.
+    """
+    try:
+        if not path.exists():
+            # Written aside and linked: a kill in between leaves no half-written key.
+            aside = path.with_name(f"{path.name}.{os.getpid()}")
+            handle = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            try:
+                os.write(handle, secrets.token_bytes(KEY_BYTES))
+                os.fsync(handle)
+            finally:
+                os.close(handle)
+            aside.replace(path)
+        secret = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot read or make the hashing key ({error})") from error
+    if len(secret) < KEY_BYTES:
+        raise DataError(
+            f"{path}: the hashing key has {len(secret)} bytes, needs {KEY_BYTES}; restore the file "
+            "or remove it to get a new key (ids hashed so far will not match)"
+        )
+    return secret

@@ -1,0 +1,99 @@
+"""Where items come from: one file each for WAV clips, CSV, NPZ, JSON lines and Python iterables."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from typing import TYPE_CHECKING, Any
+
+from edgeloop.data.sources.csv import CsvSource
+from edgeloop.data.sources.iterable import IterableSource
+from edgeloop.data.sources.lines import LinesSource
+from edgeloop.data.sources.npz import NpzSource
+from edgeloop.data.sources.wav import WavSource
+from edgeloop.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from edgeloop.data.item import Labels, Source
+
+KINDS: dict[str, Callable[..., Source]] = {
+    "csv": CsvSource,
+    "npz": NpzSource,
+    "stdin": LinesSource,
+    "wav": WavSource,
+}
+
+__all__ = [
+    "KINDS",
+    "CsvSource",
+    "IterableSource",
+    "LinesSource",
+    "NpzSource",
+    "WavSource",
+    "make_source",
+]
+
+
+def make_source(
+    table: Mapping[str, Any], *, labels: Labels, root: Path, where: str = "source"
+) -> Source:
+    """Build the source that a table of the configuration describes.
+
+    Parameters
+    ----------
+    table
+        "kind" and the keyword arguments of that kind; relative paths start at `root`.
+    where
+        Names the table in errors, such as ``loop.toml: source``.
+
+    Raises
+    ------
+    ConfigError
+        Unknown kind or key, a key missing, or a value of the wrong type.
+    """
+    options = dict(table)
+    kind = options.pop("kind", None)
+    if not isinstance(kind, str) or kind not in KINDS:
+        raise ConfigError(f"{where}.kind: is {kind!r}; use one of {', '.join(sorted(KINDS))}")
+    # An argument whose type TOML cannot express is for callers in code.
+    known = {
+        key: (parameter, _TYPES[_kind_of(parameter)])
+        for key, parameter in inspect.signature(KINDS[kind]).parameters.items()
+        if _kind_of(parameter) in _TYPES
+    }
+    for key, value in options.items():
+        if key not in known:
+            close = difflib.get_close_matches(key, known, 1)
+            hint = f'did you mean "{close[0]}"?' if close else f"known are {', '.join(known)}"
+            raise ConfigError(f"{where}.{key}: unknown key, {hint}")
+        wanted = known[key][1]
+        # To Python, true is a number; to a reader of TOML it is not.
+        if not isinstance(value, wanted) or (isinstance(value, bool) and bool not in wanted):
+            names = " or ".join(t.__name__ for t in wanted)
+            raise ConfigError(f"{where}.{key}: is {value!r}; it must be of type {names}")
+    for key, (parameter, _) in known.items():
+        if parameter.default is inspect.Parameter.empty and key not in options:
+            raise ConfigError(f"{where}.{key}: is missing; a {kind!r} source needs it")
+    if "path" in options:
+        options["path"] = root / options["path"]
+    return KINDS[kind](labels=labels, **options)
+
+
+def _kind_of(parameter: inspect.Parameter) -> str:
+    """Annotation of an argument as written, without what stands in brackets."""
+    return str(parameter.annotation).partition("[")[0]
+
+
+_TYPES: dict[str, tuple[type, ...]] = {
+    "Path": (str,),
+    "str": (str,),
+    "str | None": (str,),
+    "bool": (bool,),
+    "int": (int,),
+    "int | None": (int,),
+    "float": (int, float),
+    "Sequence": (list,),
+}

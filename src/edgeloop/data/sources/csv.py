@@ -1,0 +1,120 @@
+"""Windows over the rows of a CSV file: chosen columns are the channels, one column the label."""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgeloop.data.item import Item, Labels, as_floats
+from edgeloop.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+
+class CsvSource:
+    """A CSV file with a header line; x is float32 [window, columns], or [columns] if window is 1.
+
+    A window's label is the one most of its rows carry (the first of equals). A row that cannot be
+    used is yielded as an error, and the next window starts after it.
+
+    Parameters
+    ----------
+    path
+        The file.
+    columns
+        Channels, in this order; empty takes every column but the label.
+    label
+        The label's column; None: unlabelled.
+    window, hop
+        Rows in a window, and between the starts of windows (a window by default).
+    """
+
+    replayable = True
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        columns: Sequence[str] = (),
+        label: str | None = None,
+        window: int = 1,
+        hop: int | None = None,
+        labels: Labels | None = None,
+    ) -> None:
+        for key, value in (("window", window), ("hop", hop or window)):
+            if value < 1:
+                raise ConfigError(f"csv source: {key} is {value}; it must be at least 1")
+        self.name = str(path)
+        self._path, self._label = path, label
+        self._window, self._hop = window, hop or window
+        self._labels = labels or Labels()
+        try:
+            with path.open(newline="", encoding="utf-8-sig") as file:
+                header = next(csv.reader(file), [])
+        except (OSError, UnicodeDecodeError) as error:
+            raise DataError(f"{path}: cannot be read as CSV ({error}); check the file") from error
+        self._columns = list(columns) or [name for name in header if name != label]
+        missing = [n for n in [*self._columns, *([label] if label else [])] if n not in header]
+        if missing:
+            raise DataError(
+                f"{path}: has no column {', '.join(map(repr, missing))}; its header line names "
+                f"{', '.join(map(repr, header)) or 'none'}"
+            )
+
+    def items(self, start: int = 0) -> Iterator[Item | DataError]:
+        """Yield the windows, leaving out the first `start`."""
+        for i, item in enumerate(self._windows()):
+            if i >= start:
+                yield item
+
+    def _windows(self) -> Iterator[Item | DataError]:
+        rows: list[np.ndarray] = []
+        said: list[Any] = []
+        skip = 0
+        with self._path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            try:
+                for row in reader:
+                    if skip:
+                        skip -= 1
+                        continue
+                    try:
+                        rows.append(self._numbers(row, reader.line_num))
+                    except DataError as error:
+                        rows, said = [], []
+                        yield error
+                        continue
+                    said.append(row[self._label] if self._label else None)
+                    if len(rows) == self._window:
+                        yield self._item(rows, said, reader.line_num)
+                        skip = max(0, self._hop - self._window)
+                        rows, said = rows[self._hop :], said[self._hop :]
+            except (csv.Error, UnicodeDecodeError) as error:
+                raise DataError(
+                    f"{self._path}: row {reader.line_num}: not CSV ({error}); repair the file"
+                ) from error
+
+    def _numbers(self, row: dict[str, str], line: int) -> np.ndarray:
+        values = []
+        for name in self._columns:
+            where = f"{self._path}: row {line}, column {name!r}"
+            try:
+                value = float(row[name])
+            except (TypeError, ValueError):
+                raise DataError(f"{where}: {row[name]!r} is not a number; repair the row") from None
+            values.append(as_floats(value, where))
+        return np.array(values, np.float32)
+
+    def _item(self, rows: list[np.ndarray], said: list[Any], line: int) -> Item | DataError:
+        try:
+            most = Counter(said).most_common(1)[0][0]
+            y = self._labels.parse(most, f"{self._path}: row {line}, column {self._label!r}")
+        except DataError as error:
+            return error
+        x = rows[0] if self._window == 1 else np.stack(rows)
+        return Item(x, y, f"{self._path.name}:{line}")

@@ -1,0 +1,63 @@
+"""JSON lines from standard input: one object per line, as a sensor daemon would pipe them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import IO, TYPE_CHECKING
+
+from edgeloop.data.item import Item, Labels, as_floats
+from edgeloop.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+MAX_LINE = 16 << 20  # bytes; a longer line is an error, not a reason to run out of memory
+
+
+class LinesSource:
+    """Lines such as ``{"x": [0.1, 0.2], "y": "walk", "id": "7f"}``; only "x" is needed.
+
+    "id" becomes the item's key (the line number otherwise); other fields become its `meta`.
+
+    Parameters
+    ----------
+    stream
+        Bytes to read instead of standard input.
+    """
+
+    name = "stdin"
+    replayable = False
+
+    def __init__(self, labels: Labels | None = None, stream: IO[bytes] | None = None) -> None:
+        self._labels = labels or Labels()
+        self._stream = stream
+
+    def items(self, start: int = 0) -> Iterator[Item | DataError]:
+        """Yield items as lines arrive; `start` only goes on counting from there."""
+        stream = self._stream or sys.stdin.buffer
+        number = start
+        while line := stream.readline(MAX_LINE + 1):
+            number += 1
+            try:
+                item = self._item(line, number)
+            except DataError as error:
+                yield error
+                while len(line) > MAX_LINE and not line.endswith(b"\n"):
+                    line = stream.readline(MAX_LINE + 1)
+            else:
+                yield item
+
+    def _item(self, line: bytes, number: int) -> Item:
+        where = f"stdin: line {number}"
+        if len(line) > MAX_LINE:
+            raise DataError(f"{where}: longer than {MAX_LINE} bytes; cut it")
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{where}: not JSON ({error}); write one object per line") from error
+        if not isinstance(record, dict) or "x" not in record:
+            raise DataError(f'{where}: not an object with "x"; write {{"x": [...], "y": ...}}')
+        x = as_floats(record.pop("x"), f"{where}, x")
+        y = self._labels.parse(record.pop("y", None), f"{where}, y")
+        return Item(x, y, str(record.pop("id", f"stdin:{number}")), record)

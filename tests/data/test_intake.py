@@ -1,0 +1,55 @@
+import threading
+
+import numpy as np
+import pytest
+
+from edgeloop.data.intake import Intake
+from edgeloop.data.sources import IterableSource
+from edgeloop.errors import DataError
+
+
+def test_items_arrive_in_order():
+    source = IterableSource([np.full(2, i, np.float32) for i in range(50)])
+    assert [int(item.x[0]) for item in Intake(source, 64)] == list(range(50))
+    assert [int(item.x[0]) for item in Intake(source, 64, start=45)] == [45, 46, 47, 48, 49]
+
+
+def test_overruns_drop_the_oldest_and_are_counted():
+    done = threading.Event()
+
+    def sensor():
+        for i in range(20):
+            yield np.full(2, i, np.float32)
+        done.set()
+
+    intake = Intake(IterableSource(sensor()), 4)
+    assert done.wait(5)
+    intake._thread.join(5)
+    assert [int(item.x[0]) for item in intake] == [16, 17, 18, 19]
+    assert intake.overruns == 16
+
+
+def test_a_failing_sensor_fails_the_loop():
+    def sensor():
+        yield np.zeros(2, np.float32)
+        raise DataError("the sensor is gone")
+
+    seen = []
+    with pytest.raises(DataError, match="gone"):
+        seen.extend(Intake(IterableSource(sensor()), 4))
+
+
+def test_close_ends_the_thread():
+    go = threading.Event()
+
+    def sensor():
+        go.wait(5)
+        while True:
+            yield np.zeros(2, np.float32)
+
+    intake = Intake(IterableSource(sensor()), 4)
+    intake.close()
+    go.set()
+    intake._thread.join(5)
+    assert not intake._thread.is_alive()
+    assert list(intake) == []
