@@ -1,10 +1,36 @@
 # Every habit of the project; `make help` lists them.
 .DEFAULT_GOAL := help
+SHELL := /bin/bash
 VENV ?= $(CURDIR)/.venv
 PY := $(VENV)/bin/python
+PIP := $(PY) -m pip --disable-pip-version-check -q
+PYTHON ?= python3
+SYSTEM_PACKAGES := gcc-arm-none-eabi libnewlib-arm-none-eabi qemu-system-arm qemu-user \
+  gcc-aarch64-linux-gnu libc6-dev-arm64-cross clang-format
 
 help: ## list the habits
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | sort
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
+
+# --- set-up: each stamp is one set of installed extras --------------------------------------
+$(VENV)/.base: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "edgeloop needs Python 3.11 or newer; call make PYTHON=python3.x"; exit 1; }
+	@command -v cc >/dev/null || { echo "edgeloop needs a C compiler (cc)"; exit 1; }
+	@echo "setting up $(VENV)"
+	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	@$(PIP) install 'scikit-build-core>=0.11' 'cmake>=3.25' ninja
+	@$(PIP) install --no-build-isolation -e '.[onnx,cli]'
+	@touch $@
+$(VENV)/.test: $(VENV)/.base
+	@$(PIP) install --no-build-isolation -e '.[test]' && touch $@
+$(VENV)/.lint: $(VENV)/.base
+	@$(PIP) install --no-build-isolation -e '.[lint]' && touch $@
+$(VENV)/.oracles: $(VENV)/.test
+	@$(PIP) install 'torch==2.13.0' && $(PIP) install onnxscript && touch $@
+
+setup-system: ## install the programs that some suites need (Debian, root or sudo)
+	@S=$$([ $$(id -u) = 0 ] || echo sudo); $$S apt-get update -q >/dev/null && \
+	  $$S apt-get install -y -q --no-install-recommends $(SYSTEM_PACKAGES) >/dev/null
 
 build: ## compile the core in place (src/edgeloop/_core)
 	@mkdir -p build
@@ -13,4 +39,38 @@ build: ## compile the core in place (src/edgeloop/_core)
 	  || { cat build/dev.log; exit 1; }
 	@$(VENV)/bin/cmake --build build/dev
 
-.PHONY: help build
+# --- what users call -------------------------------------------------------------------------
+demo: $(VENV)/.base build ## a keyword spotter learns a new speaker; ends with a table
+	@$(PY) examples/keyword/demo.py $(ARGS)
+
+test: $(VENV)/.test build ## all tests that need no gigabytes
+	@PYTHONPATH=src $(PY) -m pytest tests -m "not oracle" $(ARGS)
+
+test-oracles: $(VENV)/.oracles build ## live comparisons with PyTorch
+	@PYTHONPATH=src $(PY) -m pytest tests -m oracle $(ARGS)
+
+# --- what developers call --------------------------------------------------------------------
+lint: $(VENV)/.lint ## ruff, file length, C format, words that do not belong
+	@$(VENV)/bin/ruff check src tests bench examples
+	@bash tools/lint.sh
+
+types: $(VENV)/.lint build ## mypy --strict
+	@$(VENV)/bin/mypy
+
+contracts: $(VENV)/.lint build ## import directions
+	@$(VENV)/bin/lint-imports
+
+crash: $(VENV)/.test build ## 200 random kills of `edgeloop run`, each resumed
+	@PYTHONPATH=src EDGELOOP_KILLS=200 $(PY) -m pytest tests/crash $(ARGS)
+
+bench: $(VENV)/.oracles build ## step time, start-up and memory beside PyTorch (W1 to W3), GEMM
+	@$(PY) bench/run.py $(ARGS)
+
+wheel: $(VENV)/.base ## wheel and sdist into dist/
+	@$(PIP) install build && $(PY) -m build --outdir dist . >build/wheel.log 2>&1 || { tail -30 build/wheel.log; exit 1; }
+	@ls dist
+
+clean: ## remove what was built
+	@rm -rf build dist src/edgeloop/_core*.so
+
+.PHONY: help setup-system build demo test test-oracles lint types contracts crash bench wheel clean

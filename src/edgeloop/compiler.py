@@ -1,0 +1,275 @@
+"""The pipeline: an ONNX model in, a program out. It reads like a table of contents.
+
+The module is not called `compile`, because importing a submodule of that name would replace the
+function `edgeloop.compile`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from edgeloop.errors import BudgetError, CompileError
+from edgeloop.importer import Imported, load_model
+from edgeloop.ir import Graph, Type, Value, verify
+from edgeloop.loss import CrossEntropy, Loss, resolve
+from edgeloop.options import SGD, Bias, Full, LastLayers, LoRA, Optimizer, Train
+from edgeloop.passes.attach_loss import WithLoss, attach_loss
+from edgeloop.passes.attach_optimizer import attach_optimizer
+from edgeloop.passes.autodiff import add_gradients
+from edgeloop.passes.dce import drop_dead
+from edgeloop.passes.encode import Entry, encode
+from edgeloop.passes.fold_batchnorm import fold_batchnorm
+from edgeloop.passes.fold_constants import fold_constants
+from edgeloop.passes.fuse import fuse_activations, fuse_sgd, fuse_sums
+from edgeloop.passes.gradient_entries import accumulate_entry, apply_entry, grad_entry
+from edgeloop.passes.layers import layers
+from edgeloop.passes.layout import attach_bias, pointwise_to_linear, sink_transposes
+from edgeloop.passes.lora import insert_lora
+from edgeloop.passes.schedule import schedule
+from edgeloop.passes.share import share
+from edgeloop.passes.thaw import thaw
+from edgeloop.program import Program
+from edgeloop.units import parse_bytes
+
+ENTRIES = ("train", "eval", "predict", "grad", "accumulate", "apply")
+Pass = Callable[[Graph], Graph]
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The arguments of `compile` after they were checked."""
+
+    loss: Loss
+    train: tuple[Train, ...]
+    optimizer: Optimizer
+    entries: tuple[str, ...]
+    seed: int
+
+
+def compile(  # noqa: A001  the public name is el.compile
+    model: Any,
+    *,
+    loss: str | Loss = "cross_entropy",
+    train: Train | Sequence[Train] | None = None,
+    optimizer: Optimizer | None = None,
+    batch: int = 8,
+    predict_batch: int = 1,
+    shapes: Mapping[str, int] | Sequence[Mapping[str, int]] | None = None,
+    entries: Sequence[str] = ("train", "eval", "predict"),
+    threads: int = 1,
+    isa: str = "auto",
+    budget: str | int | None = None,
+    target: str = "host",
+    seed: int = 0,
+    features: Mapping[str, Any] | None = None,
+    classes: Sequence[str] | None = None,
+) -> Program:
+    """Compile the whole training step of an ONNX model.
+
+    Parameters
+    ----------
+    model
+        Path of an ONNX file (external data too) or an ``onnx.ModelProto``.
+    loss
+        "cross_entropy", "mse", "bce" or an ``el.loss`` record; over the model's first output.
+    train
+        What learns: ``el.LoRA`` (default, rank 4 on every layer), ``el.LastLayers``,
+        ``el.Bias``, ``el.Full``, or several of them; a layer that another method trains whole
+        gets no LoRA.
+    optimizer
+        ``el.SGD`` (default) or ``el.AdamW``.
+    batch, predict_batch
+        Rows of a training step and of one predict call.
+    shapes
+        Sizes of the model's other dynamic dimensions by name; a list makes one variant of every
+        entry for each element.
+    entries
+        Any of train, eval, predict, grad, accumulate, apply.
+    threads
+        Threads that a session will use; results do not depend on it.
+    isa
+        "auto" (every instruction set of this host), "ref", "avx2", "avx512" or "neon".
+    budget
+        Largest ``plan.ram_bytes``, such as "256 KiB".
+    target
+        "host"; the only target so far.
+    seed
+        Of LoRA's random matrices.
+    features, classes
+        Recorded in the program: the feature pipeline's specification and the class names, so
+        that training and serving cannot disagree.
+
+    Raises
+    ------
+    ModelError, UnsupportedError, ShapeError
+        The model cannot be read, or holds what the compiler does not know.
+    CompileError
+        The options do not fit the model.
+    BudgetError
+        The plan does not fit ``budget``.
+    """
+    options = _options(loss, train, optimizer, entries, seed)
+    if target != "host":
+        raise CompileError(f"unknown target '{target}'; this version compiles for 'host'")
+    if batch < 1 or predict_batch < 1:
+        raise CompileError(f"batch={batch}, predict_batch={predict_batch}: both must be >= 1")
+    variants = [dict(shapes)] if isinstance(shapes, Mapping) else [dict(s) for s in shapes or [{}]]
+    made: dict[str, Entry] = {}
+    first: Imported | None = None
+    for i, dims in enumerate(variants):
+        tail = f"@{i}" if i else ""
+        trained = load_model(model, batch=batch, shapes=dims)
+        first = first or trained
+        adapted = adapt(trained.graph, options)
+        made |= {name + tail: e for name, e in training_entries(adapted, options).items()}
+        if "predict" in options.entries:
+            served = load_model(model, batch=predict_batch, shapes=dims)
+            made["predict" + tail] = predict_entry(adapt(served.graph, options))
+    assert first is not None
+    made = _shared(made)
+    metadata = _metadata(first, made, options, batch, predict_batch, features, classes)
+    spec = encode(made, threads=threads, isa=isa, scalars=options.optimizer.scalars() | (
+        {"accumulate_scale": 1.0} if "accumulate" in options.entries else {}), metadata=metadata)
+    program = Program.from_spec(spec)
+    if budget is not None:
+        _check_budget(program, parse_bytes(budget))
+    return program
+
+
+def adapt(graph: Graph, options: Options) -> Graph:
+    """Forward graph as the importer gave it -> normal form with what trains in place."""
+    steps: list[Pass] = [fold_constants, sink_transposes, fold_constants, attach_bias,
+                         pointwise_to_linear]
+    graph = _run(graph, steps)
+    whole = [t for t in options.train if not isinstance(t, LoRA)]
+    for option in whole:
+        graph = verify(thaw(graph, option), f"thaw {option}")
+    full = [x.name for x in layers(graph) if x.weight in graph.params]
+    for option in options.train:
+        if isinstance(option, LoRA):
+            graph = insert_lora(graph, option, seed=options.seed, skip=full)
+            verify(graph, f"insert_lora {option}")
+    if not graph.params:
+        raise CompileError("nothing to train: the options leave no trainable tensor")
+    return _run(graph, [fold_batchnorm, sink_transposes, fold_constants])
+
+
+def training_entries(graph: Graph, options: Options) -> dict[str, Entry]:
+    """The entries over the training batch: train, eval, grad, accumulate, apply."""
+    out: dict[str, Entry] = {}
+    made = attach_loss(graph, options.loss)
+    outputs = {v.name: v for v in graph.outputs}
+    if "eval" in options.entries:
+        out["eval"] = Entry(forward(_with_outputs(made.graph, [made.loss, *graph.outputs])),
+                            {"loss": made.loss, **outputs})
+    if {"train", "grad", "accumulate"} & set(options.entries):
+        backward, grads = add_gradients(made.graph, made.loss, list(graph.params))
+        backward = _run(_with_outputs(backward, [made.loss, *grads.values()]),
+                        [fold_constants, fuse_sums])
+        grads = dict(zip(grads, backward.outputs[1:], strict=True))
+        if "train" in options.entries:
+            out["train"] = train_entry(backward, made, grads, options)
+        if "grad" in options.entries:
+            out["grad"] = grad_entry(backward, made.loss, grads)
+        if "accumulate" in options.entries:
+            out["accumulate"] = accumulate_entry(backward, made.loss, grads)
+        if "apply" in options.entries:
+            out["apply"] = apply_entry(grads, graph, options.optimizer)
+    for name, entry in out.items():
+        out[name] = Entry(_run(entry.graph, [fuse_activations, schedule]), entry.outputs)
+    return out
+
+
+def train_entry(
+    backward: Graph, made: WithLoss, grads: Mapping[Value, Value], options: Options
+) -> Entry:
+    """Forward, backward and every update as soon as its gradient is complete."""
+    graph = attach_optimizer(
+        _with_outputs(backward, [made.loss]), grads, options.optimizer, made.loss
+    )
+    return Entry(_run(graph, [fuse_sgd]), {"loss": made.loss})
+
+
+def predict_entry(graph: Graph) -> Entry:
+    """Forward alone."""
+    outputs = {v.name: v for v in graph.outputs}
+    return Entry(_run(forward(graph), [fuse_activations, schedule]), outputs)
+
+
+def forward(graph: Graph) -> Graph:
+    """The part of a graph that its outputs need, with products summed in place."""
+    return _run(graph, [drop_dead, fuse_sums])
+
+
+def _run(graph: Graph, steps: Sequence[Pass]) -> Graph:
+    for step in steps:
+        graph = verify(step(graph), step.__name__)
+    return graph
+
+
+def _with_outputs(graph: Graph, outputs: Sequence[Value]) -> Graph:
+    out = graph.copy()
+    out.outputs = list(outputs)
+    return out
+
+
+def _shared(made: dict[str, Entry]) -> dict[str, Entry]:
+    graphs = share({name: e.graph for name, e in made.items()})
+    for name, g in graphs.items():
+        verify(g, f"share ({name})")
+    return {name: Entry(graphs[name], e.outputs) for name, e in made.items()}
+
+
+def _options(
+    loss: str | Loss, train: Train | Sequence[Train] | None, optimizer: Optimizer | None,
+    entries: Sequence[str], seed: int,
+) -> Options:
+    methods = (LoRA(),) if train is None else (
+        (train,) if isinstance(train, LoRA | LastLayers | Bias | Full) else tuple(train))
+    unknown = [e for e in entries if e not in ENTRIES]
+    if unknown or not entries:
+        raise CompileError(f"entries {list(entries)}: choose from {', '.join(ENTRIES)}")
+    if "apply" in entries and "accumulate" not in entries:
+        raise CompileError("entry 'apply' uses what 'accumulate' gathers: ask for both")
+    return Options(resolve(loss), methods, optimizer or SGD(), tuple(entries), seed)
+
+
+def _metadata(
+    first: Imported, made: Mapping[str, Entry], options: Options, batch: int,
+    predict_batch: int, features: Mapping[str, Any] | None, classes: Sequence[str] | None,
+) -> dict[str, Any]:
+    name = "labels" if isinstance(options.loss, CrossEntropy) else "targets"
+    label = next((v.type for e in made.values() for v in e.graph.inputs if v.name == name), None)
+    outputs = [v for v in first.graph.outputs]
+    if classes is not None and isinstance(options.loss, CrossEntropy):
+        width = outputs[0].type.shape[-1]
+        if len(classes) != width:
+            raise CompileError(f"{len(classes)} class names for an output of {width} classes")
+    return {
+        "batch": batch, "predict_batch": predict_batch, "loss": options.loss.name,
+        "inputs": {k: _described(t) for k, t in first.inputs.items()},
+        "outputs": [v.name for v in outputs],
+        "labels": {"name": name, **(_described(label) if label else {})},
+        "features": dict(features) if features is not None else None,
+        "classes": list(classes) if classes is not None else None,
+        "train": [repr(t) for t in options.train], "optimizer": repr(options.optimizer),
+        "seed": options.seed, "opset": first.opset, "producer": first.producer,
+    }
+
+
+def _described(t: Type) -> dict[str, Any]:
+    return {"shape": list(t.shape), "dtype": t.dtype}
+
+
+def _check_budget(program: Program, limit: int) -> None:
+    plan = program.plan
+    if plan.ram_bytes > limit:
+        raise BudgetError(
+            f"the plan needs {plan.ram_bytes} bytes of RAM, the budget is {limit}: arena "
+            f"{plan.arena_bytes} (no order of this graph can go below "
+            f"{plan.any_order_bound_bytes}), params {plan.param_bytes}, optimizer state "
+            f"{plan.state_bytes}, inputs and outputs {plan.io_bytes}; try a smaller batch, "
+            "SGD, a smaller rank, or fewer targets"
+        )
