@@ -70,7 +70,10 @@ wheel: $(VENV)/.base ## wheel and sdist into dist/
 	@$(PIP) install build && $(PY) -m build --outdir dist . >build/wheel.log 2>&1 || { tail -30 build/wheel.log; exit 1; }
 	@ls dist
 
+aarch64: $(VENV)/.test build ## cross-built aarch64 wheel, a training step under qemu-user
+	@PY=$(PY) bash tools/aarch64.sh
+
 clean: ## remove what was built
 	@rm -rf build dist src/edgeloop/_core*.so
 
-.PHONY: help setup-system build demo test test-oracles lint types contracts crash bench wheel clean
+.PHONY: help setup-system build demo test test-oracles lint types contracts crash bench wheel aarch64 clean
