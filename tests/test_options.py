@@ -1,0 +1,60 @@
+"""Options as records and as text; units."""
+
+from __future__ import annotations
+
+import pytest
+
+import edgeloop.loss as losses
+from edgeloop.errors import CompileError, EdgeLoopError
+from edgeloop.options import (
+    SGD, AdamW, Bias, Full, LastLayers, LoRA, parse_optimizer, parse_train,
+)
+from edgeloop.units import format_bytes, parse_bytes, parse_seconds
+
+
+def test_text_forms():
+    assert parse_train("lora:rank=8,targets=*.pw+last:count=2") == (
+        LoRA(rank=8, targets="*.pw"), LastLayers(2))
+    assert parse_train("bias") == (Bias(),)
+    assert parse_train("full") == (Full(),)
+    assert parse_optimizer("adamw:lr=1e-3,eps=1e-7") == AdamW(lr=1e-3, eps=1e-7)
+    assert parse_optimizer("SGD:momentum=0.9") == SGD(momentum=0.9)
+
+
+@pytest.mark.parametrize(("text", "message"), [
+    ("lorra", "unknown training method 'lorra'; one of lora"),
+    ("lora:rank", "write lora:key=value"),
+    ("lora:depth=3", "training method 'lora'"),
+    ("lora:rank=0", "LoRA rank is 0"),
+    ("last:count=0", "LastLayers count is 0"),
+])
+def test_bad_text_is_one_error(text, message):
+    with pytest.raises(CompileError, match=message):
+        parse_train(text)
+
+
+def test_bad_values():
+    for make in (lambda: SGD(lr=-1), lambda: SGD(momentum=1.0), lambda: AdamW(betas=(1.0, 0.9)),
+                 lambda: AdamW(lr=-1), lambda: losses.resolve("hinge")):
+        with pytest.raises(CompileError):
+            make()
+
+
+def test_scale():
+    assert LoRA(rank=4).scale == 2.0
+    assert LoRA(rank=4, alpha=4).scale == 1.0
+
+
+def test_units():
+    assert parse_bytes("256 KiB") == 256 * 1024
+    assert parse_bytes("1.5MB") == 1_500_000
+    assert parse_bytes(7) == 7
+    assert parse_seconds("900 ms") == pytest.approx(0.9)
+    assert parse_seconds(2) == 2.0
+    assert format_bytes(1536) == "1.5 KiB"
+    assert format_bytes(100) == "100 B"
+    for bad in ("", "12 parsec", "-3 KiB", "KiB"):
+        with pytest.raises(EdgeLoopError):
+            parse_bytes(bad)
+    with pytest.raises(EdgeLoopError):
+        parse_seconds("soon")
