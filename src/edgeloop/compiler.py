@@ -15,11 +15,11 @@ from edgeloop.importer import Imported, load_model
 from edgeloop.ir import Graph, Type, Value, verify
 from edgeloop.loss import CrossEntropy, Loss, resolve
 from edgeloop.options import SGD, Bias, Full, LastLayers, LoRA, Optimizer, Train
-from edgeloop.passes.attach_loss import WithLoss, attach_loss
+from edgeloop.passes.attach_loss import attach_loss
 from edgeloop.passes.attach_optimizer import attach_optimizer
 from edgeloop.passes.autodiff import add_gradients
 from edgeloop.passes.dce import drop_dead
-from edgeloop.passes.encode import Entry, encode
+from edgeloop.passes.encode import encode
 from edgeloop.passes.fold_batchnorm import fold_batchnorm
 from edgeloop.passes.fold_constants import fold_constants
 from edgeloop.passes.fuse import fuse_activations, fuse_sgd, fuse_sums
@@ -27,6 +27,7 @@ from edgeloop.passes.gradient_entries import accumulate_entry, apply_entry, grad
 from edgeloop.passes.layers import layers
 from edgeloop.passes.layout import attach_bias, pointwise_to_linear, sink_transposes
 from edgeloop.passes.lora import insert_lora
+from edgeloop.passes.name_outputs import name_outputs
 from edgeloop.passes.schedule import schedule
 from edgeloop.passes.share import share
 from edgeloop.passes.thaw import thaw
@@ -116,17 +117,17 @@ def compile(  # noqa: A001  the public name is el.compile
     if batch < 1 or predict_batch < 1:
         raise CompileError(f"batch={batch}, predict_batch={predict_batch}: both must be >= 1")
     variants = [dict(shapes)] if isinstance(shapes, Mapping) else [dict(s) for s in shapes or [{}]]
-    made: dict[str, Entry] = {}
+    made: dict[str, Graph] = {}
     first: Imported | None = None
     for i, dims in enumerate(variants):
         tail = f"@{i}" if i else ""
         trained = load_model(model, batch=batch, shapes=dims)
         first = first or trained
-        adapted = adapt(trained.graph, options)
+        adapted = adapt(trained, options)
         made |= {name + tail: e for name, e in training_entries(adapted, options).items()}
         if "predict" in options.entries:
             served = load_model(model, batch=predict_batch, shapes=dims)
-            made["predict" + tail] = predict_entry(adapt(served.graph, options))
+            made["predict" + tail] = predict_entry(adapt(served, options))
     assert first is not None
     made = _shared(made)
     metadata = _metadata(first, made, options, batch, predict_batch, features, classes)
@@ -138,11 +139,11 @@ def compile(  # noqa: A001  the public name is el.compile
     return program
 
 
-def adapt(graph: Graph, options: Options) -> Graph:
+def adapt(imported: Imported, options: Options) -> Graph:
     """Forward graph as the importer gave it -> normal form with what trains in place."""
     steps: list[Pass] = [fold_constants, sink_transposes, fold_constants, attach_bias,
                          pointwise_to_linear]
-    graph = _run(graph, steps)
+    graph = _run(imported.graph, steps)
     whole = [t for t in options.train if not isinstance(t, LoRA)]
     for option in whole:
         graph = verify(thaw(graph, option), f"thaw {option}")
@@ -153,49 +154,49 @@ def adapt(graph: Graph, options: Options) -> Graph:
             verify(graph, f"insert_lora {option}")
     if not graph.params:
         raise CompileError("nothing to train: the options leave no trainable tensor")
-    return _run(graph, [fold_batchnorm, sink_transposes, fold_constants])
+    graph = _run(graph, [fold_batchnorm, sink_transposes, fold_constants])
+    return name_outputs(graph, dict(zip(imported.outputs, graph.outputs, strict=True)))
 
 
-def training_entries(graph: Graph, options: Options) -> dict[str, Entry]:
+def training_entries(graph: Graph, options: Options) -> dict[str, Graph]:
     """The entries over the training batch: train, eval, grad, accumulate, apply."""
-    out: dict[str, Entry] = {}
+    out: dict[str, Graph] = {}
     made = attach_loss(graph, options.loss)
-    outputs = {v.name: v for v in graph.outputs}
     if "eval" in options.entries:
-        out["eval"] = Entry(forward(_with_outputs(made.graph, [made.loss, *graph.outputs])),
-                            {"loss": made.loss, **outputs})
+        outputs = {"loss": made.loss, **{v.name: v for v in graph.outputs}}
+        out["eval"] = forward(name_outputs(made.graph, outputs))
     if {"train", "grad", "accumulate"} & set(options.entries):
         backward, grads = add_gradients(made.graph, made.loss, list(graph.params))
-        backward = _run(_with_outputs(backward, [made.loss, *grads.values()]),
-                        [fold_constants, fuse_sums])
+        backward = name_outputs(
+            backward, {"loss": made.loss, **{f"grad:{p.name}": d for p, d in grads.items()}}
+        )
+        backward = _run(backward, [fold_constants, fuse_sums])
         grads = dict(zip(grads, backward.outputs[1:], strict=True))
+        loss = backward.outputs[0]
         if "train" in options.entries:
-            out["train"] = train_entry(backward, made, grads, options)
+            out["train"] = train_entry(backward, loss, grads, options)
         if "grad" in options.entries:
-            out["grad"] = grad_entry(backward, made.loss, grads)
+            out["grad"] = grad_entry(backward, loss, grads)
         if "accumulate" in options.entries:
-            out["accumulate"] = accumulate_entry(backward, made.loss, grads)
+            out["accumulate"] = accumulate_entry(backward, loss, grads)
         if "apply" in options.entries:
             out["apply"] = apply_entry(grads, graph, options.optimizer)
-    for name, entry in out.items():
-        out[name] = Entry(_run(entry.graph, [fuse_activations, schedule]), entry.outputs)
-    return out
+    return {name: _run(g, [fuse_activations, schedule]) for name, g in out.items()}
 
 
 def train_entry(
-    backward: Graph, made: WithLoss, grads: Mapping[Value, Value], options: Options
-) -> Entry:
+    backward: Graph, loss: Value, grads: Mapping[Value, Value], options: Options
+) -> Graph:
     """Forward, backward and every update as soon as its gradient is complete."""
-    graph = attach_optimizer(
-        _with_outputs(backward, [made.loss]), grads, options.optimizer, made.loss
-    )
-    return Entry(_run(graph, [fuse_sgd]), {"loss": made.loss})
+    graph = backward.copy()
+    graph.outputs = [loss]
+    graph = attach_optimizer(graph, grads, options.optimizer, loss)
+    return _run(graph, [fuse_sgd])
 
 
-def predict_entry(graph: Graph) -> Entry:
+def predict_entry(graph: Graph) -> Graph:
     """Forward alone."""
-    outputs = {v.name: v for v in graph.outputs}
-    return Entry(_run(forward(graph), [fuse_activations, schedule]), outputs)
+    return _run(forward(graph), [fuse_activations, schedule])
 
 
 def forward(graph: Graph) -> Graph:
@@ -209,17 +210,8 @@ def _run(graph: Graph, steps: Sequence[Pass]) -> Graph:
     return graph
 
 
-def _with_outputs(graph: Graph, outputs: Sequence[Value]) -> Graph:
-    out = graph.copy()
-    out.outputs = list(outputs)
-    return out
-
-
-def _shared(made: dict[str, Entry]) -> dict[str, Entry]:
-    graphs = share({name: e.graph for name, e in made.items()})
-    for name, g in graphs.items():
-        verify(g, f"share ({name})")
-    return {name: Entry(graphs[name], e.outputs) for name, e in made.items()}
+def _shared(made: Mapping[str, Graph]) -> dict[str, Graph]:
+    return {name: verify(g, f"share ({name})") for name, g in share(made).items()}
 
 
 def _options(
@@ -237,21 +229,22 @@ def _options(
 
 
 def _metadata(
-    first: Imported, made: Mapping[str, Entry], options: Options, batch: int,
+    first: Imported, made: Mapping[str, Graph], options: Options, batch: int,
     predict_batch: int, features: Mapping[str, Any] | None, classes: Sequence[str] | None,
 ) -> dict[str, Any]:
     name = "labels" if isinstance(options.loss, CrossEntropy) else "targets"
-    label = next((v.type for e in made.values() for v in e.graph.inputs if v.name == name), None)
-    outputs = [v for v in first.graph.outputs]
+    label = next((v.type for g in made.values() for v in g.inputs if v.name == name), None)
     if classes is not None and isinstance(options.loss, CrossEntropy):
-        width = outputs[0].type.shape[-1]
+        width = first.graph.outputs[0].type.shape[-1]
         if len(classes) != width:
             raise CompileError(f"{len(classes)} class names for an output of {width} classes")
     return {
         "batch": batch, "predict_batch": predict_batch, "loss": options.loss.name,
         "inputs": {k: _described(t) for k, t in first.inputs.items()},
-        "outputs": [v.name for v in outputs],
-        "labels": {"name": name, **(_described(label) if label else {})},
+        "outputs": list(first.outputs),
+        "labels": {"name": name, **(_described(label) if label else {}),
+                   "classes": first.graph.outputs[0].type.shape[-1] if name == "labels" else None},
+        "total_params": sum(x.params for x in first.layers),
         "features": dict(features) if features is not None else None,
         "classes": list(classes) if classes is not None else None,
         "train": [repr(t) for t in options.train], "optimizer": repr(options.optimizer),

@@ -10,10 +10,10 @@ from edgeloop.ir import Graph, Type, Value
 from edgeloop.ops import Builder
 from edgeloop.options import Optimizer
 from edgeloop.passes.attach_optimizer import attach_optimizer
-from edgeloop.passes.encode import Entry
+from edgeloop.passes.name_outputs import name_outputs
 
 
-def grad_entry(backward: Graph, loss: Value, grads: Mapping[Value, Value]) -> Entry:
+def grad_entry(backward: Graph, loss: Value, grads: Mapping[Value, Value]) -> Graph:
     """Return loss, ``grad:<param>`` for every param, and ``grad_norm`` (2-norm over all)."""
     out = backward.copy()
     g = Builder(out, layer="grad_norm")
@@ -23,8 +23,7 @@ def grad_entry(backward: Graph, loss: Value, grads: Mapping[Value, Value]) -> En
     assert total is not None
     norm = g.op("sqrt", total, out="grad_norm")
     outputs = {"loss": loss, **{f"grad:{p.name}": d for p, d in grads.items()}, "grad_norm": norm}
-    out.outputs = list(dict.fromkeys(outputs.values()))
-    return Entry(out, outputs)
+    return name_outputs(out, outputs)
 
 
 def accumulator(p: Value) -> Value:
@@ -32,7 +31,7 @@ def accumulator(p: Value) -> Value:
     return Value(f"acc:{p.name}", Type(p.type.shape))
 
 
-def accumulate_entry(backward: Graph, loss: Value, grads: Mapping[Value, Value]) -> Entry:
+def accumulate_entry(backward: Graph, loss: Value, grads: Mapping[Value, Value]) -> Graph:
     """Add ``accumulate_scale`` times each gradient to its state ``acc:<param>``."""
     out = backward.copy()
     out.outputs = [loss]
@@ -42,10 +41,10 @@ def accumulate_entry(backward: Graph, loss: Value, grads: Mapping[Value, Value])
         acc = accumulator(p)
         out.states[acc] = np.zeros(p.type.shape, np.float32)
         out.updates[acc] = g.op("accumulate", acc, d, scale, out=f"{acc.name}.new")
-    return Entry(out, {"loss": loss})
+    return out
 
 
-def apply_entry(grads: Mapping[Value, Value], graph: Graph, optimizer: Optimizer) -> Entry:
+def apply_entry(grads: Mapping[Value, Value], graph: Graph, optimizer: Optimizer) -> Graph:
     """Update every param from what was gathered, then set the sums to zero.
 
     The update is skipped as a whole where the norm of the gathered gradient is not finite.
@@ -65,4 +64,4 @@ def apply_entry(grads: Mapping[Value, Value], graph: Graph, optimizer: Optimizer
     g = Builder(out, layer="apply")
     for acc in accs.values():
         out.updates[acc] = g.op("zero_", acc, out=f"{acc.name}.new")
-    return Entry(out, {"grad_norm": norm})
+    return out
