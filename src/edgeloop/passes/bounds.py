@@ -1,0 +1,86 @@
+"""A lower bound on arena bytes that holds for any order of nodes."""
+
+from __future__ import annotations
+
+from edgeloop.passes.lifetimes import Memory
+from edgeloop.passes.schedule import precedence
+
+
+def any_order_bound(m: Memory) -> int:
+    """Return bytes that the arena needs in whatever order the nodes run.
+
+    While a node runs, three kinds of cells are live at once: what it reads, what it writes (less
+    an output that may take an input's place), and what an ancestor makes for a descendant. Cells
+    that might end up in the memory of a graph output are left out.
+    """
+    before = precedence(m)
+    ancestors = _closure(before)
+    descendants = [0] * len(before)
+    for k, mask in enumerate(ancestors):
+        for p in _bits(mask):
+            descendants[p] |= 1 << k
+    elsewhere = _maybe_output(m)
+    sizes = [
+        0 if region != "arena" or c in elsewhere else m.sizes[c]
+        for c, region in enumerate(m.regions)
+    ]
+    users = [0] * len(sizes)
+    maker = [-1] * len(sizes)
+    for k, a in enumerate(m.access):
+        for c in a.reads:
+            users[c] |= 1 << k
+        for c in a.writes:
+            maker[c] = k
+    made = [c for c in range(len(sizes)) if maker[c] >= 0 and sizes[c]]
+    bound = 0
+    for k, a in enumerate(m.access):
+        across = {
+            c for c in made if ancestors[k] >> maker[c] & 1 and users[c] & descendants[k]
+        }
+        versions = {new for new, _ in a.pins}
+        fresh = set(a.writes) - versions
+        if any(c not in across for c in a.takes):
+            fresh.discard(a.writes[0])
+        bound = max(bound, sum(sizes[c] for c in across | set(a.reads) | fresh) + a.scratch)
+    return bound
+
+
+def _closure(before: list[set[int]]) -> list[int]:
+    """Bit masks of all ancestors, by repeated relaxation in a topological order."""
+    masks: list[int | None] = [None] * len(before)
+    for start in range(len(before)):
+        stack = [start]
+        while stack:
+            k = stack[-1]
+            missing = [p for p in before[k] if masks[p] is None]
+            if missing:
+                stack += missing
+                continue
+            stack.pop()
+            mask = 0
+            for p in before[k]:
+                mask |= (masks[p] or 0) | 1 << p
+            masks[k] = mask
+    return [mask or 0 for mask in masks]
+
+
+def _bits(mask: int) -> list[int]:
+    return [i for i, bit in enumerate(reversed(f"{mask:b}")) if bit == "1"]
+
+
+def _maybe_output(m: Memory) -> set[int]:
+    """Cells that may be handed down, operator by operator, to a graph output."""
+    out = set(m.kept)
+    grown = True
+    while grown:
+        grown = False
+        for a in m.access:
+            if a.writes and a.writes[0] in out:
+                new = set(a.takes) - out
+                out |= new
+                grown = grown or bool(new)
+            for fresh, old in a.pins:
+                if fresh in out and old not in out:
+                    out.add(old)
+                    grown = True
+    return out

@@ -1,0 +1,187 @@
+"""schedule: the order of nodes that keeps the fewest arena bytes live at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from edgeloop.ir import Graph, Node
+from edgeloop.ops import OPS
+from edgeloop.passes.lifetimes import Memory, live_bytes, memory, no_scratch
+
+# Node visits that the local search may spend; a count, so that results never depend on speed.
+SEARCH_VISITS = 300_000
+
+Cost = tuple[int, int]
+Key = Callable[[int, int, int], tuple[int, ...]]
+
+
+def precedence(m: Memory) -> list[set[int]]:
+    """Return, for each node, the nodes that run before it in any correct order.
+
+    Those are the makers of the cells it reads and, for an update, every other reader of the cell
+    that it overwrites. Views are transparent: they have no entry of their own in any set.
+    """
+    maker = {c: k for k, a in enumerate(m.access) for c in a.writes}
+    readers: dict[int, set[int]] = {}
+    for k, a in enumerate(m.access):
+        for c in a.reads:
+            readers.setdefault(c, set()).add(k)
+    before = []
+    for k, a in enumerate(m.access):
+        ps = {maker[c] for c in a.reads if c in maker}
+        for _, old in a.pins:
+            ps |= readers[old] - {k}
+        before.append(ps)
+    return before
+
+
+def schedule(graph: Graph, *, scratch: Callable[[Node], int] = no_scratch) -> Graph:
+    """Reorder nodes so that the largest sum of live arena bytes is small.
+
+    Requires: verified. Ensures: the same nodes, values and results; each update runs after every
+    read of the version it replaces; the peak is never above that of the given order.
+    ``scratch`` tells the bytes a node needs while it runs (see ``Needs.scratch``).
+    """
+    m = memory(graph, scratch)
+    before = precedence(m)
+    given = [k for k, n in enumerate(graph.nodes) if not OPS[n.op].view]
+    orders = [given] + [_greedy(m, before, given, key) for key in _KEYS]
+    orders.append(_greedy_from_end(m, before, given))
+    best = min(orders, key=lambda order: _cost(m, order))
+    best = _search(m, before, best)
+    out = graph.copy()
+    out.nodes = _with_views(graph, m, best)
+    return out
+
+
+def _with_views(graph: Graph, m: Memory, order: list[int]) -> list[Node]:
+    """Return the nodes in order, the views of a cell right behind the node that makes it."""
+    views: dict[int, list[Node]] = {}
+    for n in graph.nodes:
+        if OPS[n.op].view:
+            views.setdefault(m.cell[n.output], []).append(n)
+    made = {c for a in m.access for c in a.writes}
+    nodes = [n for c, vs in views.items() if c not in made for n in vs]
+    for k in order:
+        nodes.append(graph.nodes[k])
+        nodes += [n for c in m.access[k].writes for n in views.get(c, ())]
+    return nodes
+
+
+def _cost(m: Memory, order: Sequence[int]) -> Cost:
+    """Peak first; then the area under the curve, so that a search sees progress."""
+    live = live_bytes(m, order)
+    return max(live, default=0), sum(live)
+
+
+# key(bytes allocated, bytes freed, position in the given order): the least runs next.
+_KEYS: tuple[Key, ...] = (
+    lambda new, old, k: (new > old, k),
+    lambda new, old, k: (new - old, k),
+    lambda new, old, k: (new > old, new - old, -k),
+    lambda new, old, k: (new > old, new, -old, k),
+)
+
+
+def _effect(m: Memory, k: int, uses: list[int]) -> tuple[int, int]:
+    """Arena bytes that node k allocates and frees, given how many reads of each cell remain."""
+    a = m.access[k]
+    dying = {c for c in a.reads if uses[c] == 1 and m.regions[c] == "arena" and c not in m.kept}
+    handed = {old for _, old in a.pins} | {c for c in a.takes[:1] if c in dying}
+    new = sum(
+        m.sizes[c] for i, c in enumerate(a.writes)
+        if m.regions[c] == "arena" and c not in m.kept
+        and not (i == 0 and handed) and all(c != p for p, _ in a.pins)
+    )
+    return new, sum(m.sizes[c] for c in dying - handed)
+
+
+def _reads_left(m: Memory) -> list[int]:
+    uses = [0] * len(m.sizes)
+    for a in m.access:
+        for c in a.reads:
+            uses[c] += 1
+    return uses
+
+
+def _successors(before: list[set[int]]) -> list[list[int]]:
+    after: list[list[int]] = [[] for _ in before]
+    for k, ps in enumerate(before):
+        for p in ps:
+            after[p].append(k)
+    return after
+
+
+def _greedy(m: Memory, before: list[set[int]], given: list[int], key: Key) -> list[int]:
+    """List scheduling: of the nodes that are ready, the one with the least key runs next."""
+    after = _successors(before)
+    waits = [len(ps) for ps in before]
+    ready = {k for k in given if waits[k] == 0}
+    uses = _reads_left(m)
+    order = []
+    while ready:
+        k = min(ready, key=lambda k: (*key(*_effect(m, k, uses), k), k))
+        ready.discard(k)
+        order.append(k)
+        for c in m.access[k].reads:
+            uses[c] -= 1
+        for s in after[k]:
+            waits[s] -= 1
+            if waits[s] == 0:
+                ready.add(s)
+    return order
+
+
+def _greedy_from_end(m: Memory, before: list[set[int]], given: list[int]) -> list[int]:
+    """List scheduling backwards: a node is undone when that shrinks what must be kept for it."""
+    waits = [0] * len(before)
+    for ps in before:
+        for p in ps:
+            waits[p] += 1
+    ready = {k for k in given if waits[k] == 0}
+    live: set[int] = set()
+    order = []
+
+    def grows(k: int) -> int:
+        a = m.access[k]
+        needs = sum(m.sizes[c] for c in a.reads if c not in live and m.regions[c] == "arena")
+        return needs - sum(m.sizes[c] for c in a.writes if c in live)
+
+    while ready:
+        k = min(ready, key=lambda k: (grows(k), -k))
+        ready.discard(k)
+        order.append(k)
+        a = m.access[k]
+        live -= set(a.writes)
+        live |= {c for c in a.reads if m.regions[c] == "arena"}
+        for p in before[k]:
+            waits[p] -= 1
+            if waits[p] == 0:
+                ready.add(p)
+    return order[::-1]
+
+
+def _search(m: Memory, before: list[set[int]], order: list[int]) -> list[int]:
+    """Move single nodes to their earliest or latest place while the cost falls."""
+    after = _successors(before)
+    cost = _cost(m, order)
+    visits, improved = SEARCH_VISITS, True
+    while improved:
+        improved = False
+        for k in [*order[::-1], *order]:
+            place = {n: t for t, n in enumerate(order)}
+            low = max((place[p] for p in before[k]), default=-1) + 1
+            high = min((place[s] for s in after[k]), default=len(order)) - 1
+            for to in dict.fromkeys((high, low)):
+                if to == place[k]:
+                    continue
+                visits -= len(order)
+                if visits < 0:
+                    return order
+                trial = [n for n in order if n != k]
+                trial.insert(to, k)
+                found = _cost(m, trial)
+                if found < cost:
+                    order, cost, improved = trial, found, True
+                    break
+    return order
