@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import safetensors.numpy
 from safetensors import safe_open
+from tests.program.tiny import tiny_spec
 
 from edgeloop.errors import ProgramError
 from edgeloop.program import Program, artifact, memory
 from edgeloop.program.table import decode, encode
-from tests.program.tiny import tiny_spec
 
 
 def test_a_program_survives_save_and_load(tmp_path):
@@ -63,7 +63,7 @@ def test_every_damaged_byte_is_found():
 def test_truncated_files_are_refused(tmp_path, cut):
     path = tmp_path / "a.elp"
     path.write_bytes(artifact.build(tiny_spec())[:cut])
-    with pytest.raises(ProgramError, match="a.elp"):
+    with pytest.raises(ProgramError, match=r"a\.elp"):
         Program.load(path)
 
 

@@ -7,13 +7,13 @@ import json
 
 import numpy as np
 import pytest
+from tests.program.tiny import ROWS, WIDTH, relu, tiny_spec
 
 from edgeloop import _core
 from edgeloop.errors import EdgeLoopError, ProgramError
 from edgeloop.program import Program, artifact
 from edgeloop.program.table import decode, encode
 from edgeloop.runtime import Session
-from tests.program.tiny import ROWS, WIDTH, dense, relu, tiny_spec
 
 
 def reseal(data: bytes) -> bytes:
@@ -105,14 +105,14 @@ def test_what_is_refused(spec, message):
 
 def test_an_operand_that_does_not_exist_is_refused():
     table = encode(tiny_spec())
-    with pytest.raises(ValueError, match="step 4: .*out of bounds"):
+    with pytest.raises(ValueError, match=r"step 4: .*out of bounds"):
         _core.check(table[:-2] + b"\x63\0", "ref", 1)
 
 
 def test_scratch_is_checked_for_every_thread():
     spec = with_predict(relu("a", 0, 1, scratch=(64, 64)))
     check(dataclasses.replace(spec, threads=2))
-    with pytest.raises(ValueError, match="step 3: .*out of bounds"):
+    with pytest.raises(ValueError, match=r"step 3: .*out of bounds"):
         check(dataclasses.replace(spec, threads=3))
 
 

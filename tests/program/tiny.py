@@ -9,7 +9,7 @@ from edgeloop.program import EntrySpec, ProgramSpec, StepSpec, TensorSpec
 ROWS, WIDTH = 4, 8
 
 
-def dense(name, region, offset, shape, dtype="f32", weight=""):
+def dense(name, region, offset, shape, dtype="f32", *, weight=""):
     strides, step = [], 1
     for d in reversed(shape):
         strides.insert(0, step)

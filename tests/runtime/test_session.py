@@ -6,10 +6,10 @@ import threading
 
 import numpy as np
 import pytest
+from tests.program.tiny import ROWS, WIDTH, dense, relu, tiny_spec
 
 import edgeloop as el
 from edgeloop.runtime.inputs import as_rows
-from tests.program.tiny import ROWS, WIDTH, dense, relu, tiny_spec
 
 
 @pytest.fixture
@@ -63,8 +63,8 @@ def test_partial_batches_carry_weight_zero(session):
     (np.array([["a"] * WIDTH]), [0], None, "input 'x' has type <U1"),
     (rows(2)[:0], [], None, "no rows"),
     ({"z": rows(2)}, [0, 1], None, r"inputs are \['z'\]; the model has \['x'\]"),
-    (rows(2), [0, 1], [0, 0], "sample_weight must not be"),
-    (rows(2), [0, 1], [1, -1], "sample_weight must not be"),
+    (rows(2), [0, 1], [0, 0], "'sample_weight' must not be"),
+    (rows(2), [0, 1], [1, -1], "'sample_weight' must not be"),
     (rows(2), [0, 2**40], None, "outside"),
 ])
 def test_bad_input_is_named_and_changes_nothing(session, x, y, w, message):
@@ -163,9 +163,8 @@ def test_several_threads_may_use_one_session(session):
     failures = []
 
     def work():
-        for _ in range(50):
-            if not np.array_equal(session.predict(x), np.maximum(x, 0)):
-                failures.append(1)
+        same = [np.array_equal(session.predict(x), np.maximum(x, 0)) for _ in range(50)]
+        failures.extend(ok for ok in same if not ok)
 
     threads = [threading.Thread(target=work) for _ in range(4)]
     for t in threads:
@@ -263,7 +262,7 @@ def test_as_rows_converts_real_numbers():
     tensor = el.Program.from_spec(tiny_spec()).entries["predict"].inputs["x"]
     for dtype in (np.float16, np.float64, np.int64, np.uint8, bool):
         assert as_rows(np.ones((2, WIDTH), dtype), tensor, "x").dtype == np.float32
-    assert ROWS == tensor.shape[0]
+    assert tensor.shape[0] == ROWS
 
 
 def test_importing_edgeloop_loads_no_compiler():

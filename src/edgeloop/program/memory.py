@@ -13,6 +13,7 @@ import mmap
 import os
 import tempfile
 from pathlib import Path
+from typing import Self
 
 from edgeloop.errors import ProgramError
 
@@ -82,7 +83,7 @@ def _load_large(path: Path) -> tuple[memoryview, str, bool]:
             data = memoryview(mmap.mmap(f.fileno(), 0, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ))
         if hashlib.sha256(data).hexdigest() == digest:
             return data, digest, True
-    raise ProgramError(f"{cached}: the cached copy of {path} does not keep its bytes; check the disk")
+    raise ProgramError(f"{cached}: the copy of {path} does not keep its bytes; check the disk")
 
 
 def _sha256(path: Path) -> str:
@@ -110,7 +111,7 @@ class _Replacement:
         self._temp = Path(name)
         self._file = os.fdopen(fd, "wb")
 
-    def __enter__(self) -> _Replacement:
+    def __enter__(self) -> Self:
         return self
 
     def write(self, data: bytes | memoryview) -> None:

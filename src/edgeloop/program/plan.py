@@ -58,13 +58,17 @@ class Plan:
     def __str__(self) -> str:
         share = self.trainable_params / self.total_params if self.total_params else 0.0
         lines = [
-            f"RAM      {_bytes(self.ram_bytes)} = arena {_bytes(self.arena_bytes)}"
-            f" + params {_bytes(self.param_bytes)} + state {_bytes(self.state_bytes)}"
-            f" + io {_bytes(self.io_bytes)}",
+            (
+                f"RAM      {_bytes(self.ram_bytes)} = arena {_bytes(self.arena_bytes)}"
+                f" + params {_bytes(self.param_bytes)} + state {_bytes(self.state_bytes)}"
+                f" + io {_bytes(self.io_bytes)}"
+            ),
             f"weights  {_bytes(self.weight_bytes)} read-only",
             f"learns   {self.trainable_params:,} of {self.total_params:,} parameters ({share:.2%})",
-            f"work     forward {_flops(self.forward_flops)}, step {_flops(self.step_flops)}"
-            f" on {self.threads} thread{'s' if self.threads > 1 else ''}",
+            (
+                f"work     forward {_flops(self.forward_flops)}, step {_flops(self.step_flops)}"
+                f" on {self.threads} thread{'s' if self.threads > 1 else ''}"
+            ),
             f"{'entry':<12}{'steps':>6}{'arena':>12}{'bound':>12}{'any order':>12}{'work':>14}",
         ]
         lines += [

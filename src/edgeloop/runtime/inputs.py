@@ -15,6 +15,7 @@ from edgeloop.program.table import TableTensor
 Array = npt.NDArray[Any]
 _KINDS = {"f32": "fiub", "i32": "iu", "u8": "iub"}
 _NUMPY = {"f32": np.float32, "i32": np.int32, "u8": np.uint8}
+_RANGE = {"i32": (-(2**31), 2**31 - 1), "u8": (0, 255)}
 
 
 def as_rows(value: Any, tensor: TableTensor, name: str) -> Array:
@@ -35,8 +36,10 @@ def as_rows(value: Any, tensor: TableTensor, name: str) -> Array:
         want = "[n" + "".join(f", {d}" for d in tensor.shape[1:]) + "]"
         raise InputError(f"input '{name}' has shape {list(a.shape)}; {want} is needed")
     if tensor.dtype == "f32":
-        with np.errstate(over="ignore"):  # too large for f32: infinite, refused below
-            a = np.ascontiguousarray(a, np.float32)
+        if a.dtype != np.float32:
+            with np.errstate(over="ignore"):  # too large for f32: infinite, refused below
+                a = a.astype(np.float32)
+        a = np.ascontiguousarray(a)
         bad = _core.first_nonfinite(a) if a.size else -1
         if bad >= 0:
             at = np.unravel_index(bad, a.shape)
@@ -45,24 +48,25 @@ def as_rows(value: Any, tensor: TableTensor, name: str) -> Array:
                 "remove or repair the row"
             )
         return a
-    return _integers(a, tensor, name)
-
-
-def _integers(a: Array, tensor: TableTensor, name: str) -> Array:
-    info = np.iinfo(_NUMPY[tensor.dtype])
-    if a.size and a.dtype.kind != "b" and (int(a.min()) < info.min or int(a.max()) > info.max):
-        raise InputError(f"input '{name}' has values outside {info.min}..{info.max}")
+    low, high = _RANGE[tensor.dtype]
+    if a.size and a.dtype.kind != "b" and (a.min() < low or a.max() > high):
+        raise InputError(f"input '{name}' has values outside {low}..{high}")
     return np.ascontiguousarray(a, _NUMPY[tensor.dtype])
 
 
 def check_labels(labels: Array, classes: int, name: str) -> None:
     """InputError naming the first row whose label is not in 0..classes-1."""
+    if labels.size == 0 or (labels.min() >= 0 and labels.max() < classes):
+        return
     wrong = (labels < 0) | (labels >= classes)
-    if wrong.any():
-        row = int(np.argmax(wrong.reshape(len(labels), -1).any(axis=1)))
-        raise InputError(
-            f"'{name}' is {labels[row]} at row {row}; labels are 0..{classes - 1}"
-        )
+    row = int(np.argmax(wrong.reshape(len(labels), -1).any(axis=1)))
+    raise InputError(f"'{name}' is {labels[row]} at row {row}; labels are 0..{classes - 1}")
+
+
+def check_weights(weight: Array, name: str) -> None:
+    """InputError when a weight is negative or all of them are zero."""
+    if weight.min() < 0 or weight.max() == 0:
+        raise InputError(f"'{name}' must not be negative, nor zero for every row")
 
 
 def by_name(x: Any, names: tuple[str, ...]) -> dict[str, Any]:
@@ -86,7 +90,7 @@ def row_count(arrays: Mapping[str, Array]) -> int:
     """Return the common number of rows; InputError when they differ or there are none."""
     counts = {name: len(a) for name, a in arrays.items()}
     n = next(iter(counts.values()))
-    if any(c != n for c in counts.values()):
+    if len(set(counts.values())) > 1:
         raise InputError(f"inputs differ in their number of rows: {counts}")
     if n == 0:
         raise InputError(f"input '{next(iter(counts))}' has no rows")

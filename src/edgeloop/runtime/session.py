@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -273,7 +274,7 @@ class Session:
         entry.fill(arrays, 0, n)
         self._run(entry)
         loss = float(entry.outputs["loss"].reshape(-1)[0])
-        if not np.isfinite(loss):
+        if not math.isfinite(loss):
             raise NonFiniteError(
                 f"the loss of step {self.steps + 1} is {loss}; parameters and optimizer state were "
                 "left as they were: lower lr, or look for extreme inputs"
@@ -290,7 +291,7 @@ class Session:
         if not found:
             raise ProgramError(
                 f"the program has no entry '{name}' (it has {[e.name for e in self._entries]}); "
-                f"compile it with entries=(..., \"{name}\")"
+                f"compile it with entries=(..., '{name}')"
             )
         return found
 
@@ -311,14 +312,18 @@ class Session:
             t = entry.tensors[entry.target]
             arrays[entry.target] = inputs.as_rows(y, t, entry.target)
             if t.dtype == "i32":
-                inputs.check_labels(arrays[entry.target], self._classes(entry), entry.target)
+                if entry.classes == 0:
+                    entry.classes = self._classes(entry)
+                inputs.check_labels(arrays[entry.target], entry.classes, entry.target)
         n = inputs.row_count(arrays)
         if _WEIGHT in entry.tensors:
-            w = np.ones(n, np.float32) if sample_weight is None else sample_weight
-            weight = inputs.as_rows(w, entry.tensors[_WEIGHT], _WEIGHT)
-            if (weight < 0).any() or not (weight > 0).any():
-                raise InputError("sample_weight must not be negative, nor zero for every row")
-            arrays[_WEIGHT] = weight
+            if sample_weight is None:
+                arrays[_WEIGHT] = np.ones(n, np.float32)
+            else:
+                weight = inputs.as_rows(sample_weight, entry.tensors[_WEIGHT], _WEIGHT)
+                if len(weight) == n:
+                    inputs.check_weights(weight, _WEIGHT)
+                arrays[_WEIGHT] = weight
         return entry, arrays
 
     def _logits(self, entry: _Bound) -> Array | None:
@@ -348,6 +353,7 @@ class _Bound:
         self.target = next((n for n in ("labels", "targets") if n in entry.inputs), "")
         extra = {self.target, _WEIGHT, _NORM}
         self.model_inputs = tuple(n for n in entry.inputs if n not in extra)
+        self.classes = 0  # not yet known
         self.rows = min((entry.inputs[n].shape[0] for n in self.model_inputs), default=0)
 
     def batches(self, n: int) -> Iterator[tuple[int, int]]:
