@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
+from edgeloop import __version__
 from edgeloop.cli import deltas, doctor, model, running, state
 from edgeloop.cli.exits import FAILED, INTERRUPTED, exit_code
 from edgeloop.cli.output import Output, to_json
@@ -40,6 +40,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
     except (EdgeLoopError, MemoryError) as error:
         return _report(error, str(error) or "out of memory", out)
+    except ImportError as error:
+        if error.name not in ("edgeloop._core", "edgeloop"):
+            raise
+        return _report(error, "the compiled core is missing: install a wheel or `make build`", out)
     except BrokenPipeError:  # the reader, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
@@ -54,11 +58,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _report(error: BaseException, text: str, out: Output) -> int:
     status = exit_code(error)
-    line = " ".join(text.split())
+    line = one_line(text)
     if out.as_json:
         print(to_json({"error": line, "kind": type(error).__name__, "exit": status}), flush=True)
     print(f"edgeloop: error: {line}", file=sys.stderr)
     return status
+
+
+def one_line(text: str) -> str:
+    """Join the lines of a message: a list after a colon stays readable."""
+    joined = ""
+    for part in filter(None, (" ".join(line.split()) for line in text.splitlines())):
+        joined += ("" if not joined else " " if joined[-1] in ":;.," else "; ") + part
+    return joined
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -68,7 +80,7 @@ def build_parser() -> argparse.ArgumentParser:
         description="Train a small PEFT module of an ONNX model on the device it runs on.",
         epilog=_EPILOG,
     )
-    parser.add_argument("--version", action="version", version=f"edgeloop {library_version()}")
+    parser.add_argument("--version", action="version", version=f"edgeloop {__version__}")
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--json", action="store_true", help="print JSON for machines")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
@@ -79,11 +91,3 @@ def build_parser() -> argparse.ArgumentParser:
     for group in (model, running, state, deltas, doctor):
         group.add(add)
     return parser
-
-
-def library_version() -> str:
-    """Version of the installed library."""
-    try:
-        return version("edgeloop")
-    except PackageNotFoundError:  # run from a source tree
-        return "(source tree)"
