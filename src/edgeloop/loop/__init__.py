@@ -1,0 +1,29 @@
+"""The loop that learns from the device's own stream: collect, decide, train, check, commit."""
+
+from edgeloop.loop.budget import RamItem, RamPlan, plan_ram, resident_bytes
+from edgeloop.loop.config import Config
+from edgeloop.loop.gate import Gate, PairedGate, Verdict
+from edgeloop.loop.learner import Learner
+from edgeloop.loop.report import Report, Update
+from edgeloop.loop.runner import Loop
+from edgeloop.loop.serving import Live
+from edgeloop.loop.setup import open_loop, plan, run
+
+__all__ = [
+    "Config",
+    "Gate",
+    "Learner",
+    "Live",
+    "Loop",
+    "PairedGate",
+    "RamItem",
+    "RamPlan",
+    "Report",
+    "Update",
+    "Verdict",
+    "open_loop",
+    "plan",
+    "plan_ram",
+    "resident_bytes",
+    "run",
+]

@@ -1,0 +1,124 @@
+"""RAM of the whole process, item by item, before anything of it is allocated."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgeloop.errors import BudgetError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from edgeloop.loop.config import Config
+
+# Measured on x86-64: SQLite's page cache (2 MB, its default), statement memory and WAL index,
+# and the most that one write of the memories holds at a time.
+SQLITE_BYTES = 3 << 20
+# Measured on x86-64: feature pipeline, copies of the gate set while it is scored, Python objects
+# of samples, threads' stacks, allocator slack.
+WORKING_BYTES = 4 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class RamItem:
+    """One line of the plan."""
+
+    name: str
+    bytes: int
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class RamPlan:
+    """Lines that add up to the process."""
+
+    items: tuple[RamItem, ...]
+    budget: int | None
+
+    @property
+    def total(self) -> int:
+        """Sum of the lines, in bytes."""
+        return sum(item.bytes for item in self.items)
+
+    @property
+    def fits(self) -> bool:
+        """True when there is no budget, or the sum is within it."""
+        return self.budget is None or self.total <= self.budget
+
+    def check(self) -> None:
+        """Raise BudgetError with every line when the plan is over the budget."""
+        if not self.fits:
+            assert self.budget is not None
+            raise BudgetError(
+                f"budget.ram: the loop needs {_mib(self.total)}, the budget is "
+                f"{_mib(self.budget)}; lower buffer.*, gate.capacity, base.capacity or "
+                f"train.augment.views, or raise the budget\n{self}"
+            )
+
+    def __str__(self) -> str:
+        width = max(len(item.name) for item in self.items)
+        lines = [f"  {i.name:<{width}}  {_mib(i.bytes):>10}  {i.note}" for i in self.items]
+        return "\n".join([*lines, f"  {'sum':<{width}}  {_mib(self.total):>10}"])
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the plan as JSON types."""
+        items = [asdict(item) for item in self.items]
+        return {"items": items, "total": self.total, "budget": self.budget, "fits": self.fits}
+
+
+def plan_ram(
+    config: Config, session: int, weights: int, shape: Sequence[int], *, baseline: int
+) -> RamPlan:
+    """Plan the process that would run `config`.
+
+    Parameters
+    ----------
+    session
+        Bytes that one session allocates: the program's own plan.
+    weights
+        Bytes of the program itself, read-only and shared by the sessions.
+    shape
+        Of one model input.
+    baseline
+        Resident bytes before the program is loaded: :func:`resident_bytes`.
+    """
+    sample = 4 * math.prod(shape)
+    views = config.train.augment.views
+    b, g = config.buffer, config.gate
+
+    def memory(name: str, count: int, of: int, why: str) -> RamItem:
+        return RamItem(name, count * of * sample, f"{count} samples{why}")
+
+    times = f" x {views} views" if views > 1 else ""
+    items = [
+        RamItem("interpreter, numpy, edgeloop", baseline, "measured in this process"),
+        RamItem("program", weights, "weights and tables, read-only"),
+        RamItem("training session", session, "the program's plan"),
+        RamItem("serving session", session, "the program's plan"),
+        memory("ring of new samples", b.capacity, views, times),
+        memory("rehearsal", b.rehearsal, views, times),
+        memory("validation set", b.validation, 1, ""),
+        memory("gate set", g.size, 2, ", and a copy while it is scored"),
+    ]
+    if config.base is not None:
+        items.append(memory("base rehearsal", config.base.capacity, 1, ""))
+        items.append(memory("anchors", config.base.capacity, 1, ""))
+    items.append(RamItem("SQLite", SQLITE_BYTES, "page cache, log index"))
+    items.append(RamItem("working memory", WORKING_BYTES, "features, one window, objects, stacks"))
+    return RamPlan(tuple(items), config.budget.ram)
+
+
+def resident_bytes(key: str = "VmRSS") -> int:
+    """Resident memory of this process now ("VmRSS"), or at its highest ("VmHWM"), in bytes."""
+    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+        name, _, rest = line.partition(":")
+        if name == key:
+            return int(rest.split()[0]) * 1024
+    raise BudgetError(f"/proc/self/status has no {key}; this kernel does not count memory")
+
+
+def _mib(n: int) -> str:
+    return f"{n / (1 << 20):.2f} MiB"

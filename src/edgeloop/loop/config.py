@@ -1,0 +1,261 @@
+"""loop.toml as dataclasses: every key, its default, its unit and its range."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from edgeloop.errors import ConfigError
+from edgeloop.loop.schema import Bytes, Range, Seconds, read, table
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """[model]: which compiled program learns."""
+
+    program: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceConfig:
+    """[source]: "kind" and its options, kept in `options`, and what holds for every kind.
+
+    Attributes
+    ----------
+    on_bad
+        "stop" ends the run at the first record that cannot be used (the state stays good);
+        "skip" counts it and goes on.
+    realtime
+        True: a thread empties the source into a queue of buffer.capacity items while the loop is
+        busy, and counts what it had to drop. False: the source waits.
+    """
+
+    on_bad: str = field(default="stop", metadata={"choices": ("stop", "skip")})
+    realtime: bool = False
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaseConfig:
+    """[base]: clips of the task the model was trained for, shipped with it ("kind" as in [source]).
+
+    A share of `anchor` of them is never trained on: the gate checks on those that nothing was
+    forgotten. The others are rehearsed. Of each part at most `capacity` samples are held, balanced
+    by class.
+    """
+
+    anchor: float = field(default=0.5, metadata={"range": Range(0, 1)})
+    capacity: int = field(default=256, metadata={"range": Range(1)})
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BufferConfig:
+    """[buffer]: memories of fixed size, in samples.
+
+    Attributes
+    ----------
+    capacity
+        New samples since the last update; beyond that the oldest is dropped and counted.
+    rehearsal
+        Samples of earlier updates, balanced by class.
+    validation
+        Samples for early stopping, balanced by class.
+    persist_every
+        Items between writes of the memories to the state file, beside those at every decision;
+        0: decisions only when the source can be read again (nothing is lost), else 16.
+    """
+
+    capacity: int = field(default=256, metadata={"range": Range(1)})
+    rehearsal: int = field(default=256, metadata={"range": Range(0)})
+    validation: int = field(default=64, metadata={"range": Range(0)})
+    persist_every: int = field(default=0, metadata={"range": Range(0)})
+
+
+@dataclass(frozen=True, kw_only=True)
+class TriggerConfig:
+    """[trigger]: an update starts after this many labelled samples since the last one."""
+
+    samples: int = field(default=32, metadata={"range": Range(1)})
+
+
+@dataclass(frozen=True, kw_only=True)
+class EarlyStoppingConfig:
+    """early_stopping: stop after `patience` epochs without a gain above `min_delta`."""
+
+    patience: int = field(default=3, metadata={"range": Range(1)})
+    min_delta: float = field(default=0.0, metadata={"range": Range(0)})
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentConfig:
+    """[train.augment]: each training sample is kept in `views`; view 0 is the sample as it came.
+
+    Epoch e trains on view e modulo `views`. The other keys are those of data.augment.Augment.
+    """
+
+    views: int = field(default=1, metadata={"range": Range(1)})
+    shift: int = field(default=0, metadata={"range": Range(0)})
+    gain_db: tuple[float, float] = (0.0, 0.0)
+    snr_db: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """[train]: how an update trains and when it stops.
+
+    Attributes
+    ----------
+    target_loss
+        Stop as soon as the validation loss is at or below this.
+    deadline
+        Longest time an update may train, validation included (seconds in code, "900 ms" in TOML).
+    lr
+        Learning rate; None keeps the program's.
+    rehearsal
+        Share of an epoch that is rehearsal (remembered and base samples).
+    validation
+        Share of the stream set aside for early stopping.
+    checkpoint_every
+        Steps between checkpoints: at most this many are lost to a power cut.
+    target
+        "label", or "input" for a model that reproduces its input.
+    seed
+        With the stream, decides every result.
+    """
+
+    epochs: int = field(default=20, metadata={"range": Range(1)})
+    early_stopping: EarlyStoppingConfig = field(default_factory=EarlyStoppingConfig)
+    target_loss: float | None = None
+    deadline: Seconds | None = None
+    lr: float | None = field(default=None, metadata={"range": Range(0)})
+    rehearsal: float = field(default=0.5, metadata={"range": Range(0, 0.95)})
+    validation: float = field(default=0.15, metadata={"range": Range(0, 0.5)})
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    checkpoint_every: int = field(default=32, metadata={"range": Range(1)})
+    target: str = field(default="label", metadata={"choices": ("label", "input")})
+    seed: int = field(default=0, metadata={"range": Range(0)})
+
+
+@dataclass(frozen=True, kw_only=True)
+class GateConfig:
+    """[gate]: what a trained candidate must show before it goes live.
+
+    Attributes
+    ----------
+    min_samples
+        Samples the gate set must hold before an update starts; until then the loop waits.
+    capacity
+        Samples the gate set holds at most, balanced by class; None: twice `min_samples`.
+    share
+        Share of the stream set aside for the gate, never trained on.
+    confidence
+        The candidate goes live only when it is better at this confidence (paired test).
+    max_anchor_loss
+        How much worse than the shipped model it may be on the base task: as a difference of
+        accuracy (0.02: two points), or of loss relative to the shipped model's.
+    """
+
+    min_samples: int = field(default=64, metadata={"range": Range(1)})
+    capacity: int | None = field(default=None, metadata={"range": Range(1)})
+    share: float = field(default=0.25, metadata={"range": Range(0, 0.9)})
+    confidence: float = field(default=0.95, metadata={"range": Range(0.5, 0.9999)})
+    max_anchor_loss: float = field(default=0.02, metadata={"range": Range(0)})
+
+    @property
+    def size(self) -> int:
+        """Samples the gate set holds at most."""
+        return self.capacity or 2 * self.min_samples
+
+
+@dataclass(frozen=True, kw_only=True)
+class BudgetConfig:
+    """[budget]: RAM of the whole process; the loop refuses to start when its plan needs more."""
+
+    ram: Bytes | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class StateConfig:
+    """[state]: the SQLite file, and how many versions it keeps (the live one and its parent stay).
+
+    A relative path is taken from the configuration's folder.
+    """
+
+    path: Path = Path("device.db")
+    keep_versions: int = field(default=50, metadata={"range": Range(2)})
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrivacyConfig:
+    """[privacy]: what may be kept of a record.
+
+    Attributes
+    ----------
+    allow
+        Fields besides x and y that filters and events may see.
+    hash_ids
+        Replace keys (file names, ids) by a keyed hash before anything is stored.
+    hash_fields
+        Allowed fields to be hashed as well.
+    key_file
+        The device's own hashing key; made when it does not exist.
+    """
+
+    allow: tuple[str, ...] = ()
+    hash_ids: bool = False
+    hash_fields: tuple[str, ...] = ()
+    key_file: Path = Path("device.key")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """A whole loop.toml. `root` is the folder that relative paths start from."""
+
+    model: ModelConfig
+    source: SourceConfig = field(default_factory=SourceConfig)
+    features: dict[str, Any] | None = None
+    base: BaseConfig | None = None
+    buffer: BufferConfig = field(default_factory=BufferConfig)
+    trigger: TriggerConfig = field(default_factory=TriggerConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    gate: GateConfig = field(default_factory=GateConfig)
+    budget: BudgetConfig = field(default_factory=BudgetConfig)
+    state: StateConfig = field(default_factory=StateConfig)
+    privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
+    root: Path = Path()
+    name: str = "loop.toml"
+
+    @classmethod
+    def load(cls, path: str | Path) -> Config:
+        """Read a TOML file.
+
+        Raises
+        ------
+        ConfigError
+            Unreadable, not TOML, or a key unknown, missing, of the wrong type or out of range.
+        """
+        path = Path(path)
+        return cls.from_dict(read(path), root=path.parent, name=path.name)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any], *, root: Path, name: str = "config") -> Config:
+        """Build from nested dicts, as TOML gives them. `name` starts the path in errors."""
+        made = table(cls, data, f"{name}: ", reserved={"root": root, "name": name})
+        g, t = made.gate, made.train
+        if g.share + t.validation >= 1.0:
+            raise ConfigError(
+                f"{name}: gate.share and train.validation: {g.share} and {t.validation} leave "
+                "nothing to train on; their sum must be below 1"
+            )
+        if g.size < g.min_samples:
+            raise ConfigError(
+                f"{name}: gate.capacity: is {g.capacity}; it must be at least gate.min_samples "
+                f"({g.min_samples})"
+            )
+        return made
+
+    def path(self, path: Path) -> Path:
+        """Resolve a path of the configuration."""
+        return self.root / path

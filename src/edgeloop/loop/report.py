@@ -1,0 +1,98 @@
+"""What a run did, in numbers."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """One finished update.
+
+    Attributes
+    ----------
+    version
+        Number of the version that went live, or None.
+    reason
+        "better", or why the candidate was turned down.
+    stop
+        Why training ended: "epochs", "plateau", "target", "deadline", "loss not finite".
+    fresh
+        New samples it trained on.
+    train_seconds, cycle_seconds
+        Training, validation included; and from the last sample in until the live predictor
+        answered with the new version (None after a resume or a rejection).
+    """
+
+    version: int | None
+    reason: str
+    stop: str
+    epochs: int
+    steps: int
+    fresh: int
+    validation_before: float | None
+    validation_after: float
+    gate: dict[str, Any] | None
+    train_seconds: float
+    cycle_seconds: float | None
+
+    @property
+    def promoted(self) -> bool:
+        """True: a new version went live."""
+        return self.version is not None
+
+
+@dataclass(slots=True)
+class Report:
+    """One run of the loop. Counts are of this run; `items` and `live` are of the device's life.
+
+    Attributes
+    ----------
+    items
+        Source records consumed since the state file was made.
+    accepted, unlabelled, filtered, bad, overruns
+        Of this run: samples kept, left out for want of a label, dropped by a privacy filter,
+        unusable, and lost because a buffer was full.
+    waits
+        Times an update was due but had to wait for the gate set.
+    resumed
+        The run began with an update that another process had left unfinished.
+    """
+
+    items: int = 0
+    accepted: int = 0
+    unlabelled: int = 0
+    filtered: int = 0
+    bad: int = 0
+    overruns: int = 0
+    waits: int = 0
+    resumed: bool = False
+    live: int | None = None
+    seconds: float = 0.0
+    ended: str = ""
+    updates: list[Update] = field(default_factory=list)
+
+    @property
+    def versions(self) -> list[int]:
+        """Versions that went live."""
+        return [u.version for u in self.updates if u.version is not None]
+
+    @property
+    def promoted(self) -> int:
+        """Updates that went live."""
+        return len(self.versions)
+
+    @property
+    def rejected(self) -> int:
+        """Updates that were turned down."""
+        return len(self.updates) - self.promoted
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the report as JSON types."""
+        counts = {
+            "promoted": self.promoted,
+            "rejected": self.rejected,
+            "versions": self.versions,
+        }
+        return asdict(self) | counts

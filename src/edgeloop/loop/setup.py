@@ -1,0 +1,240 @@
+"""From a configuration to a loop that runs: opens and checks everything it names."""
+
+from __future__ import annotations
+
+import math
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from edgeloop.data.augment import Augment
+from edgeloop.data.clips import place
+from edgeloop.data.features import Features, LogMel, from_spec
+from edgeloop.data.item import Labels
+from edgeloop.data.privacy import AllowFields, Filter, HashIds, device_key
+from edgeloop.data.sources import IterableSource, make_source
+from edgeloop.errors import ConfigError, DataError
+from edgeloop.loop.budget import RamPlan, plan_ram, resident_bytes
+from edgeloop.loop.config import Config
+from edgeloop.loop.memory import BaseMemory
+from edgeloop.loop.runner import Loop
+from edgeloop.program import Program
+from edgeloop.runtime import Session
+from edgeloop.store import Store
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from pathlib import Path
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from edgeloop.data.item import Source
+    from edgeloop.loop.report import Report
+
+
+def run(
+    config: Config | str | Path,
+    *,
+    source: Iterable[Any] | None = None,
+    on_event: Callable[..., None] | None = None,
+    until: str | int = "exhausted",
+) -> Report:
+    """Run a loop to the end of its source.
+
+    Parameters
+    ----------
+    config
+        A configuration, or the path of a loop.toml.
+    source
+        Instead of the configured one: any iterable of x, (x, y) or Item.
+    on_event
+        Called as ``on_event(kind, **detail)`` while it runs.
+    until
+        "exhausted", or the number of items of the stream to stop after.
+
+    Raises
+    ------
+    ConfigError, BudgetError
+        The configuration is wrong, does not fit the program, or needs more RAM than it may.
+    DataError, ProgramError, StateError
+        What it names cannot be used.
+    """
+    with open_loop(config, source=source, on_event=on_event) as loop:
+        return loop.run(until)
+
+
+@contextmanager
+def open_loop(
+    config: Config | str | Path,
+    *,
+    source: Iterable[Any] | None = None,
+    on_event: Callable[..., None] | None = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> Iterator[Loop]:
+    """Open everything a configuration names as a :class:`Loop`; closes the state file at the end.
+
+    Arguments and errors as for :func:`run`.
+    """
+    if not isinstance(config, Config):
+        config = Config.load(config)
+    baseline = resident_bytes()
+    program = Program.load(config.path(config.model.program))
+    features = features_of(config, program)
+    labels = labels_of(config, program)
+    shape = input_shape(config, program)
+    if config.train.lr is not None and "lr" not in program.scalars:
+        raise ConfigError(
+            f"{config.name}: train.lr: the program has no learning rate that can be set at run "
+            "time; leave it out"
+        )
+    plan_of(config, program, shape, baseline).check()
+    items = make_items(config, labels, source)
+    prepare = preparer(features)
+    base = load_base(config, labels, shape, prepare)
+    a = config.train.augment
+    with Store.open(config.path(config.state.path)) as store:
+        learner = Session(program)
+        yield Loop(
+            config,
+            store=store,
+            source=items,
+            learner=learner,
+            predictor=Session(program),
+            program_hash=program.hash,
+            batch=program.batch,
+            shape=shape,
+            prepare=prepare,
+            augment=Augment(a.shift, a.gain_db, a.snr_db) if a.views > 1 else None,
+            filters=filters_of(config),
+            base=base,
+            isa=learner.isa,
+            on_event=on_event,
+            clock=clock,
+        )
+
+
+def plan(config: Config | str | Path) -> RamPlan:
+    """Plan the RAM of the process that would run `config`; reads the program, starts nothing."""
+    if not isinstance(config, Config):
+        config = Config.load(config)
+    baseline = resident_bytes()
+    program = Program.load(config.path(config.model.program))
+    return plan_of(config, program, input_shape(config, program), baseline)
+
+
+def plan_of(config: Config, program: Program, shape: tuple[int, ...], baseline: int) -> RamPlan:
+    """Plan with what the program says of itself."""
+    weights = max(program.resident_bytes, program.plan.weight_bytes)
+    return plan_ram(config, program.plan.ram_bytes, weights, shape, baseline=baseline)
+
+
+def input_shape(config: Config, program: Program) -> tuple[int, ...]:
+    """Shape of one model input, without the batch.
+
+    Raises
+    ------
+    ConfigError
+        The program takes several inputs: the loop feeds one.
+    """
+    inputs = program.metadata["inputs"]
+    if len(inputs) != 1:
+        raise ConfigError(
+            f"{config.name}: model.program: takes inputs {', '.join(inputs)}; the loop feeds "
+            "programs of one input"
+        )
+    (only,) = inputs.values()
+    return tuple(only["shape"][1:])
+
+
+def features_of(config: Config, program: Program) -> Features:
+    """Build the program's feature pipeline; [features] may repeat it and must then agree.
+
+    Raises
+    ------
+    ConfigError
+        [features] describes another pipeline than the program was compiled with.
+    """
+    recorded = program.metadata.get("features")
+    try:
+        asked = None if config.features is None else from_spec(config.features)
+    except DataError as error:
+        raise ConfigError(f"{config.name}: {error}") from error
+    if recorded is None:
+        return asked or from_spec({"kind": "none"})
+    made = from_spec(recorded)
+    if asked is not None and asked.spec() != made.spec():
+        ours, theirs = asked.spec(), made.spec()
+        keys = [k for k in {**ours, **theirs} if ours.get(k) != theirs.get(k)]
+        wrong = "; ".join(f"{k} is {ours.get(k)!r}, the program's {theirs.get(k)!r}" for k in keys)
+        raise ConfigError(
+            f"{config.name}: features: differ from those the program was compiled with ({wrong}); "
+            "leave [features] out to use the program's"
+        )
+    return made
+
+
+def labels_of(config: Config, program: Program) -> Labels:
+    """Labels as the program's loss takes them."""
+    del config
+    values = program.metadata["loss"] != "cross_entropy"
+    return Labels(program.metadata.get("classes"), values=values)
+
+
+def make_items(config: Config, labels: Labels, source: Iterable[Any] | None) -> Source:
+    """Make the configured source, or one of the iterable given instead."""
+    if source is not None:
+        return IterableSource(source, labels)
+    where = f"{config.name}: source"
+    return make_source(config.source.options, labels=labels, root=config.root, where=where)
+
+
+def preparer(features: Features) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
+    """Raw window to model input: audio clips are placed in the length the features expect."""
+    if isinstance(features, LogMel):
+        return lambda clip: features(place(clip, features.samples))
+    return features
+
+
+def filters_of(config: Config) -> list[Filter]:
+    """Make the privacy filters, in order."""
+    p = config.privacy
+    filters: list[Filter] = [AllowFields(p.allow)]
+    if p.hash_ids or p.hash_fields:
+        secret = device_key(config.path(p.key_file))
+        filters.append(HashIds(secret, p.hash_fields, key=p.hash_ids))
+    return filters
+
+
+def load_base(
+    config: Config,
+    labels: Labels,
+    shape: tuple[int, ...],
+    prepare: Callable[[NDArray[np.float32]], NDArray[np.float32]],
+) -> BaseMemory | None:
+    """Read the samples of the base task; None without [base].
+
+    Raises
+    ------
+    DataError
+        A record that cannot be used: these came with the model and must be good.
+    """
+    if config.base is None:
+        return None
+    where = f"{config.name}: base"
+    source = make_source(config.base.options, labels=labels, root=config.root, where=where)
+    base = BaseMemory(
+        config.base.capacity, shape, anchor=config.base.anchor, seed=config.train.seed
+    )
+    for item in source.items():
+        if isinstance(item, DataError):
+            raise item
+        x = prepare(item.x)
+        if x.shape != shape or (item.y is None and config.train.target == "label"):
+            raise DataError(
+                f"{source.name}: {item.key}: has shape {list(x.shape)} and "
+                f"{'no label' if item.y is None else 'a label'}; the program takes {list(shape)} "
+                f"({math.prod(shape)} numbers) with labels"
+            )
+        base.add(x, 0 if item.y is None else item.y, item.key)
+    return base

@@ -1,0 +1,260 @@
+"""One update: epochs over new and remembered samples until there is a reason to stop.
+
+Everything is a function of (seed, job number, samples) except where the deadline falls; that is
+written to the journal before it takes effect, so a resumed run ends with the same bits.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from edgeloop.data.rng import Draw
+from edgeloop.errors import NonFiniteError
+from edgeloop.loop.learner import targets
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from numpy.typing import NDArray
+
+    from edgeloop.data.buffers import Slots
+    from edgeloop.data.item import Label
+    from edgeloop.loop.config import TrainConfig
+    from edgeloop.loop.learner import Learner
+
+WORST = 1e300  # stands for a loss that is not finite: JSON has no infinity
+
+
+class Pool:
+    """Samples to draw from: views [n, views, ...] in the given slots."""
+
+    def __init__(self, memory: Slots, slots: Sequence[int]) -> None:
+        self._memory = memory
+        self._slots = list(slots)
+
+    def __len__(self) -> int:
+        return len(self._slots)
+
+    def view(self, i: int, epoch: int) -> tuple[NDArray[np.float32], Label]:
+        """Sample `i` as `epoch` sees it, and its label."""
+        slot = self._slots[i]
+        views = self._memory.x[slot]
+        return views[epoch % len(views)], self._memory.y[slot]
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """The samples of one update, frozen.
+
+    Attributes
+    ----------
+    fresh, remembered, base
+        To train on: all the new ones, and a share drawn from the other two.
+    x, y
+        Validation samples [n, ...] and their labels.
+    """
+
+    fresh: Pool
+    remembered: Pool
+    base: Pool
+    x: NDArray[np.float32]
+    y: Sequence[Label]
+
+    def order(self, config: TrainConfig, job: int, epoch: int) -> list[tuple[Pool, int]]:
+        """Return the samples of an epoch in the order they are trained on."""
+        draw = Draw(config.seed, "order", job, epoch)
+        rows = [(self.fresh, i) for i in range(len(self.fresh))]
+        count = round(len(rows) * config.rehearsal / (1.0 - config.rehearsal))
+        base = 0 if not len(self.base) else count // 2 if len(self.remembered) else count
+        remembered = count - base if len(self.remembered) else 0
+        for pool, wanted in ((self.base, base), (self.remembered, remembered)):
+            chosen = draw.permutation(len(pool))[:wanted]
+            rows += [(pool, int(i)) for i in chosen]
+        return [rows[i] for i in draw.permutation(len(rows))]
+
+
+@dataclass
+class Progress:
+    """How far an update has come; all of it goes into every checkpoint.
+
+    Attributes
+    ----------
+    loss_sum
+        Sum of sample losses since the epoch began.
+    first, best, mark
+        Validation loss before training, lowest so far, and the one that patience counts from.
+    bad
+        Epochs since `mark`.
+    stop
+        Why training ended, once it has.
+    """
+
+    job: int
+    step: int = 0
+    loss_sum: float = 0.0
+    first: float | None = None
+    best: float = WORST
+    best_epoch: int = 0
+    mark: float = WORST
+    bad: int = 0
+    elapsed: float = 0.0
+    stop: str | None = None
+    curve: list[list[float]] = field(default_factory=list)
+    journal: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The end of an update. `adapter` is None when no epoch was better than not training."""
+
+    adapter: dict[str, np.ndarray] | None
+    progress: Progress
+
+
+class Checkpoint(Protocol):
+    """Keeps a checkpoint: all of it, or nothing."""
+
+    def __call__(self, progress: Progress, snapshot: bytes, best: bytes | None) -> None:
+        """Keep; `best` is None when it is what the last checkpoint kept."""
+        ...
+
+
+class Trainer:
+    """Runs updates on a learner.
+
+    Parameters
+    ----------
+    batch
+        Rows of a training step.
+    clock
+        Seconds, monotonic; decides deadlines only.
+    checkpoint
+        Called every `config.checkpoint_every` steps and when the deadline falls.
+    emit
+        Called as ``emit(kind, **detail)`` to show progress.
+    """
+
+    def __init__(
+        self,
+        learner: Learner,
+        config: TrainConfig,
+        *,
+        batch: int,
+        clock: Callable[[], float],
+        checkpoint: Checkpoint,
+        emit: Callable[..., None],
+    ) -> None:
+        self._learner = learner
+        self._config = config
+        self._batch = batch
+        self._clock = clock
+        self._checkpoint = checkpoint
+        self._emit = emit
+        self._x: NDArray[np.float32] | None = None
+
+    def run(self, lesson: Lesson, progress: Progress, best: bytes | None) -> Outcome:
+        """Train from where `progress` and the learner stand to the end of the update.
+
+        Parameters
+        ----------
+        best
+            Snapshot of the best epoch so far, if there was one.
+        """
+        p, config, learner = progress, self._config, self._learner
+        began = self._clock() - p.elapsed
+        steps = -(-len(lesson.order(config, p.job, 0)) // self._batch)  # in every epoch
+        slowest_step = slowest_judge = 0.0
+        unsaved = False
+        order: list[tuple[Pool, int]] | None = None
+        if p.first is None and len(lesson.y):
+            p.first = p.best = p.mark = self._validate(lesson)
+            slowest_judge = self._clock() - began
+
+        while p.stop is None:
+            now = self._clock()
+            p.elapsed = now - began
+            if config.deadline is not None and (
+                p.elapsed + slowest_step + slowest_judge > config.deadline
+            ):
+                p.stop = "deadline"
+                p.journal.append({"step": p.step, "stop": p.stop, "elapsed": p.elapsed})
+                self._checkpoint(p, learner.snapshot(), best if unsaved else None)
+                unsaved = False
+                break
+            epoch, i = divmod(p.step, steps)
+            if order is None or i == 0:
+                order = lesson.order(config, p.job, epoch)
+            rows = order[i * self._batch : (i + 1) * self._batch]
+            try:
+                p.loss_sum += self._step(rows, epoch) * len(rows)
+            except NonFiniteError:
+                # The learner refused the step, and would again: keep the best so far.
+                p.stop = "loss not finite"
+                break
+            p.step += 1
+            slowest_step = max(slowest_step, self._clock() - now)
+            if p.step % steps == 0:
+                now = self._clock()
+                if self._judge(lesson, p, epoch + 1, len(order)):
+                    best, unsaved = learner.snapshot(), True
+                slowest_judge = max(slowest_judge, self._clock() - now)
+            if p.step % config.checkpoint_every == 0:
+                p.elapsed = self._clock() - began
+                self._checkpoint(p, learner.snapshot(), best if unsaved else None)
+                unsaved = False
+
+        epoch, done = divmod(p.step, steps)
+        # The epoch that the deadline cut counts as one, if it is the best.
+        if p.stop == "deadline" and done and self._judge(lesson, p, epoch + 1, done * self._batch):
+            best = learner.snapshot()
+        p.elapsed = self._clock() - began
+        self._emit("stop", job=p.job, reason=p.stop, steps=p.step, seconds=p.elapsed)
+        if best is None or p.best_epoch == 0:
+            return Outcome(None, p)
+        learner.restore(best)
+        return Outcome(learner.adapter(), p)
+
+    def _step(self, rows: Sequence[tuple[Pool, int]], epoch: int) -> float:
+        labels: list[Label] = []
+        for k, (pool, i) in enumerate(rows):
+            x, y = pool.view(i, epoch)
+            if self._x is None:
+                self._x = np.empty((self._batch, *x.shape), np.float32)
+            self._x[k] = x
+            labels.append(y)
+        assert self._x is not None
+        x = self._x[: len(rows)]
+        return self._learner.step(x, x if self._config.target == "input" else targets(labels))
+
+    def _validate(self, lesson: Lesson) -> float:
+        y = lesson.x if self._config.target == "input" else targets(lesson.y)
+        loss = self._learner.evaluate(lesson.x, y)[0]
+        return loss if math.isfinite(loss) else WORST
+
+    def _judge(self, lesson: Lesson, p: Progress, epoch: int, rows: int) -> bool:
+        """Close epoch number `epoch` (from 1) of `rows` samples; True: it is the best so far."""
+        config = self._config
+        train = p.loss_sum / rows
+        # Without validation samples the training loss has to do.
+        loss = self._validate(lesson) if len(lesson.y) else train
+        p.loss_sum = 0.0
+        p.curve.append([train, loss])
+        is_best = loss < p.best
+        if is_best:
+            p.best, p.best_epoch = loss, epoch
+        p.bad += 1
+        if loss < p.mark - config.early_stopping.min_delta:
+            p.mark, p.bad = loss, 0
+        if p.stop is None:
+            if config.target_loss is not None and loss <= config.target_loss:
+                p.stop = "target"
+            elif p.bad >= config.early_stopping.patience:
+                p.stop = "plateau"
+            elif epoch >= config.epochs:
+                p.stop = "epochs"
+        self._emit("epoch", job=p.job, epoch=epoch, train_loss=train, loss=loss, best=is_best)
+        return is_best

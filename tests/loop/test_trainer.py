@@ -1,0 +1,192 @@
+import itertools
+
+import numpy as np
+import pytest
+
+from edgeloop.data.buffers import Ring
+from edgeloop.errors import NonFiniteError
+from edgeloop.loop.trainer import Lesson, Pool, Progress, Trainer
+
+
+class Clock:
+    """A clock that moves by `tick` whenever it is read."""
+
+    def __init__(self, tick=0.0):
+        self.now, self.tick = 0.0, tick
+
+    def __call__(self):
+        self.now += self.tick
+        return self.now
+
+
+def ring(data, views=1):
+    held = Ring(max(1, len(data)), (views, len(data[0][0]) if data else 6))
+    for i, (x, y) in enumerate(data):
+        held.push(np.stack([x + v for v in range(views)]), y, str(i))
+    return held
+
+
+def pool(data, views=1):
+    held = ring(data, views)
+    return Pool(held, held.slots())
+
+
+def lesson(kit, *, fresh=20, remembered=0, base=0, validation=12, seed=1):
+    data = kit.stream(fresh + remembered + base + validation, seed=seed)
+    cuts = list(itertools.accumulate([0, fresh, remembered, base, validation]))
+    parts = [data[a:b] for a, b in itertools.pairwise(cuts)]
+    x = np.stack([x for x, _ in parts[3]]) if parts[3] else np.zeros((0, kit.width), np.float32)
+    return Lesson(pool(parts[0]), pool(parts[1]), pool(parts[2]), x, [y for _, y in parts[3]])
+
+
+class Run:
+    """A trainer whose checkpoints and events are kept."""
+
+    def __init__(self, kit, clock=None, learner=None, **train):
+        self.learner = learner or kit.Softmax()
+        self.checkpoints, self.events = [], []
+        self.trainer = Trainer(
+            self.learner,
+            kit.config(train=train).train,
+            batch=kit.batch,
+            clock=clock or Clock(),
+            checkpoint=lambda p, s, b: self.checkpoints.append((vars(p).copy(), s, b)),
+            emit=lambda kind, **d: self.events.append((kind, d)),
+        )
+
+    def __call__(self, lesson, progress=None, best=None):
+        return self.trainer.run(lesson, progress or Progress(job=1), best)
+
+
+def test_epochs_end_it(kit):
+    run = Run(kit, epochs=3, early_stopping={"patience": 99})
+    outcome = run(lesson(kit))
+    p = outcome.progress
+    assert (p.stop, p.step, len(p.curve)) == ("epochs", 15, 3)
+    assert p.best < p.first
+    assert [d["epoch"] for k, d in run.events if k == "epoch"] == [1, 2, 3]
+    assert run.events[-1][0] == "stop"
+
+
+def test_target_ends_it(kit):
+    outcome = Run(kit, epochs=50, target_loss=0.8, lr=0.02)(lesson(kit))
+    p = outcome.progress
+    assert p.stop == "target"
+    assert p.best <= 0.8
+    assert all(loss > 0.8 for _, loss in p.curve[:-1])
+
+
+def test_plateau_ends_it_and_the_best_epoch_is_kept(kit):
+    run = Run(kit, epochs=99, early_stopping={"patience": 2})
+    learner = run.learner
+    learner.lr = 3.0  # so high that it soon gets worse
+    given = lesson(kit)
+    outcome = run(given)
+    p = outcome.progress
+    assert p.stop == "plateau"
+    assert len(p.curve) < 99
+    assert p.best_epoch < len(p.curve)
+    learner.load_adapter(outcome.adapter)
+    assert learner.evaluate(given.x, np.array(given.y))[0] == p.best == min(v for _, v in p.curve)
+
+
+def test_min_delta_counts_small_gains_as_none(kit):
+    few = Run(kit, epochs=30, early_stopping={"patience": 2, "min_delta": 0.5})(lesson(kit))
+    assert few.progress.stop == "plateau"
+    assert len(few.progress.curve) < 10
+    assert few.progress.best_epoch == len(few.progress.curve)  # still the best is kept
+
+
+def test_no_gain_gives_no_candidate(kit):
+    run = Run(kit, epochs=5)
+    run.learner.lr = -1.0
+    outcome = run(lesson(kit))
+    assert outcome.adapter is None
+    assert outcome.progress.best_epoch == 0
+
+
+def test_deadline_is_journalled_before_it_takes_effect(kit):
+    run = Run(kit, Clock(0.01), epochs=99, deadline="500 ms", early_stopping={"patience": 99})
+    outcome = run(lesson(kit))
+    p = outcome.progress
+    assert p.stop == "deadline"
+    assert p.elapsed <= 0.5 + 2 * 0.01  # validation included, but for reading the clock
+    progress, _, _ = run.checkpoints[-1]
+    assert progress["journal"] == [
+        {"step": p.step, "stop": "deadline", "elapsed": pytest.approx(0.5, abs=0.1)}
+    ]
+
+
+def test_resumed_after_the_deadline_ends_at_the_same_step(kit):
+    given = lesson(kit)
+    first = Run(kit, Clock(0.01), epochs=99, deadline="333 ms", early_stopping={"patience": 99})
+    whole = first(given)
+    assert whole.progress.step % 5, "the deadline should cut an epoch"
+    progress, snapshot, _ = first.checkpoints[-1]
+    best = next(b for _, _, b in reversed(first.checkpoints) if b is not None)
+    # A faster clock now: without the journal this run would get much further.
+    again = Run(kit, Clock(0.0), epochs=99, deadline="333 ms", early_stopping={"patience": 99})
+    again.learner.restore(snapshot)
+    resumed = again(given, Progress(**progress), best)
+    assert resumed.progress.step == whole.progress.step
+    assert (resumed.adapter["w"] == whole.adapter["w"]).all()
+
+
+@pytest.mark.parametrize("every", [1, 3, 7])
+def test_every_checkpoint_leads_to_the_same_bits(kit, every):
+    options = {"epochs": 4, "checkpoint_every": every}
+    given = lesson(kit, remembered=9, base=9)
+    first = Run(kit, **options)
+    whole = first(given)
+    assert len(first.checkpoints) == whole.progress.step // every
+    best = None
+    for progress, snapshot, new_best in first.checkpoints:
+        best = new_best or best
+        again = Run(kit, **options)
+        again.learner.restore(snapshot)
+        resumed = again(given, Progress(**{**progress, "curve": list(progress["curve"])}), best)
+        assert (resumed.adapter["w"] == whole.adapter["w"]).all()
+
+
+def test_not_finite_keeps_the_best_so_far(kit):
+    class Fragile(kit.Softmax):
+        def step(self, x, y):
+            if self.steps == 12:
+                raise NonFiniteError("loss is not finite")
+            return super().step(x, y)
+
+    outcome = Run(kit, learner=Fragile(), epochs=9)(lesson(kit))
+    assert outcome.progress.stop == "loss not finite"
+    assert outcome.progress.best_epoch == 2
+    assert outcome.adapter is not None
+
+
+def test_without_validation_the_training_loss_decides(kit):
+    outcome = Run(kit, epochs=6)(lesson(kit, validation=0))
+    p = outcome.progress
+    assert p.first is None
+    assert outcome.adapter is not None
+    assert p.best == min(t for t, _ in p.curve)
+
+
+def test_order_mixes_new_remembered_and_base(kit):
+    config = kit.config(train={"rehearsal": 0.5}).train
+    given = lesson(kit, fresh=20, remembered=30, base=30)
+    order = given.order(config, job=1, epoch=0)
+    count = {
+        id(p): sum(q is p for q, _ in order) for p in (given.fresh, given.remembered, given.base)
+    }
+    assert list(count.values()) == [20, 10, 10]
+    assert sorted(i for p, i in order if p is given.fresh) == list(range(20))
+    assert order == given.order(config, 1, 0)
+    assert order != given.order(config, 1, 1)
+    assert order != given.order(config, 2, 0)
+    only = lesson(kit, fresh=20, remembered=0, base=6)
+    assert len(only.order(config, 1, 0)) == 26
+    none = kit.config(train={"rehearsal": 0.0}).train
+    assert len(given.order(none, 1, 0)) == 20
+
+
+def test_epochs_take_turns_with_views(kit):
+    held = pool([(np.zeros(6, np.float32), 0)], views=3)
+    assert [float(held.view(0, e)[0][0]) for e in range(5)] == [0, 1, 2, 0, 1]
