@@ -63,6 +63,19 @@ contracts: $(VENV)/.lint build ## import directions
 crash: $(VENV)/.test build ## 200 random kills of `edgeloop run`, each resumed
 	@PYTHONPATH=src EDGELOOP_KILLS=200 $(PY) -m pytest tests/crash $(ARGS)
 
+asan: $(VENV)/.test ## build the core's tests with the address and undefined-behaviour sanitizers
+	@mkdir -p build
+	@$(VENV)/bin/cmake -S . -B build/asan -G Ninja -DCMAKE_MAKE_PROGRAM=$(VENV)/bin/ninja \
+	  -DEL_SANITIZE=ON -DEL_TESTS=ON -DEL_PYTHON=OFF >build/asan.log 2>&1 \
+	  || { cat build/asan.log; exit 1; }
+	@$(VENV)/bin/cmake --build build/asan
+
+FUZZ_SECONDS ?= 600
+FUZZ_SEED ?= 1
+fuzz: build asan ## hostile step tables under the sanitizers, ten minutes (FUZZ_SECONDS)
+	@rm -rf build/seeds && PYTHONPATH=src $(PY) -m tests.core.seeds build/seeds
+	@build/asan/fuzz_check $(FUZZ_SECONDS) $(FUZZ_SEED) build/seeds/*.table
+
 bench: $(VENV)/.oracles build ## step time, start-up and memory beside PyTorch (W1 to W3), GEMM
 	@$(PY) bench/run.py $(ARGS)
 
@@ -76,4 +89,4 @@ aarch64: $(VENV)/.test build ## cross-built aarch64 wheel, a training step under
 clean: ## remove what was built
 	@rm -rf build dist src/edgeloop/_core*.so
 
-.PHONY: help setup-system build demo test test-oracles lint types contracts crash bench wheel aarch64 clean
+.PHONY: help setup-system build demo test test-oracles lint types contracts crash asan fuzz bench wheel aarch64 clean
