@@ -5,27 +5,23 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
-import re
 import tomllib
 import types
 import typing
 from pathlib import Path
-from typing import Any, NewType, TypeVar
+from typing import TYPE_CHECKING, Any, NewType, TypeVar
 
-from edgeloop.errors import ConfigError
+from edgeloop.errors import ConfigError, EdgeLoopError
+from edgeloop.units import parse_bytes, parse_seconds
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 Seconds = NewType("Seconds", float)
 Bytes = NewType("Bytes", int)
 
-_TIMES = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0}
-_SIZES = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9} | {
-    "KiB": 1 << 10,
-    "MiB": 1 << 20,
-    "GiB": 1 << 30,
-}
-_QUANTITY = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]+)\s*")
-
 T = TypeVar("T")
+N = TypeVar("N", int, float)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,15 +49,17 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def seconds(value: Any, where: str) -> Seconds:
-    """Parse a duration such as "900 ms"; units us, ms, s, min, h."""
-    return Seconds(_quantity(value, _TIMES, where, "900 ms"))
+    """Parse a duration such as "900 ms"."""
+    if not isinstance(value, str):  # a bare number does not say its unit
+        raise ConfigError(f'{where}: is {value!r}; write a number and a unit, such as "900 ms"')
+    return Seconds(_positive(parse_seconds, value, where))
 
 
 def size(value: Any, where: str) -> Bytes:
-    """Parse a size such as "48 MiB"; units B, kB, MB, GB, KiB, MiB, GiB."""
-    if isinstance(value, int) and not isinstance(value, bool) and value > 0:
-        return Bytes(value)
-    return Bytes(round(_quantity(value, _SIZES, where, "48 MiB")))
+    """Parse a size such as "48 MiB", or a number of bytes."""
+    if not isinstance(value, str | int) or isinstance(value, bool):
+        raise ConfigError(f'{where}: is {value!r}; write a size, such as "48 MiB"')
+    return Bytes(_positive(parse_bytes, value, where))
 
 
 def table(cls: type[T], data: Any, where: str, *, reserved: dict[str, Any] | None = None) -> T:
@@ -145,12 +143,11 @@ def _sequence(args: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:
     )
 
 
-def _quantity(value: Any, units: dict[str, Any], where: str, example: str) -> float:
-    match = _QUANTITY.fullmatch(value) if isinstance(value, str) else None
-    number = float(match[1]) if match else 0.0
-    if match is None or match[2] not in units or number <= 0:
-        raise ConfigError(
-            f"{where}: is {value!r}; write a number above 0 and a unit ({', '.join(units)}), "
-            f'such as "{example}"'
-        )
-    return number * float(units[match[2]])
+def _positive(parse: Callable[[Any], N], value: Any, where: str) -> N:
+    try:
+        number = parse(value)
+    except EdgeLoopError as error:
+        raise ConfigError(f"{where}: {error}") from error
+    if number <= 0:
+        raise ConfigError(f"{where}: is {value!r}; it must be above 0")
+    return number
