@@ -111,7 +111,8 @@ def gradient_graph(op: OpDef, sample, wrt: set[int]):
 
 
 @pytest.mark.parametrize(
-    ("op", "sample"), [p for p in SAMPLES if p.values[0].grad is not NO_GRAD]
+    ("op", "sample"),
+    [p for p in SAMPLES if p.values[0].grad is not NO_GRAD and p.values[1].wrt != ()],
 )
 def test_gradient_agrees_with_central_differences(op: OpDef, sample):
     inputs = [None if a is None else np.asarray(a) for a in sample.inputs]

@@ -1,11 +1,11 @@
 """Operators: one record each, registered on import; see docs/guide/add-an-op.md."""
 
-from edgeloop.ops import maps
+from edgeloop.ops import conv, linear, maps, matmul, norm, pool
 from edgeloop.ops.builder import Builder, OnnxNode
 from edgeloop.ops.interpreter import evaluate
 from edgeloop.ops.registry import NO_GRAD, OPS, Attr, Grads, OpDef, Sample, register
 
 __all__ = [
     "NO_GRAD", "OPS", "Attr", "Builder", "Grads", "OnnxNode", "OpDef", "Sample", "evaluate",
-    "maps", "register",
+    "conv", "linear", "maps", "matmul", "norm", "pool", "register",
 ]

@@ -56,7 +56,7 @@ class Sample:
 
     inputs: tuple[Array | None, ...]
     attrs: Mapping[str, Any] = field(default_factory=dict)
-    # Which inputs the gradient sweep perturbs; default: every float input.
+    # Which inputs the gradient sweep perturbs; default: every float input; (): no gradient check.
     wrt: tuple[int, ...] | None = None
 
 

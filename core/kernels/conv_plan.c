@@ -1,0 +1,120 @@
+/* What convolutions and pools need. */
+#include "conv.h"
+#include "linalg_plan.h"
+
+/* The window fits its images and no position overflows: all in 0 .. INT32_MAX. */
+static int window_ok(const el_window *w, const el_word *pads) {
+  for (int a = 0; a < 2; a++) {
+    int64_t before = pads[a].i, after = pads[a + 2].i;
+    if (before < 0 || after < 0 || w->stride[a] < 1 || w->step[a] < 1 || w->taps[a] < 1) return 0;
+    int64_t padded = (int64_t)w->in[a] + before + after;
+    int64_t reach = (int64_t)w->step[a] * (w->taps[a] - 1) + 1;
+    if (padded > INT32_MAX / 2 || reach > padded || w->stride[a] > INT32_MAX / 2) return 0;
+    if (w->out[a] != (padded - reach) / w->stride[a] + 1) return 0;
+  }
+  return 1;
+}
+
+static int conv_ok(const el_call *call, const el_tensor *x, const el_tensor *w, const el_tensor *y,
+                   el_conv *c) {
+  if (!el_array(x, 4, 4) || !el_array(w, 4, 4) || !el_array(y, 4, 4)) return 0;
+  *c = el_get_conv(call, x, w, y);
+  return window_ok(&c->w, call->attr + EL_W_PAD) && c->groups >= 1 && c->in_c % c->groups == 0 &&
+         c->out_c % c->groups == 0 && w->dims[3] == c->in_c / c->groups && w->dims[0] == c->out_c &&
+         y->dims[0] == c->batch;
+}
+
+/* Products: each output element sums over the taps and channels of one weight row. */
+static uint64_t conv_work(const el_tensor *w, const el_tensor *y) {
+  return (uint64_t)el_size(y) * (uint64_t)(el_size(w) / (size_t)w->dims[0]);
+}
+
+el_plan el_plan_conv2d, el_plan_conv2d_dx, el_plan_conv2d_dw, el_plan_max_pool2d,
+    el_plan_max_pool2d_grad, el_plan_avg_pool2d, el_plan_avg_pool2d_grad;
+
+el_status el_plan_conv2d(const el_call *call, el_isa isa, el_need *need) {
+  if (call->n < 3 || call->n > 5 || call->n_attr != EL_W_END + 3) return EL_E_MISMATCH;
+  const el_tensor *w = &call->t[1], *y = &call->t[call->n - 1];
+  el_conv c;
+  if (!conv_ok(call, &call->t[0], w, y, &c) || !el_optional(call, 2, NULL, c.out_c) ||
+      !el_optional(call, 3, y, 0) || !el_act_ok(call->attr[EL_W_END + 2].i)) {
+    return EL_E_MISMATCH;
+  }
+  return el_needs(need, conv_work(w, y), el_conv_scratch(&c, isa));
+}
+
+el_status el_plan_conv2d_dx(const el_call *call, el_isa isa, el_need *need) {
+  if (call->n < 3 || call->n > 4 || call->n_attr != EL_W_END + 4) return EL_E_MISMATCH;
+  const el_tensor *w = &call->t[1], *dx = &call->t[call->n - 1];
+  el_conv c;
+  if (!conv_ok(call, dx, w, &call->t[0], &c) || !el_optional(call, 2, dx, 0) ||
+      call->attr[EL_W_END + 2].i != dx->dims[1] || call->attr[EL_W_END + 3].i != dx->dims[2]) {
+    return EL_E_MISMATCH;
+  }
+  return el_needs(need, conv_work(w, &call->t[0]), el_conv_dx_scratch(&c, isa));
+}
+
+el_status el_plan_conv2d_dw(const el_call *call, el_isa isa, el_need *need) {
+  if (call->n < 3 || call->n > 4 || call->n_attr != EL_W_END + 4) return EL_E_MISMATCH;
+  const el_tensor *dw = &call->t[call->n - 1];
+  el_conv c;
+  if (!conv_ok(call, &call->t[1], dw, &call->t[0], &c) || !el_optional(call, 2, dw, 0) ||
+      call->attr[EL_W_END + 2].i != dw->dims[1] || call->attr[EL_W_END + 3].i != dw->dims[2]) {
+    return EL_E_MISMATCH;
+  }
+  return el_needs(need, conv_work(dw, &call->t[0]), el_conv_dw_scratch(&c, isa));
+}
+
+/* Pools: the words after the window are kernel[2] and, for averages, the count rule and the part
+ * of the padding (bottom, right) that is never counted. */
+static el_status pool(const el_call *call, const el_tensor *x, const el_tensor *y, uint32_t words,
+                      el_need *need) {
+  if (call->n_attr != words || !el_array(x, 4, 4) || !el_array(y, 4, 4)) return EL_E_MISMATCH;
+  if (x->dims[0] != y->dims[0] || x->dims[3] != y->dims[3]) return EL_E_MISMATCH;
+  el_window w = el_get_window(call, x, y, call->attr[EL_W_END].i, call->attr[EL_W_END + 1].i);
+  if (!window_ok(&w, call->attr + EL_W_PAD)) return EL_E_MISMATCH;
+  if ((int64_t)w.taps[0] * w.taps[1] > (1 << 24)) return EL_E_MISMATCH; /* counted in floats */
+  need->chunks = el_cut((size_t)x->dims[0], el_size(x));
+  need->scratch = 0;
+  need->outputs = 1;
+  return EL_OK;
+}
+
+static int average_ok(const el_call *call) {
+  const el_word *a = call->attr + EL_W_END + 2;
+  return (a[0].i == 0 || a[0].i == 1) && a[1].i >= 0 && a[2].i >= 0 &&
+         a[1].i <= call->attr[EL_W_PAD + 2].i && a[2].i <= call->attr[EL_W_PAD + 3].i;
+}
+
+el_status el_plan_max_pool2d(const el_call *call, el_isa isa, el_need *need) {
+  (void)isa;
+  if (call->n != 2) return EL_E_MISMATCH;
+  return pool(call, &call->t[0], &call->t[1], EL_W_END + 2, need);
+}
+
+el_status el_plan_max_pool2d_grad(const el_call *call, el_isa isa, el_need *need) {
+  (void)isa;
+  if (call->n != 4) return EL_E_MISMATCH;
+  const el_tensor *dy = &call->t[0], *x = &call->t[1], *y = &call->t[2], *dx = &call->t[3];
+  if (!el_array(dy, 4, 4) || !el_array(dx, 4, 4) || !el_same_dims(dy, y) || !el_same_dims(dx, x)) {
+    return EL_E_MISMATCH;
+  }
+  return pool(call, x, y, EL_W_END + 2, need);
+}
+
+el_status el_plan_avg_pool2d(const el_call *call, el_isa isa, el_need *need) {
+  (void)isa;
+  if (call->n != 2 || call->n_attr != EL_W_END + 5 || !average_ok(call)) return EL_E_MISMATCH;
+  return pool(call, &call->t[0], &call->t[1], EL_W_END + 5, need);
+}
+
+el_status el_plan_avg_pool2d_grad(const el_call *call, el_isa isa, el_need *need) {
+  (void)isa;
+  if (call->n != 2 || call->n_attr != EL_W_END + 7 || !average_ok(call)) return EL_E_MISMATCH;
+  const el_tensor *dx = &call->t[1];
+  if (!el_array(dx, 4, 4) || call->attr[EL_W_END + 5].i != dx->dims[1] ||
+      call->attr[EL_W_END + 6].i != dx->dims[2]) {
+    return EL_E_MISMATCH;
+  }
+  return pool(call, dx, &call->t[0], EL_W_END + 7, need);
+}
