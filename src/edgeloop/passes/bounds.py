@@ -1,9 +1,28 @@
-"""A lower bound on arena bytes that holds for any order of nodes."""
+"""What holds for any order of nodes: which run before which, and a lower bound on arena bytes."""
 
 from __future__ import annotations
 
 from edgeloop.passes.lifetimes import Memory
-from edgeloop.passes.schedule import precedence
+
+
+def precedence(m: Memory) -> list[set[int]]:
+    """Return, for each node, the nodes that run before it in any correct order.
+
+    Those are the makers of the cells it reads and, for an update, every other reader of the cell
+    that it overwrites. Views are transparent: they have no entry of their own in any set.
+    """
+    maker = {c: k for k, a in enumerate(m.access) for c in a.writes}
+    readers: dict[int, set[int]] = {}
+    for k, a in enumerate(m.access):
+        for c in a.reads:
+            readers.setdefault(c, set()).add(k)
+    before = []
+    for k, a in enumerate(m.access):
+        ps = {maker[c] for c in a.reads if c in maker}
+        for _, old in a.pins:
+            ps |= readers[old] - {k}
+        before.append(ps)
+    return before
 
 
 def any_order_bound(m: Memory) -> int:

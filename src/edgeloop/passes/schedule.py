@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from edgeloop.ir import Graph, Node
 from edgeloop.ops import OPS
+from edgeloop.passes.bounds import any_order_bound, precedence
 from edgeloop.passes.lifetimes import Memory, live_bytes, memory, no_scratch
 
 # Node visits that the local search may spend; a count, so that results never depend on speed.
@@ -13,26 +14,6 @@ SEARCH_VISITS = 300_000
 
 Cost = tuple[int, int]
 Key = Callable[[int, int, int], tuple[int, ...]]
-
-
-def precedence(m: Memory) -> list[set[int]]:
-    """Return, for each node, the nodes that run before it in any correct order.
-
-    Those are the makers of the cells it reads and, for an update, every other reader of the cell
-    that it overwrites. Views are transparent: they have no entry of their own in any set.
-    """
-    maker = {c: k for k, a in enumerate(m.access) for c in a.writes}
-    readers: dict[int, set[int]] = {}
-    for k, a in enumerate(m.access):
-        for c in a.reads:
-            readers.setdefault(c, set()).add(k)
-    before = []
-    for k, a in enumerate(m.access):
-        ps = {maker[c] for c in a.reads if c in maker}
-        for _, old in a.pins:
-            ps |= readers[old] - {k}
-        before.append(ps)
-    return before
 
 
 def schedule(graph: Graph, *, scratch: Callable[[Node], int] = no_scratch) -> Graph:
@@ -48,7 +29,8 @@ def schedule(graph: Graph, *, scratch: Callable[[Node], int] = no_scratch) -> Gr
     orders = [given] + [_greedy(m, before, given, key) for key in _KEYS]
     orders.append(_greedy_from_end(m, before, given))
     best = min(orders, key=lambda order: _cost(m, order))
-    best = _search(m, before, best)
+    if _cost(m, best)[0] > any_order_bound(m):
+        best = _search(m, before, best)
     out = graph.copy()
     out.nodes = _with_views(graph, m, best)
     return out
