@@ -47,10 +47,18 @@ def test_labels_refused(said):
 
 
 def test_labels_as_values():
-    assert Labels(values=True).parse("2.5", "here").tolist() == [2.5]
-    assert Labels(values=True).parse([1, 2], "here").tolist() == [1, 2]
+    assert Labels(values=[1]).parse("2.5", "here").tolist() == [2.5]
+    assert Labels(values=[2, 1]).parse([1, 2], "here").tolist() == [[1], [2]]
     with pytest.raises(DataError, match="here: value is nan"):
-        Labels(values=True).parse(float("nan"), "here")
+        Labels(values=[1]).parse(float("nan"), "here")
+    with pytest.raises(DataError, match=r"here: target has shape \[3\]; .* takes \[2\]"):
+        Labels(values=[2]).parse([1, 2, 3], "here")
+
+
+def test_labels_without_names():
+    assert Labels(count=3).parse(2, "here") == 2
+    with pytest.raises(DataError, match="whole numbers from 0 to 2"):
+        Labels(count=3).parse(3, "here")
 
 
 # Iterables
@@ -236,6 +244,8 @@ def test_csv_windows(tmp_path):
     hopped = CsvSource(path, columns=["ax"], label="who", window=3, hop=1, labels=CLASSES)
     assert xs(hopped.items()) == [[[1], [3], [5]], [[3], [5], [7]], [[5], [7], [9]]]
     assert [i.y for i in hopped.items()] == [0, 1, 1]
+    turned = CsvSource(path, columns=["ax", "ay"], window=2, channels_first=True)
+    assert xs(turned.items(1)) == [[[5, 7], [6, 8]]]
     sparse = CsvSource(path, columns=["ax"], window=1, hop=2)
     assert xs(sparse.items()) == [[1], [5], [9]]
 

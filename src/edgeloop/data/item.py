@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -57,29 +58,43 @@ class Labels:
     ----------
     classes
         Names by number, or None when the program does not name its classes.
+    count
+        Number of classes; None: as many as there are names, or any.
     values
-        True when the loss compares numbers (mse, bce): labels stay float32.
+        Shape of a float32 target, for losses that compare numbers (mse, bce); None: classes.
     """
 
-    def __init__(self, classes: Sequence[str] | None = None, *, values: bool = False) -> None:
+    def __init__(
+        self,
+        classes: Sequence[str] | None = None,
+        *,
+        count: int | None = None,
+        values: Sequence[int] | None = None,
+    ) -> None:
         self._number = {name: i for i, name in enumerate(classes or ())}
-        self._values = values
+        self._count = count or len(self._number) or 1 << 31
+        self._values = None if values is None else tuple(values)
 
     def parse(self, value: Any, where: str) -> Label | None:
         """Return the label that `value` means; `where` names it in the error."""
         if value is None or (isinstance(value, str) and value == ""):
             return None
-        if self._values:
-            return as_floats(value, where).reshape(-1)
+        if self._values is not None:
+            target = as_floats(value, where)
+            if target.size != math.prod(self._values):
+                raise DataError(
+                    f"{where}: target has shape {list(target.shape)}; the program's loss takes "
+                    f"{list(self._values)}"
+                )
+            return target.reshape(self._values)
         if isinstance(value, str) and value in self._number:
             return self._number[value]
         try:
             number = float(value)
         except (TypeError, ValueError):
             number = -1.0
-        top = len(self._number) if self._number else 1 << 31
-        if not number.is_integer() or not 0 <= number < top:
-            known = ", ".join(self._number) or "whole numbers from 0"
+        if not number.is_integer() or not 0 <= number < self._count:
+            known = ", ".join(self._number) or f"whole numbers from 0 to {self._count - 1}"
             raise DataError(f"{where}: label {value!r} is not a class; the classes are {known}")
         return int(number)
 

@@ -175,10 +175,23 @@ def features_of(config: Config, program: Program) -> Features:
 
 
 def labels_of(config: Config, program: Program) -> Labels:
-    """Labels as the program's loss takes them."""
-    del config
-    values = program.metadata["loss"] != "cross_entropy"
-    return Labels(program.metadata.get("classes"), values=values)
+    """Labels as the program's loss takes them.
+
+    Raises
+    ------
+    ConfigError
+        The program lacks an entry that the loop calls.
+    """
+    missing = [e for e in ("train", "eval", "predict") if e not in program.entries]
+    if missing:
+        raise ConfigError(
+            f"{config.name}: model.program: has no entry {', '.join(missing)}; compile it with "
+            "train, eval and predict (the default)"
+        )
+    if program.metadata["loss"] != "cross_entropy":
+        return Labels(values=program.metadata["labels"]["shape"][1:])
+    scores = next(iter(program.entries["predict"].outputs.values()))
+    return Labels(program.metadata.get("classes"), count=scores.shape[-1])
 
 
 def make_items(config: Config, labels: Labels, source: Iterable[Any] | None) -> Source:

@@ -32,6 +32,8 @@ class CsvSource:
         The label's column; None: unlabelled.
     window, hop
         Rows in a window, and between the starts of windows (a window by default).
+    channels_first
+        Give [columns, window], as 1-D convolutions take it.
     """
 
     replayable = True
@@ -44,6 +46,7 @@ class CsvSource:
         label: str | None = None,
         window: int = 1,
         hop: int | None = None,
+        channels_first: bool = False,
         labels: Labels | None = None,
     ) -> None:
         for key, value in (("window", window), ("hop", hop or window)):
@@ -52,6 +55,7 @@ class CsvSource:
         self.name = str(path)
         self._path, self._label = path, label
         self._window, self._hop = window, hop or window
+        self._channels_first = channels_first
         self._labels = labels or Labels()
         try:
             with path.open(newline="", encoding="utf-8-sig") as file:
@@ -116,5 +120,5 @@ class CsvSource:
             y = self._labels.parse(most, f"{self._path}: row {line}, column {self._label!r}")
         except DataError as error:
             return error
-        x = rows[0] if self._window == 1 else np.stack(rows)
+        x = rows[0] if self._window == 1 else np.stack(rows, axis=int(self._channels_first))
         return Item(x, y, f"{self._path.name}:{line}")
