@@ -32,6 +32,24 @@ static PyObject *py_kernels(PyObject *self, PyObject *args) {
   return list;
 }
 
+/* plans() -> {kernel: name of its plan function}, for the emitter of C source */
+static PyObject *py_plans(PyObject *self, PyObject *args) {
+  (void)self;
+  (void)args;
+  static const char *const names[][2] = {
+#define EL_OP(opcode, name, plan, tolerance) {#name, #plan},
+#include "kernels.def"
+#undef EL_OP
+  };
+  PyObject *dict = PyDict_New();
+  for (size_t i = 0; dict != NULL && i < sizeof names / sizeof names[0]; i++) {
+    PyObject *plan = PyUnicode_FromString(names[i][1]);
+    if (plan == NULL || PyDict_SetItemString(dict, names[i][0], plan) < 0) Py_CLEAR(dict);
+    Py_XDECREF(plan);
+  }
+  return dict;
+}
+
 /* isas() -> names of the instruction sets that this machine runs, ref first */
 static PyObject *py_isas(PyObject *self, PyObject *args) {
   (void)self;
@@ -133,6 +151,7 @@ static PyObject *py_call(PyObject *self, PyObject *args) {
 
 static PyMethodDef methods[] = {
     {"kernels", py_kernels, METH_NOARGS, "kernels() -> list of (opcode, name, tolerance)"},
+    {"plans", py_plans, METH_NOARGS, "plans() -> {kernel: name of its plan function}"},
     {"isas", py_isas, METH_NOARGS, "isas() -> instruction sets that this machine runs"},
     {"call", py_call, METH_VARARGS, "call(opcode, isa, operands, words, run) -> (chunks, scratch bytes, outputs)"},
     {"check", el_py_check, METH_VARARGS, "check(table, isa, threads): ValueError if a table is refused"},

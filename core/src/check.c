@@ -121,7 +121,7 @@ el_status el_check(const el_program *p, el_isa isa, uint32_t threads, uint32_t *
   uint32_t unused;
   if (bad == NULL) bad = &unused;
   *bad = EL_NO_STEP;
-  if (p == NULL || (int)isa < 0 || isa >= EL_ISA_COUNT || threads < 1 || threads > p->threads) {
+  if (p == NULL || (uint32_t)isa >= EL_ISA_COUNT || threads < 1 || threads > p->threads) {
     return EL_E_ARG;
   }
   for (uint32_t i = 0; i < p->n_tensors; i++) {

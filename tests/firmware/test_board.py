@@ -1,0 +1,45 @@
+"""A training step on a Cortex-M4F (QEMU) with the bits of the host's portable variant."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from edgeloop.program import Program
+from edgeloop.runtime import Session
+from tests.firmware.board import needs_qemu, train
+from tests.program.tiny import ROWS, WIDTH, tiny_spec
+
+
+def batches(session: Session, rows: list[tuple[np.ndarray, np.ndarray]]):
+    """Step the host session over ``rows``; return what it wrote to io, and its losses."""
+    entry, feeds, losses = session._only("train"), [], []
+    for x, y in rows:
+        losses.append(session.step(x, y))
+        feeds.append({n: a.copy() for n, a in entry.inputs.items()})
+    return feeds, np.array(losses, np.float32)
+
+
+@needs_qemu
+def test_a_board_computes_the_bits_of_the_host(tmp_path):
+    program = Program.from_spec(tiny_spec())
+    host = Session(program, isa="ref")
+    rng = np.random.default_rng(0)
+    rows = [(rng.standard_normal((n, WIDTH)), rng.integers(0, WIDTH, n)) for n in (ROWS, 2)]
+    feeds, losses = batches(host, rows)
+    board = train(tmp_path, program, feeds)
+    assert board.status == 0
+    np.testing.assert_array_equal(board.losses, losses)
+    assert board.params == bytes(host._regions[0])
+
+
+@needs_qemu
+@pytest.mark.parametrize("status", [2])
+def test_a_board_refuses_a_damaged_table(tmp_path, status, monkeypatch):
+    program = Program.from_spec(tiny_spec())
+    rows = [(np.ones((1, WIDTH)), np.zeros(1, int))]
+    feeds, _ = batches(Session(program, isa="ref"), rows)
+    table = bytearray(program.table_bytes)
+    table[96 + 8] = 32  # offset of the first tensor: misaligned
+    program.table_bytes = memoryview(bytes(table))
+    assert train(tmp_path, program, feeds).status == status
