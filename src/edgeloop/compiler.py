@@ -28,6 +28,7 @@ from edgeloop.passes.layers import layers
 from edgeloop.passes.layout import attach_bias, pointwise_to_linear, sink_transposes
 from edgeloop.passes.lora import insert_lora
 from edgeloop.passes.name_outputs import name_outputs
+from edgeloop.passes.needs import Needs
 from edgeloop.passes.schedule import schedule
 from edgeloop.passes.share import share
 from edgeloop.passes.thaw import thaw
@@ -129,7 +130,7 @@ def compile(  # noqa: A001  the public name is el.compile
             served = load_model(model, batch=predict_batch, shapes=dims)
             made["predict" + tail] = predict_entry(adapt(served, options))
     assert first is not None
-    made = _shared(made)
+    made = _scheduled(_shared(made), Needs(threads, isa))
     metadata = _metadata(first, made, options, batch, predict_batch, features, classes)
     spec = encode(made, threads=threads, isa=isa, scalars=options.optimizer.scalars() | (
         {"accumulate_scale": 1.0} if "accumulate" in options.entries else {}), metadata=metadata)
@@ -181,7 +182,7 @@ def training_entries(graph: Graph, options: Options) -> dict[str, Graph]:
             out["accumulate"] = accumulate_entry(backward, loss, grads)
         if "apply" in options.entries:
             out["apply"] = apply_entry(grads, graph, options.optimizer)
-    return {name: _run(g, [fuse_activations, schedule]) for name, g in out.items()}
+    return {name: _run(g, [fuse_activations]) for name, g in out.items()}
 
 
 def train_entry(
@@ -196,7 +197,7 @@ def train_entry(
 
 def predict_entry(graph: Graph) -> Graph:
     """Forward alone."""
-    return _run(forward(graph), [fuse_activations, schedule])
+    return _run(forward(graph), [fuse_activations])
 
 
 def forward(graph: Graph) -> Graph:
@@ -212,6 +213,14 @@ def _run(graph: Graph, steps: Sequence[Pass]) -> Graph:
 
 def _shared(made: Mapping[str, Graph]) -> dict[str, Graph]:
     return {name: verify(g, f"share ({name})") for name, g in share(made).items()}
+
+
+def _scheduled(made: Mapping[str, Graph], needs: Needs) -> dict[str, Graph]:
+    """Order each entry's nodes with the scratch of their kernels in mind."""
+    return {
+        name: verify(schedule(g, scratch=needs.scratch), f"schedule ({name})")
+        for name, g in made.items()
+    }
 
 
 def _options(
