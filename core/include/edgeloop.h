@@ -14,7 +14,7 @@
 
 /* Largest rank of a tensor and most operands of one step. */
 #define EL_RANK 6
-#define EL_OPERANDS 12
+#define EL_OPERANDS 16
 
 /* Alignment, in bytes, of every region pointer, tensor offset and scratch block. */
 #define EL_ALIGN 64

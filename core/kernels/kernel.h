@@ -16,6 +16,9 @@
   void EL_K(name)(const el_call *call); \
   void EL_K(name)(const el_call *call)
 
+/* Before a loop whose iterations are independent even where an output is its input's memory. */
+#define EL_INDEPENDENT _Pragma("GCC ivdep")
+
 static inline float *el_f32(const el_tensor *t) { return (float *)t->data; }
 static inline const float *el_cf32(const el_tensor *t) { return (const float *)t->data; }
 static inline const int32_t *el_ci32(const el_tensor *t) { return (const int32_t *)t->data; }

@@ -1,10 +1,64 @@
-/* Elementwise maps of one tensor: y[i] = f(x[i]). x and y dense, same dims; y may be x. */
+/* Elementwise maps of one tensor, y[i] = f(x[i]), and of two for gradients, dx[i] = f(dy[i], x[i]).
+ * All operands dense with the same dims; the output may be any input's memory. */
+#include "lanes.h"
 #include "kernel.h"
 
-EL_KERNEL(relu) {
-  const float *x = el_cf32(&call->t[0]);
-  float *y = el_f32(&call->t[1]);
-  size_t i, end;
-  el_range(call, el_size(&call->t[0]), 16, &i, &end);
-  for (; i < end; i++) y[i] = x[i] > 0.0f ? x[i] : 0.0f;
-}
+#define MAP(name, expr)                                         \
+  EL_KERNEL(name) {                                             \
+    const float *in = el_cf32(&call->t[0]);                     \
+    float *out = el_f32(&call->t[1]);                           \
+    const el_word *attr = call->attr;                           \
+    (void)attr;                                                 \
+    size_t i, end;                                              \
+    el_range(call, el_size(&call->t[0]), 16, &i, &end);         \
+    EL_INDEPENDENT for (; i < end; i++) {                       \
+      float x = in[i];                                          \
+      out[i] = (expr);                                          \
+    }                                                           \
+  }
+
+/* v is x or y, whichever the operator's record hands over. */
+#define MAP_GRAD(name, expr)                                    \
+  EL_KERNEL(name) {                                             \
+    const float *dout = el_cf32(&call->t[0]);                   \
+    const float *in = el_cf32(&call->t[1]);                     \
+    float *out = el_f32(&call->t[2]);                           \
+    const el_word *attr = call->attr;                           \
+    (void)attr;                                                 \
+    size_t i, end;                                              \
+    el_range(call, el_size(&call->t[0]), 16, &i, &end);         \
+    EL_INDEPENDENT for (; i < end; i++) {                       \
+      float dy = dout[i], v = in[i];                            \
+      out[i] = (expr);                                          \
+    }                                                           \
+  }
+
+#define A attr[0].f
+#define B attr[1].f
+
+/* NaN passes through relu and clip, so that a broken step is seen in the loss. */
+MAP(relu, x < 0.0f ? 0.0f : x)
+MAP(leaky_relu, x < 0.0f ? x * A : x)
+MAP(clip, el_pick(x != x, x, el_min(el_max(x, A), B)))
+MAP(sigmoid, el_sigmoidf(x))
+MAP(tanh, el_tanhf(x))
+MAP(hard_swish, x * (el_min(el_max(x + 3.0f, 0.0f), 6.0f) * (1.0f / 6.0f)))
+MAP(hard_sigmoid, el_min(el_max(x * A + B, 0.0f), 1.0f))
+MAP(elu, x < 0.0f ? A * el_expm1f(x) : x)
+MAP(softplus, el_softplusf(x))
+MAP(neg, -x)
+MAP(exp, el_expf(x))
+MAP(log, el_logf(x))
+MAP(sqrt, el_sqrtf(x))
+MAP(abs, el_absf(x))
+MAP(reciprocal, 1.0f / x)
+
+MAP_GRAD(relu_grad, v > 0.0f ? dy : 0.0f)
+MAP_GRAD(leaky_relu_grad, v < 0.0f ? dy * A : dy)
+MAP_GRAD(clip_grad, ((v >= A) & (v <= B)) ? dy : 0.0f)
+MAP_GRAD(sigmoid_grad, dy * (v * (1.0f - v)))
+MAP_GRAD(tanh_grad, dy * (1.0f - v * v))
+MAP_GRAD(hard_swish_grad, dy * el_pick(v <= -3.0f, 0.0f, el_pick(v >= 3.0f, 1.0f, v * (1.0f / 3.0f) + 0.5f)))
+MAP_GRAD(hard_sigmoid_grad, ((v > 0.0f) & (v < 1.0f)) ? dy * A : 0.0f)
+MAP_GRAD(elu_grad, v < 0.0f ? dy * (A * el_expf(v)) : dy)
+MAP_GRAD(abs_grad, v > 0.0f ? dy : (v < 0.0f ? -dy : 0.0f))

@@ -1,11 +1,14 @@
 """Operators: one record each, registered on import; see docs/guide/add-an-op.md."""
 
-from edgeloop.ops import conv, linear, maps, matmul, norm, pool
+from edgeloop.ops import (
+    binary, conv, index, linear, loss, maps, matmul, norm, optim, pool, reduce, shape, softmax,
+)
 from edgeloop.ops.builder import Builder, OnnxNode
 from edgeloop.ops.interpreter import evaluate
 from edgeloop.ops.registry import NO_GRAD, OPS, Attr, Grads, OpDef, Sample, register
 
 __all__ = [
-    "NO_GRAD", "OPS", "Attr", "Builder", "Grads", "OnnxNode", "OpDef", "Sample", "evaluate",
-    "conv", "linear", "maps", "matmul", "norm", "pool", "register",
+    "NO_GRAD", "OPS", "Attr", "Builder", "Grads", "OnnxNode", "OpDef", "Sample", "binary",
+    "conv", "evaluate", "index", "linear", "loss", "maps", "matmul", "norm", "optim", "pool",
+    "reduce", "register", "shape", "softmax",
 ]

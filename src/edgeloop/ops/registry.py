@@ -30,7 +30,8 @@ NO_GRAD: Final = _NoGrad()
 class Attr:
     """One attribute of an operator, in the order the kernel sees them.
 
-    ``kind`` is "i32", "f32" or "i32[n]" (n words); a missing attribute takes ``default``.
+    ``kind`` is "i32", "f32", "i32[n]" (n words) or "i32[..n]" (at most n integers, padded with
+    ``default`` to n words); a missing attribute takes ``default``.
     """
 
     name: str
@@ -43,8 +44,10 @@ class Attr:
             return [int(np.float32(value).view(np.int32))]
         if self.kind == "i32":
             return [int(value)]
-        count = int(self.kind[4:-1])
-        items = [int(v) for v in value]
+        count = int(self.kind[4:-1].removeprefix(".."))
+        items = [int(v) for v in (value if isinstance(value, Iterable) else ())]
+        if ".." in self.kind:
+            items += [int(self.default)] * (count - len(items))
         if len(items) != count:
             raise ValueError(f"attribute {self.name} takes {count} integers, got {items}")
         return items
