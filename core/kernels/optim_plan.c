@@ -62,7 +62,7 @@ el_status el_plan_norm_sq(const el_call *call, el_isa isa, el_need *need) {
   (void)isa;
   const el_tensor *acc = &call->t[1];
   if (call->n != 3 || call->n_attr != 0 || !el_plain(&call->t[0], EL_F32) ||
-      (el_has(acc) && !scalar(acc)) || !scalar(&call->t[2])) {
+      (acc->dtype != EL_ABSENT && !scalar(acc)) || !scalar(&call->t[2])) {
     return EL_E_MISMATCH;
   }
   need->chunks = 1;
