@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import mmap
 import os
-import tempfile
 from pathlib import Path
 from typing import Self
 
@@ -107,8 +106,8 @@ class _Replacement:
 
     def __init__(self, target: Path, mode: int) -> None:
         self._target, self._mode = target, mode
-        fd, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-        self._temp = Path(name)
+        self._temp = target.with_name(f".{target.name}.{os.urandom(6).hex()}")
+        fd = os.open(self._temp, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         self._file = os.fdopen(fd, "wb")
 
     def __enter__(self) -> Self:

@@ -332,14 +332,17 @@ class Session:
         return entry.outputs[rest[0]] if rest else None
 
     def _classes(self, entry: _Bound) -> int:
-        """Return the number of classes: the logits' width, else what the compiler recorded."""
+        """Return the number of classes: what the compiler recorded, else the logits' width."""
+        recorded = (self.program.metadata.get("labels") or {}).get("classes")
+        if recorded:
+            return int(recorded)
         logits = self._logits(entry)
         if logits is not None:
             return int(logits.shape[-1])
         for other in self._entries:
             if other.name in ("eval", "predict") and (a := self._logits(other)) is not None:
                 return int(a.shape[-1])
-        return len(self.program.metadata.get("classes") or ()) or int(np.iinfo(np.int32).max)
+        return int(np.iinfo(np.int32).max)  # the kernel refuses what is too large
 
 
 class _Bound:
