@@ -1,0 +1,233 @@
+"""The whole way with real sessions: a compiled program, files, a state file."""
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+import edgeloop as el
+from edgeloop import loop
+from edgeloop.errors import BudgetError, ConfigError, DataError
+from edgeloop.store import Store
+
+WIDTH, CLASSES = 6, 4
+NAMES = ["sit", "walk", "run", "climb"]
+
+
+class Kill(BaseException):
+    pass
+
+
+def mlp(outputs):
+    r = np.random.default_rng(0)
+    shapes = {"w1": (16, WIDTH), "b1": (16,), "w2": (outputs, 16), "b2": (outputs,)}
+    nodes = [
+        helper.make_node("Gemm", ["x", "w1", "b1"], ["h"], name="fc1", transB=1),
+        helper.make_node("Relu", ["h"], ["a"], name="act"),
+        helper.make_node("Gemm", ["a", "w2", "b2"], ["y"], name="fc2", transB=1),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "mlp",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", WIDTH])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", outputs])],
+        [
+            numpy_helper.from_array((0.4 * r.normal(size=s)).astype(np.float32), k)
+            for k, s in shapes.items()
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+    onnx.checker.check_model(model)
+    return model
+
+
+@pytest.fixture(scope="module")
+def classifier():
+    return el.compile(
+        mlp(CLASSES),
+        train=el.LoRA(rank=4),
+        optimizer=el.SGD(lr=0.1, momentum=0.9),
+        batch=8,
+        classes=NAMES,
+        features={"kind": "none"},
+    )
+
+
+def write_csv(path, data):
+    rows = [",".join([*(repr(float(v)) for v in x), NAMES[y]]) for x, y in data]
+    path.write_text("\n".join([",".join([*"abcdef", "what"]), *rows]) + "\n")
+
+
+TOML = """
+[model]
+program = "har.elp"
+[source]
+kind = "csv"
+path = "d.csv"
+label = "what"
+[trigger]
+samples = 40
+[train]
+epochs = 6
+checkpoint_every = 5
+[gate]
+min_samples = 12
+[budget]
+ram = "4 GiB"
+"""
+
+
+@pytest.fixture
+def device(kit, classifier, tmp_path):
+    classifier.save(tmp_path / "har.elp")
+    write_csv(tmp_path / "d.csv", kit.stream(130))
+    (tmp_path / "loop.toml").write_text(TOML)
+    return tmp_path
+
+
+def edit(device, old, new):
+    path = device / "loop.toml"
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+    return path
+
+
+def test_learns_from_a_csv(kit, device):
+    report = loop.run(device / "loop.toml")
+    assert (report.items, report.accepted) == (130, 130)
+    assert report.promoted >= 1
+    assert report.updates[0].cycle_seconds < 1.0
+    with loop.open_loop(device / "loop.toml") as again:
+        again.run()
+        x, y = (np.stack(v) for v in zip(*kit.stream(200, seed=50), strict=True))
+        out, version = again.live.predict(x)
+    assert version == report.live
+    assert (out.argmax(1) == y).mean() > 0.8
+
+
+def ended(device):
+    with Store.open(device / "device.db") as store:
+        assert store.job() is None
+        return [(v.id, v.sha256, v.live) for v in store.versions()], store.kv("loop")
+
+
+def test_killed_anywhere_ends_with_the_same_bits(device):
+    count = 0
+
+    def counting(kind, **detail):
+        nonlocal count
+        count += 1
+        if count == at:
+            raise Kill
+
+    at = -1
+    loop.run(device / "loop.toml", on_event=counting)
+    whole, total = ended(device), count
+    for at in range(3, total, 31):
+        count = 0
+        (device / "device.db").unlink()
+        with pytest.raises(Kill):
+            loop.run(device / "loop.toml", on_event=counting)
+        loop.run(device / "loop.toml")
+        assert ended(device) == whole, f"killed at event {at}"
+
+
+def test_any_iterable(kit, device):
+    data = [(x, NAMES[y]) for x, y in kit.stream(60)]
+    report = loop.run(device / "loop.toml", source=data, until=50)
+    assert (report.items, report.ended) == (50, "limit")
+
+
+def test_base_samples(kit, device):
+    x, y = (np.stack(v) for v in zip(*kit.stream(80, seed=9), strict=True))
+    np.savez(device / "base.npz", x=x, y=y)
+    path = edit(device, "[trigger]", '[base]\nkind = "npz"\npath = "base.npz"\n[trigger]')
+    report = loop.run(path)
+    assert report.updates[0].gate["anchor_before"] is not None
+    x[3, 2] = np.nan
+    np.savez(device / "base.npz", x=x, y=y)
+    with pytest.raises(DataError, match=r"base\.npz: x, row 3: at \[2\] is nan"):
+        loop.run(path)
+
+
+def test_autoencoder_learns_its_input(kit, tmp_path):
+    program = el.compile(
+        mlp(WIDTH), loss="mse", train=el.LoRA(rank=2), optimizer=el.SGD(lr=0.05), batch=8
+    )
+    program.save(tmp_path / "har.elp")
+    config = loop.Config.from_dict(
+        {
+            "model": {"program": "har.elp"},
+            "trigger": {"samples": 40},
+            "train": {"target": "input", "epochs": 8},
+            "gate": {"min_samples": 10},
+        },
+        root=tmp_path,
+    )
+    report = loop.run(config, source=[x for x, _ in kit.stream(90)])
+    assert report.promoted >= 1
+    first = report.updates[0]
+    assert first.gate["after"] > first.gate["before"]
+
+
+def test_over_budget_refuses_to_start(device):
+    path = edit(device, "4 GiB", "1 MiB")
+    with pytest.raises(BudgetError, match=r"the budget is 1\.00 MiB") as caught:
+        loop.run(path)
+    assert "interpreter, numpy, edgeloop" in str(caught.value)
+    assert not (device / "device.db").exists()
+
+
+def test_plan_itemises(device):
+    plan = loop.plan(device / "loop.toml")
+    assert plan.fits
+    names = [item.name for item in plan.items]
+    assert {"program", "training session", "rehearsal", "SQLite"} <= set(names)
+    assert not (device / "device.db").exists()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "error", "message"),
+    [
+        ("[trigger]", '[features]\nkind = "log-mel"\n[trigger]', ConfigError, "features: differ"),
+        ("[trigger]", '[features]\nkind = "mel"\n[trigger]', ConfigError, "features: kind is 'mel"),
+        ('label = "what"', 'label = "wat"', DataError, "has no column 'wat'"),
+        ('label = "what"', "", DataError, "column 'what': '.*' is not a number"),
+        ('kind = "csv"', 'kind = "tsv"', ConfigError, r"loop\.toml: source\.kind: is 'tsv'"),
+        ('"har.elp"', '"absent.elp"', el.ProgramError, "absent.elp"),
+    ],
+)
+def test_what_does_not_fit_is_said(device, old, new, error, message):
+    with pytest.raises(error, match=message):
+        loop.run(edit(device, old, new))
+
+
+def test_bad_row_is_named_and_nothing_is_lost(kit, device):
+    write_csv(device / "d.csv", kit.stream(130))
+    text = (device / "d.csv").read_text().splitlines()
+    good = text[50]
+    text[50] = "nan" + good[good.index(",") :]
+    (device / "d.csv").write_text("\n".join(text))
+    with pytest.raises(DataError, match=r"d\.csv: row 51, column 'a': value is nan"):
+        loop.run(device / "loop.toml")
+    text[50] = good
+    (device / "d.csv").write_text("\n".join(text))
+    report = loop.run(device / "loop.toml")
+    assert (report.items, report.accepted) == (130, 81)
+
+
+def test_missing_entries_are_named(device):
+    el.compile(mlp(CLASSES), entries=("predict",), batch=8).save(device / "other.elp")
+    with pytest.raises(ConfigError, match="no entry train, eval; compile it with"):
+        loop.run(edit(device, "har.elp", "other.elp"))
+
+
+def test_hashed_ids_keep_their_key(kit, device):
+    path = edit(device, "[trigger]", "[privacy]\nhash_ids = true\n[trigger]")
+    loop.run(path, until=20)
+    secret = (device / "device.key").read_bytes()
+    loop.run(path)
+    assert (device / "device.key").read_bytes() == secret
+    with Store.open(device / "device.db") as store:
+        assert all("d.csv" not in s.key for s in store.samples("gate"))
