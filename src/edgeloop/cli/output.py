@@ -85,7 +85,10 @@ def show(value: Any) -> str:
     if isinstance(value, float | np.floating):
         return f"{value:.4g}"
     if isinstance(value, dict):
-        return ", ".join(f"{name}={show(part)}" for name, part in value.items())
+        parts = (
+            (name, f"({show(p)})" if isinstance(p, dict) else show(p)) for name, p in value.items()
+        )
+        return ", ".join(f"{name}={part}" for name, part in parts)
     if isinstance(value, list | tuple):
         return ", ".join(show(part) for part in value)
     return "".join(c if c.isprintable() else "?" for c in str(value))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeloop.cli.exits import OK
+from edgeloop.cli.output import show
 from edgeloop.cli.places import Place, add_place
 from edgeloop.errors import StateError
 from edgeloop.store import STATE_FORMAT, Store, is_state_file
@@ -77,7 +78,8 @@ def status(args: argparse.Namespace, out: Output) -> int:
         }
     )
     for event in events:
-        out.facts({show_time(event.created): {"event": event.kind, **event.detail}})
+        short = {name: value for name, value in event.detail.items() if _line_worthy(value)}
+        out.line(f"{show_time(event.created)}  {show(event.kind)}  {show(short)}".rstrip())
     return OK
 
 
@@ -174,6 +176,10 @@ def described(version: Version) -> dict[str, Any]:
 def show_time(seconds: float) -> str:
     """Write a time in the device's own zone."""
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
+
+
+def _line_worthy(value: Any) -> bool:
+    return isinstance(value, bool | int | float) or (isinstance(value, str) and len(value) <= 60)
 
 
 def _short(value: Any) -> bool:
