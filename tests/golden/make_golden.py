@@ -71,7 +71,8 @@ class Attention(nn.Module):
 
     def forward(self, x):
         b, t, d = x.shape
-        q, k, v = (f(x).view(b, t, 2, 4).transpose(1, 2) for f in (self.query, self.key, self.value))
+        parts = (self.query, self.key, self.value)
+        q, k, v = (f(x).view(b, t, 2, 4).transpose(1, 2) for f in parts)
         a = torch.softmax(q @ k.transpose(-1, -2) / 2.0, -1)
         x = (a @ v).transpose(1, 2).reshape(b, t, d)
         return (x + self.out(x)).mean(1)
@@ -102,7 +103,7 @@ class Rearrange(nn.Module):
         x = torch.cat((self.left(a), self.right(b)), 1) / self.scale
         x = nn.functional.pad(x, (1, 2), value=0.5)[:, 1:-1]
         x = torch.stack((x.abs().sqrt(), x.exp().log(), -(x**2)), 1)
-        return x.squeeze(-1).permute(0, 2, 1).amax(1) + x.sum((1, 2), keepdim=True).squeeze(1)
+        return x.permute(0, 2, 1).amax(1) + x.sum((1, 2), keepdim=True).squeeze(1)
 
 
 MODELS = {
@@ -120,7 +121,8 @@ def clean(path):
     """Drop what exporters write about the machine: stack traces and file names."""
     model = onnx.load(path)
     for node in model.graph.node:
-        keep = [p for p in node.metadata_props if p.key in ("namespace", "pkg.torch.onnx.name_scopes")]
+        wanted = ("namespace", "pkg.torch.onnx.name_scopes")
+        keep = [p for p in node.metadata_props if p.key in wanted]
         del node.metadata_props[:]
         node.metadata_props.extend(keep)
         node.doc_string = ""
@@ -128,7 +130,7 @@ def clean(path):
     for v in (*model.graph.input, *model.graph.output, *model.graph.initializer):
         del v.metadata_props[:]
     onnx.save(model, path)
-    print(f"{path.name}: {path.stat().st_size} bytes")
+    assert path.stat().st_size < 60_000
 
 
 def main():

@@ -1,5 +1,3 @@
-import os
-
 import numpy as np
 import onnx
 import pytest
@@ -40,7 +38,7 @@ def test_every_opset_in_range_is_read(build, opset):
 def test_garbage_is_one_clear_error(tmp_path, data):
     path = tmp_path / "bad.onnx"
     path.write_bytes(data)
-    with pytest.raises(ModelError, match="bad.onnx"):
+    with pytest.raises(ModelError, match=r"bad\.onnx"):
         read_model(path)
 
 
@@ -121,11 +119,13 @@ def test_external_data_of_a_proto_needs_its_path(external):
         read_model(model)
 
 
-@pytest.mark.parametrize("location", ["../secret", "/etc/passwd", "", "a/../../secret", "link", "\0"])
+@pytest.mark.parametrize(
+    "location", ["../secret", "/etc/passwd", "", "a/../../secret", "link", "\0"]
+)
 def test_external_path_outside_the_directory_is_refused(external, location):
     path = external(location=location)
     (path.parent.parent / "secret").write_bytes(bytes(64))
-    os.symlink("../secret", path.parent / "link")
+    (path.parent / "link").symlink_to("../secret")
     with pytest.raises(ModelError, match="outside the model's directory"):
         read_model(path)
 

@@ -110,7 +110,8 @@ class Walk:
                         "inputs are supported; compute that part outside and feed its result"
                     )
                 if info.type.tensor_type.elem_type != onnx.TensorProto.FLOAT:
-                    self._notes.append(f"input '{info.name}' ({type_name(info)}) is taken as float32")
+                    kind = type_name(info)
+                    self._notes.append(f"input '{info.name}' ({kind}) is taken as float32")
                 shape = self._shapes[info.name]
                 self.env[info.name] = self.g.input(info.name, Type(shape))
                 self._record(info.name, shape)
@@ -155,6 +156,9 @@ class Walk:
         if node.op_type in ("Shape", "Size") and isinstance(first, Value):
             self.env[node.output[0]] = Known(_shape_of(node, first), node.output[0])
             return
+        if node.op_type == "CastLike" and first is not None and first is not LOST:
+            self.env[node.output[0]] = first
+            return
         if weights or any(i in self.learned for i in node.input):
             self.learned.update(node.output)
         self.g.layer = self._namer.name(node, weights)
@@ -176,7 +180,7 @@ class Walk:
             op_type=node.op_type, name=node.name or node.output[0],
             inputs=tuple(self._value(t, node.op_type, i) for i, t in enumerate(tensors)),
             attrs=attributes(node),
-            opset=self._opset, outputs=len(node.output), consts=tuple(arrays),
+            opset=self._opset, outputs=self._count(node), consts=tuple(arrays),
         )
         try:
             result = converter(self.g, call)
@@ -184,7 +188,7 @@ class Walk:
             self._give_up(node, str(e))
             return
         except EdgeLoopError as e:
-            where = "" if node.name and node.name in str(e) else f"{call.op_type} '{call.name}': "
+            where = "" if call.name in str(e) else f"{call.op_type} '{call.name}': "
             error = ModelError(f"{where}{e}")
             baked = self._rebatch is not None and not self._learning
             raise (self._rebatch.error(str(error)) if self._rebatch and baked else error) from e
@@ -204,6 +208,12 @@ class Walk:
         for o in node.output:
             if o and o not in self.env and o in self._used:
                 self._give_up(node, f"its output '{o}' is not supported", only=o)
+
+    def _count(self, node: onnx.NodeProto) -> int:
+        """Return how many outputs are asked for; a Split's parts count even where unused."""
+        if node.op_type == "Split":
+            return len(node.output)
+        return max((i + 1 for i, o in enumerate(node.output) if o in self._used), default=1)
 
     def _follow_batch(
         self, node: onnx.NodeProto, tensors: list[Tensor], arrays: list[Array | None]

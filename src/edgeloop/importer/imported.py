@@ -12,6 +12,7 @@ from edgeloop.errors import ModelError
 from edgeloop.importer.convert import Walk
 from edgeloop.importer.load import opset_of, read_model
 from edgeloop.importer.shapes import Bound, Rebatch, bind, is_float, type_name
+from edgeloop.importer.simplify import simplify
 from edgeloop.ir import Graph, Node, Type, Value, verify
 
 
@@ -72,7 +73,7 @@ def load_model(
     UnsupportedError
         Operators that are not supported, all of them; see its ``operators``.
     """
-    proto = read_model(model)
+    proto = simplify(read_model(model))
     notes: list[str] = []
     outputs = _outputs(proto, notes)
     inputs = _inputs(proto)

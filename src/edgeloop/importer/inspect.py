@@ -14,6 +14,7 @@ from edgeloop.importer.convert import converters, domain_of
 from edgeloop.importer.fold import can_fold
 from edgeloop.importer.imported import Imported, load_model
 from edgeloop.importer.load import opset_of, read_model
+from edgeloop.importer.simplify import EXPANDED
 from edgeloop.ir import Graph
 
 
@@ -29,7 +30,8 @@ def summary(
     -------
     dict
         producer, opset, inputs and outputs ({name: shape, symbolic dimensions by name}),
-        operators (list of op, count, supported: "yes", "folded" or "no"), params, weight_bytes,
+        operators (list of op, count, supported: "yes", "folded",
+        "expanded" or "no"), params, weight_bytes,
         layers (name, ops, weights, params, lora: "yes", "off under *" or "no"), unsupported
         (op, node, on_gradient_path, detail), notes, error (why it does not import, or None).
         Layers are empty when it does not import.
@@ -48,7 +50,8 @@ def summary(
             "op": f"{domain}.{op}" if domain else op,
             "count": count,
             "supported": "yes" if (domain, op) in table
-            else "folded" if can_fold(sample[domain, op]) else "no",
+            else "folded" if can_fold(sample[domain, op])
+            else "expanded" if op in EXPANDED and not domain else "no",
         }
         for (domain, op), count in sorted(counts.items())
     ]

@@ -12,7 +12,7 @@ import numpy as np
 
 from edgeloop.errors import ModelError
 from edgeloop.ir import Value
-from edgeloop.ops import Builder, OnnxNode
+from edgeloop.ops import OPS, Builder, OnnxNode
 
 
 def _x(n: OnnxNode) -> Value:
@@ -73,7 +73,33 @@ def _linear_classifier(g: Builder, n: OnnxNode) -> tuple[Value | None, Value]:
     return None, scores
 
 
+def _call(g: Builder, op: str, *inputs: Value, **attrs: object) -> Value:
+    """Convert one of ONNX's own operators, in the form that it had at opset 17."""
+    convert = next(record.onnx[op] for record in OPS.values() if op in record.onnx)
+    consts = (None,) * len(inputs)
+    call = OnnxNode(op, g.layer, inputs, attrs, opset=17, consts=consts)
+    if op == "ReduceSum":
+        axes = np.asarray(attrs.pop("axes"), np.int64)
+        call = OnnxNode(op, g.layer, (*inputs, None), attrs, opset=17, consts=(*consts, axes))
+    result = convert(g, call)
+    return result[0] if isinstance(result, tuple) else result
+
+
+def _normalizer(g: Builder, n: OnnxNode) -> Value:
+    """Divide each row by its L1 norm, L2 norm or maximum."""
+    x, norm = _x(n), n.attrs.get("norm", "MAX")
+    row: dict[str, object] = {"axes": (-1,), "keepdims": 1}
+    if norm == "L1":
+        size = _call(g, "ReduceSum", _call(g, "Abs", x), **row)
+    elif norm == "L2":
+        size = _call(g, "Sqrt", _call(g, "ReduceSum", _call(g, "Mul", x, x), **row))
+    else:
+        size = _call(g, "ReduceMax", x, **row)
+    return _call(g, "Div", x, size)
+
+
 ML_CONVERTERS: Final[dict[str, Callable[[Builder, OnnxNode], object]]] = {
+    "Normalizer": _normalizer,
     "Scaler": _scaler,
     "LinearRegressor": _linear_regressor,
     "LinearClassifier": _linear_classifier,

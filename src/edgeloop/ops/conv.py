@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from edgeloop.errors import ModelError, ShapeError
+from edgeloop.errors import ShapeError, UnsupportedError
 from edgeloop.ir import Array, Node, Type, Value
 from edgeloop.ops.builder import Builder, OnnxNode
 from edgeloop.ops.linear import ALPHA, act_gradient, activate, check_optional, optional
@@ -133,7 +133,7 @@ def _from_conv(g: Builder, n: OnnxNode) -> Value:
     assert x is not None
     assert w is not None
     if w.type.rank != x.type.rank or x.type.rank not in (3, 4):
-        raise ModelError(
+        raise UnsupportedError(
             f"Conv node '{n.name}': x {x.type} and w {w.type}; only 1-D and 2-D are supported"
         )
     window, _ = onnx_window(n, w.type.shape[2:], x.type.shape[2:])

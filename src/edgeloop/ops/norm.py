@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from edgeloop.errors import ModelError, ShapeError
+from edgeloop.errors import ShapeError, UnsupportedError
 from edgeloop.ir import Array, Type, Value
 from edgeloop.ops.builder import Builder, OnnxNode
 from edgeloop.ops.onnx_helpers import transposed
@@ -41,7 +41,7 @@ def _samples() -> Iterator[Sample]:
 
 def _from_batch_norm(g: Builder, n: OnnxNode) -> Value:
     if n.attrs.get("training_mode", 0) or n.outputs > 1:
-        raise ModelError(
+        raise UnsupportedError(
             f"BatchNormalization node '{n.name}' is in training mode; export the model in "
             "evaluation mode (model.eval())"
         )

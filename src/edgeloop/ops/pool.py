@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from edgeloop.errors import ModelError, ShapeError
+from edgeloop.errors import ShapeError, UnsupportedError
 from edgeloop.ir import Array, Node, Type, Value
 from edgeloop.ops.builder import Builder, OnnxNode
 from edgeloop.ops.onnx_helpers import channels_last
@@ -66,7 +66,7 @@ def _max_samples() -> Iterator[Sample]:
 
 def _from_max_pool(g: Builder, n: OnnxNode) -> Value:
     if n.outputs > 1:
-        raise ModelError(f"MaxPool node '{n.name}': the indices output is not supported")
+        raise UnsupportedError(f"MaxPool node '{n.name}': the indices output is not supported")
     window, _ = _onnx(n)
     return channels_last(g, n, lambda x: g.op("max_pool2d", x, **_attrs(window)))
 
@@ -76,7 +76,7 @@ def _onnx(n: OnnxNode) -> tuple[Window, Pair]:
     assert x is not None
     kernel = tuple(int(k) for k in n.attrs["kernel_shape"])
     if len(kernel) != x.type.rank - 2 or len(kernel) not in (1, 2):
-        raise ModelError(
+        raise UnsupportedError(
             f"{n.op_type} node '{n.name}': kernel {kernel} over {x.type}; only 1-D and 2-D are "
             "supported"
         )
