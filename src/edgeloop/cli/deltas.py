@@ -24,15 +24,15 @@ if TYPE_CHECKING:
 _CARRIED = ("data_sha256", "samples", "training_seconds", "epochs", "steps", "gate")
 
 
-def add(command: Callable[[str, str], argparse.ArgumentParser]) -> None:
+def add(command: Callable[[str], argparse.ArgumentParser]) -> None:
     """Declare the commands of this group."""
-    parser = command("diff", "what changed between two versions, tensor by tensor")
+    parser = command("diff")
     add_place(parser, program=True)
     parser.add_argument("--old", metavar="ID", help="version, or 'shipped' (default: the parent)")
     parser.add_argument("--new", metavar="ID", help="version (default: live)")
     parser.set_defaults(command=diff)
 
-    parser = command("pack", "write a version as a compressed, checked delta package")
+    parser = command("pack")
     add_place(parser, program=True)
     parser.add_argument("-o", "--output", required=True, metavar="FILE", help="package to write")
     parser.add_argument("--new", metavar="ID", help="version (default: live)")
@@ -43,7 +43,7 @@ def add(command: Callable[[str, str], argparse.ArgumentParser]) -> None:
     parser.add_argument("--device-id", help="instead of the random one kept in the state")
     parser.set_defaults(command=pack)
 
-    parser = command("apply", "check a delta package and make its adapter the live version")
+    parser = command("apply")
     parser.add_argument("package", help="the package")
     add_place(parser, program=True)
     parser.add_argument("--aside", action="store_true", help="store it without making it live")

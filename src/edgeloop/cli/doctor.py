@@ -36,9 +36,9 @@ class Finding(NamedTuple):
     detail: str
 
 
-def add(command: Callable[[str, str], argparse.ArgumentParser]) -> None:
+def add(command: Callable[[str], argparse.ArgumentParser]) -> None:
     """Declare the command."""
-    parser = command("doctor", "what this machine can do; exit status 1 when a basic is missing")
+    parser = command("doctor")
     parser.add_argument(
         "folder", nargs="?", default=".", help="where the state will live (default: here)"
     )

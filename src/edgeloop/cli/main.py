@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from edgeloop import __version__
-from edgeloop.cli import deltas, doctor, model, running, state
 from edgeloop.cli.exits import FAILED, INTERRUPTED, exit_code
 from edgeloop.cli.output import Output, to_json
 from edgeloop.errors import EdgeLoopError
@@ -18,6 +18,25 @@ if TYPE_CHECKING:
 
 _EPILOG = """exit status: 0 done, 1 a figure or check failed, 2 usage or configuration, 3 model or
 program, 4 state, 5 data, 6 budget, 7 delta, 130 interrupted"""
+
+
+# Each command with the module that declares it: only that one is imported, so that a device
+# starts quickly.
+COMMANDS = {
+    "inspect": ("model", "what a model, program, delta package or state file holds"),
+    "compile": ("model", "compile the training step of an ONNX model into a program"),
+    "plan": ("running", "RAM of a program, or item by item of the process that runs a loop"),
+    "run": ("running", "learn from the stream that a loop.toml names, until it ends"),
+    "predict": ("running", "answers of the live version, or of a program as shipped"),
+    "status": ("state", "what the device has learned and what it is doing"),
+    "versions": ("state", "all adapter versions"),
+    "rollback": ("state", "make the live version's parent live again"),
+    "diff": ("deltas", "what changed between two versions, tensor by tensor"),
+    "pack": ("deltas", "write a version as a compressed, checked delta package"),
+    "apply": ("deltas", "check a delta package and make its adapter the live version"),
+    "doctor": ("doctor", "what this machine can do; exit status 1 when a basic is missing"),
+    "uninstall": ("state", "what remains after `pip uninstall edgeloop`, and its removal"),
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -33,7 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     int
         The exit status (docs/guide/cli.md).
     """
-    args = build_parser().parse_args(argv)
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    args = build_parser(arguments).parse_args(arguments)
     out = Output(as_json=args.json)
     try:
         status: int = args.command(args, out)
@@ -73,8 +93,8 @@ def one_line(text: str) -> str:
     return joined
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """Assemble the parser from the command groups."""
+def build_parser(argv: Sequence[str]) -> argparse.ArgumentParser:
+    """Make the parser, complete for the command that `argv` names."""
     parser = argparse.ArgumentParser(
         prog="edgeloop",
         description="Train a small PEFT module of an ONNX model on the device it runs on.",
@@ -83,11 +103,12 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"edgeloop {__version__}")
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--json", action="store_true", help="print JSON for machines")
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
-
-    def add(name: str, text: str) -> argparse.ArgumentParser:
-        return commands.add_parser(name, help=text, description=text, parents=[common])
-
-    for group in (model, running, state, deltas, doctor):
-        group.add(add)
+    group = parser.add_subparsers(metavar="COMMAND", required=True)
+    parsers = {
+        name: group.add_parser(name, help=text, description=text, parents=[common])
+        for name, (_, text) in COMMANDS.items()
+    }
+    chosen = next((word for word in argv if word in COMMANDS), None)
+    if chosen is not None:
+        import_module(f"edgeloop.cli.{COMMANDS[chosen][0]}").add(parsers.__getitem__)
     return parser

@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 _PACKAGE, _SQLITE = b"EDLD", b"SQLite format 3\0"
 
 
-def add(command: Callable[[str, str], argparse.ArgumentParser]) -> None:
+def add(command: Callable[[str], argparse.ArgumentParser]) -> None:
     """Declare the commands of this group."""
-    parser = command("inspect", "what a model, program, delta package or state file holds")
+    parser = command("inspect")
     parser.add_argument("file", help=".onnx, .elp, a delta package or a state file")
     parser.set_defaults(command=inspect)
 
-    parser = command("compile", "compile the training step of an ONNX model into a program")
+    parser = command("compile")
     parser.add_argument("model", help="the ONNX model")
     parser.add_argument("-o", "--output", required=True, metavar="FILE", help="program to write")
     parser.add_argument(

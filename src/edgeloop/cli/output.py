@@ -7,8 +7,6 @@ import sys
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
@@ -78,11 +76,13 @@ class Output:
 
 def show(value: Any) -> str:
     """Write a value for people, without control characters that names may carry."""
+    if hasattr(value, "tolist"):  # a NumPy scalar or array
+        value = value.tolist()
     if value is None:
         return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if isinstance(value, float | np.floating):
+    if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, dict):
         parts = (
@@ -100,11 +100,7 @@ def to_json(value: Any) -> str:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, np.ndarray):
-        return value.tolist()
-    return str(value)
+    return value.tolist() if hasattr(value, "tolist") else str(value)
 
 
 def _is_number(cell: str) -> bool:

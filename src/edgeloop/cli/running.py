@@ -28,13 +28,13 @@ if TYPE_CHECKING:
 _KINDS = {".csv": "csv", ".npz": "npz"}
 
 
-def add(command: Callable[[str, str], argparse.ArgumentParser]) -> None:
+def add(command: Callable[[str], argparse.ArgumentParser]) -> None:
     """Declare the commands of this group."""
-    parser = command("plan", "RAM of a program, or item by item of the process that runs a loop")
+    parser = command("plan")
     parser.add_argument("file", help="loop.toml, or a program (.elp)")
     parser.set_defaults(command=plan)
 
-    parser = command("run", "learn from the stream that a loop.toml names, until it ends")
+    parser = command("run")
     parser.add_argument("config", help="the loop.toml")
     parser.add_argument("--until", type=int, metavar="N", help="stop after N records in all")
     parser.add_argument("--state", metavar="FILE", help="instead of state.path")
@@ -44,7 +44,7 @@ def add(command: Callable[[str, str], argparse.ArgumentParser]) -> None:
     parser.add_argument("--quiet", action="store_true", help="only the summary")
     parser.set_defaults(command=run)
 
-    parser = command("predict", "answers of the live version, or of a program as shipped")
+    parser = command("predict")
     parser.add_argument(
         "file", help="loop.toml (its program, state and features) or program (.elp)"
     )

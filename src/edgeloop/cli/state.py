@@ -22,23 +22,23 @@ if TYPE_CHECKING:
 _BESIDE = ("", "-wal", "-shm", "-journal", ".lock")
 
 
-def add(command: Callable[[str, str], argparse.ArgumentParser]) -> None:
+def add(command: Callable[[str], argparse.ArgumentParser]) -> None:
     """Declare the commands of this group."""
-    parser = command("status", "what the device has learned and what it is doing")
+    parser = command("status")
     add_place(parser)
     parser.add_argument("--events", type=int, default=5, metavar="N", help="last events to show")
     parser.set_defaults(command=status)
 
-    parser = command("versions", "all adapter versions")
+    parser = command("versions")
     add_place(parser)
     parser.set_defaults(command=versions)
 
-    parser = command("rollback", "make the live version's parent live again")
+    parser = command("rollback")
     add_place(parser)
     parser.add_argument("--to", type=int, metavar="ID", help="this version instead of the parent")
     parser.set_defaults(command=rollback)
 
-    parser = command("uninstall", "what remains after `pip uninstall edgeloop`, and its removal")
+    parser = command("uninstall")
     add_place(parser)
     parser.add_argument("--purge", action="store_true", help="delete the device's state for good")
     parser.set_defaults(command=uninstall)
