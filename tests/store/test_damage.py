@@ -66,7 +66,7 @@ def flip(path, column, table):
 
 def test_full_disk_at_every_write(path, run_shimmed, tmp_path):
     outcomes = []
-    for at in range(1, 100):
+    for at in range(1, 100, 2):
         copy = tmp_path / f"{at}.db"
         shutil.copy(path, copy)
         done = run_shimmed(FULL, copy, EL_SHIM_MATCH=f"{at}.db", EL_SHIM_FULL_AT=str(at))
@@ -201,7 +201,7 @@ def test_rotten_blobs_are_noticed(path, table, column, look, message):
 
 
 def test_rotten_value_and_json(path):
-    alter(path, "UPDATE kv SET value = ?", b"falling")
+    alter(path, "UPDATE kv SET value = ? WHERE key = 'trend'", b"falling")
     alter(path, "UPDATE version SET metrics = '{' WHERE id = 1")
     with Store.open(path) as store:
         with pytest.raises(StateError, match=r"'trend'.*damaged"):

@@ -63,7 +63,7 @@ class Store:
         """
         store = cls(Connection(Path(path), readonly=readonly))
         try:
-            if not readonly and store.kv(_DEVICE) is None:
+            if not readonly and not store._db.query("SELECT 1 FROM kv WHERE key = ?", (_DEVICE,)):
                 store.put_kv(_DEVICE, os.urandom(16).hex().encode())
         except BaseException:
             store.close()
