@@ -20,7 +20,7 @@ from edgeloop.program.spec import EntrySpec, ProgramSpec, StepSpec, TensorSpec
 
 # Limits of the core (EL_RANK, EL_OPERANDS in edgeloop.h).
 MAX_RANK = 6
-MAX_OPERANDS = 12
+MAX_OPERANDS = 16
 
 
 def encode(
