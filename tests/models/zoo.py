@@ -199,7 +199,7 @@ ZOO: dict[str, Case] = {
     "mlp": Case(mlp, 16),
     "deep_ae": Case(lambda: autoencoder("deep_ae", (640, 128, 128, 128, 128, 8, 128, 128, 128, 128,
                                                     640)), 8, "mse", 0.2, 5e-3),
-    "ti_ae": Case(lambda: autoencoder("ti_ae", (48, 24, 12, 6, 12, 24, 48)), 8, "mse", 0.5, 1e-2),
+    "ti_ae": Case(lambda: autoencoder("ti_ae", (48, 24, 12, 6, 12, 24, 48)), 8, "mse", 0.3, 1e-2),
     "ds_cnn": Case(ds_cnn, 8, sgd=0.02),
     "resnet8": Case(resnet8, 4, sgd=0.005, adamw=2e-3),
     "mobilenet_v1": Case(mobilenet_v1, 2, sgd=0.02),
