@@ -5,6 +5,7 @@ from edgeloop.data.item import Item
 from edgeloop.data.privacy import AllowFields, HashIds
 from edgeloop.data.sources import IterableSource
 from edgeloop.errors import DataError, StateError
+from edgeloop.loop.gate import Verdict
 from edgeloop.loop.memory import BaseMemory
 from edgeloop.store import Store
 
@@ -380,3 +381,17 @@ def test_other_buffer_sizes_keep_what_fits(kit, store):
     assert len(store.samples("train")) == 5
     assert len(store.samples("validation")) == 2
     assert len(store.samples("gate")) > 0
+
+
+def test_what_was_turned_down_is_tried_again_while_there_is_room(kit, store):
+    class Shut:
+        def __call__(self, evidence, *, seed):
+            return Verdict(*(False, "shut", len(evidence.live), 1.0, 0.0, 0.0, None, None))
+
+    config = kit.config(buffer={"capacity": 60}, trigger={"samples": 24})
+    report = kit.loop(store, kit.stream(170), config, gate=Shut()).run()
+    fresh = [u.fresh for u in report.updates]
+    assert fresh[0] < fresh[1]
+    assert fresh[-1] < max(fresh)
+    assert report.overruns == 0
+    assert report.promoted == 0

@@ -419,10 +419,15 @@ class Loop:
     ) -> int | None:
         """End the update in one transaction; return the number of the new version."""
         store, version = self._store, None
-        self._memory.retire()
+        used = promote and outcome.adapter is not None
+        # What has not become part of the live version yet is tried again with the next samples,
+        # while the ring has room for both.
+        fresh = self._memory.fresh
+        if used or len(fresh) + self.config.trigger.samples > fresh.capacity:
+            self._memory.retire()
         with store.transaction():
             live = store.live()
-            if promote and outcome.adapter is not None:
+            if used and outcome.adapter is not None:
                 version = store.commit(
                     outcome.adapter,
                     program_hash=self._program,
