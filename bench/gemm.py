@@ -1,0 +1,176 @@
+"""GFLOP/s of the product kernels beside what the core can do at all.
+
+    python bench/gemm.py [--isa avx2] [--seconds 0.3] [--json]
+
+Times each kernel through the C core on one core; pin it (taskset -c 1) and read differences under
+about 20 % as noise on a shared machine. The peak is a loop of fused multiply-adds in registers,
+compiled here with the C compiler for the same instruction set.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from edgeloop import _core
+from edgeloop.ir import Node, Type, Value
+from edgeloop.ops import OPS
+from edgeloop.ops.kernels import OPCODES, dense_strides, isas
+
+PEAK_C = r"""
+#include <stdio.h>
+#include <time.h>
+typedef float vec __attribute__((vector_size(4 * LANES)));
+static double now(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+int main(void) {
+  vec s[12], a, b;
+  for (int i = 0; i < 12; i++) s[i] = (vec){0};
+  a = (vec){0} + 1.0f;
+  b = (vec){0} + 1e-9f;
+  double best = 1e9;
+  for (int r = 0; r < 50; r++) {
+    double t = now();
+    for (int n = 0; n < 400000; n++) {
+      __asm__ volatile("" : "+" REG(a), "+" REG(b));
+#pragma GCC unroll 12
+      for (int i = 0; i < 12; i++) s[i] += a * b;
+    }
+    t = now() - t;
+    if (t < best) best = t;
+  }
+  vec sum = (vec){0};
+  for (int i = 0; i < 12; i++) sum += s[i];
+  printf("%.2f %g\n", 400000.0 * 12 * LANES * 2 / best * 1e-9, (double)sum[0]);
+}
+"""
+FLAGS = {
+    "avx512": ["-mavx512f", "-mprefer-vector-width=512", "-DLANES=16", '-DREG(x)="v"(x)'],
+    "avx2": ["-mavx2", "-mfma", "-DLANES=8", '-DREG(x)="x"(x)'],
+    "neon": ["-DLANES=4", '-DREG(x)="w"(x)'],
+}
+
+
+def peak(isa: str) -> float:
+    """Fused multiply-adds of one core, GFLOP/s, registers only."""
+    if isa not in FLAGS:
+        return float("nan")
+    with tempfile.TemporaryDirectory() as d:
+        source, program = Path(d, "peak.c"), Path(d, "peak")
+        source.write_text(PEAK_C)
+        flags = [f.replace("REG(x)=", "REG(x)=") for f in FLAGS[isa]]
+        subprocess.run(["cc", "-O2", "-ffp-contract=fast", *flags, str(source), "-o", str(program)],
+                       check=True)
+        return float(subprocess.run([str(program)], check=True, capture_output=True,
+                                    text=True).stdout.split()[0])
+
+
+def dense(m, n, k):
+    """The three products of one dense layer, rows m, k inputs, n outputs."""
+    return [
+        ("linear", ((m, k), (n, k)), {}), ("linear_dx", ((m, n), (n, k)), {}),
+        ("linear_dw", ((m, n), (m, k)), {}),
+    ]
+
+
+def conv(x, w, groups=1, strides=(1, 1), pads=(0, 0, 0, 0)):
+    """The three products of one convolution."""
+    attrs = {"groups": groups, "strides": strides, "pads": pads}
+    y = OPS["conv2d"].infer(Type(x), Type(w), **attrs).shape
+    return [
+        ("conv2d", (x, w), attrs), ("conv2d_dx", (y, w), attrs | {"in_hw": x[1:3]}),
+        ("conv2d_dw", (y, x), attrs | {"kernel": w[1:3]}),
+    ]
+
+
+CASES = {
+    "256 cubed": dense(256, 256, 256),
+    "DS-CNN pointwise": dense(1000, 64, 64),
+    "autoencoder in": dense(16, 128, 640),
+    "autoencoder out": dense(16, 640, 128),
+    "autoencoder mid": dense(16, 128, 128),
+    "LoRA down r=4": dense(1000, 4, 64),
+    "LoRA up r=4": dense(1000, 64, 4),
+    "LoRA down 640": dense(16, 4, 640),
+    "LoRA up 640": dense(16, 640, 4),
+    "predict one row": dense(1, 128, 640),
+    "KWS stem 10x4": conv((8, 49, 10, 1), (64, 10, 4, 1), strides=(2, 2), pads=(5, 1, 5, 1)),
+    "KWS depthwise 3x3": conv((8, 25, 5, 64), (64, 3, 3, 1), groups=64, pads=(1, 1, 1, 1)),
+    "HAR conv 1": conv((16, 1, 128, 6), (32, 1, 5, 6), strides=(1, 2), pads=(0, 2, 0, 2)),
+    "HAR conv 2": conv((16, 1, 64, 32), (64, 1, 5, 32), strides=(1, 2), pads=(0, 2, 0, 2)),
+    "ResNet 3x3": conv((8, 16, 16, 32), (32, 3, 3, 32), pads=(1, 1, 1, 1)),
+    "MobileNet dw stride 2": conv((1, 48, 48, 32), (32, 3, 3, 1), groups=32, strides=(2, 2),
+                                  pads=(0, 0, 1, 1)),
+}
+
+
+def measure(name, shapes, attrs, isa, seconds):
+    """Best GFLOP/s of one kernel call, its chunks and its scratch."""
+    op = OPS[name]
+    types = [Type(s) for s in shapes]
+    out = op.infer(*types, **attrs)
+    rng = np.random.default_rng(0)
+    arrays = [rng.standard_normal(t.shape).astype(np.float32) for t in [*types, out]]
+    operands = [(a.reshape(-1).data.cast("B"), 0, a.shape, dense_strides(a.shape)) for a in arrays]
+    args = (OPCODES[op.kernel], isa, operands, op.words(attrs), True)
+    node = Node(name, tuple(Value("", t) for t in types), (Value("", out),), attrs)
+    flops = op.flops(node)
+    overhead = min(_overhead(isa) for _ in range(3))
+    best, spent = 1e9, 0.0
+    while spent < seconds:
+        t = time.perf_counter()
+        chunks, scratch, *_ = _core.call(*args)
+        t = time.perf_counter() - t
+        best, spent = min(best, t), spent + t
+    return flops / max(best - overhead, 1e-9) * 1e-9, best - overhead, chunks, scratch
+
+
+def _overhead(isa):
+    """Seconds of a call that does nothing: argument parsing, allocation."""
+    a = np.zeros((1, 1), np.float32)
+    one = (a.data.cast("B"), 0, (1, 1), (1, 1))
+    op = OPS["linear"]
+    args = (OPCODES[op.kernel], isa, [one, one, one], op.words({}), True)
+    best = 1e9
+    for _ in range(200):
+        t = time.perf_counter()
+        _core.call(*args)
+        best = min(best, time.perf_counter() - t)
+    return best
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    p.add_argument("--isa", default=isas()[-1])
+    p.add_argument("--seconds", type=float, default=0.2)
+    p.add_argument("--only", default="")
+    p.add_argument("--json", action="store_true")
+    a = p.parse_args()
+    top = peak(a.isa)
+    rows = []
+    for case, calls in CASES.items():
+        if a.only not in case:
+            continue
+        for name, shapes, attrs in calls:
+            rate, seconds, chunks, scratch = measure(name, shapes, attrs, a.isa, a.seconds)
+            rows.append({"case": case, "kernel": name, "gflops": rate, "share": rate / top,
+                         "us": seconds * 1e6, "chunks": chunks, "scratch": scratch})
+    if a.json:
+        print(json.dumps({"isa": a.isa, "peak_gflops": top, "rows": rows}))
+        return
+    print(f"{a.isa}: peak {top:.1f} GFLOP/s (registers only, one core)")
+    for r in rows:
+        print(f"{r['case']:22} {r['kernel']:10} {r['gflops']:7.1f} GFLOP/s {r['share']:5.0%} "
+              f"{r['us']:9.1f} us  {r['chunks']} chunks  {r['scratch']:7} B scratch")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,305 @@
+/* Products with vectors: register tiles of C, or dot products where C has few columns.
+ *
+ * Each element of C is one chain of fused multiply-adds over l = 0, 1, .. k-1 (EL_DOTS: one chain a
+ * lane, then the lanes), whatever tile it falls in, so its bits depend on shapes only.
+ */
+#include "vec.h"
+
+typedef struct job {
+  el_product p;
+  int bias_down; /* bias runs along rows: the product was turned */
+} job;
+
+enum { ROWS = (LANES == 8 ? 6 : 8), TURNED_ROWS = (LANES == 8 ? 4 : 8), VECS = (LANES == 8 ? 2 : 3) };
+
+static float bias_at(const job *q, size_t i, size_t j) {
+  return q->p.bias == NULL ? 0.0f : q->p.bias[q->bias_down ? i : j];
+}
+
+static void finish_one(const job *q, size_t i, size_t j, float sum) {
+  const el_product *p = &q->p;
+  size_t at = i * p->c_row + j * p->c_col;
+  float v = el_finish(sum, p, bias_at(q, i, j), p->acc != NULL ? p->acc[at] : 0.0f);
+  if (p->guard && v - v != 0.0f) return;
+  p->c[at] = v;
+}
+
+#define FINISH(T, I, load_t, store_t)                                          \
+  T v = p->alpha * sum;                                                        \
+  if (p->bias != NULL) v = v + bias;                                           \
+  if (p->acc != NULL) v = v + p->keep * load_t(p->acc + at);                   \
+  if (p->act != EL_ACT_NONE) v = (T)((I)v & ((v > 0.0f) | (v != v)));          \
+  if (p->act == EL_ACT_RELU6) {                                                \
+    I high = v > 6.0f;                                                         \
+    v = (T)(((I)v & ~high) | ((I)((T){0} + 6.0f) & high));                     \
+  }                                                                            \
+  if (p->guard) {                                                              \
+    I fine = v - v == 0.0f;                                                    \
+    v = (T)(((I)v & fine) | ((I)load_t(p->c + at) & ~fine));                   \
+  }                                                                            \
+  store_t(p->c + at, v)
+
+INLINE void finish_vec(const el_product *p, size_t at, vec sum, vec bias) {
+  FINISH(vec, ivec, load, store);
+}
+
+INLINE void finish_vec4(const el_product *p, size_t at, vec4 sum, vec4 bias) {
+  FINISH(vec4, ivec4, load4, store4);
+}
+
+/* A tile whose columns are not contiguous in C: four rows at a time when those are, else singly. */
+static void scatter(const job *q, const float *sums, size_t width, size_t i, size_t mr, size_t j,
+                    size_t cols) {
+  const el_product *p = &q->p;
+  size_t r = 0;
+  for (; p->c_row == 1 && r + 4 <= mr; r += 4) {
+    vec4 bias = {0};
+    if (p->bias != NULL && q->bias_down) bias = load4(p->bias + i + r);
+    size_t x = 0;
+    for (; x + 4 <= cols; x += 4) {
+      vec4 t[4];
+      for (size_t y = 0; y < 4; y++) t[y] = load4(sums + (r + y) * width + x);
+      transpose4(t);
+      for (size_t y = 0; y < 4; y++) {
+        if (p->bias != NULL && !q->bias_down) bias = p->bias[j + x + y] - (vec4){0};
+        finish_vec4(p, i + r + (j + x + y) * p->c_col, t[y], bias);
+      }
+    }
+    for (; x < cols; x++) {
+      for (size_t y = 0; y < 4; y++) finish_one(q, i + r + y, j + x, sums[(r + y) * width + x]);
+    }
+  }
+  for (; r < mr; r++) {
+    for (size_t x = 0; x < cols; x++) finish_one(q, i + r, j + x, sums[r * width + x]);
+  }
+}
+
+/* C[i .. i+mr, j .. j+cols] from b, a panel of nv vectors in each of k rows. mr and nv are
+ * constants wherever this is inlined. */
+INLINE void tile(const job *q, const float *b, size_t b_row, size_t i, size_t j, size_t cols,
+                 const size_t mr, const size_t nv) {
+  const el_product *p = &q->p;
+  vec sum[ROWS][VECS];
+#pragma GCC unroll 8
+  for (size_t r = 0; r < mr; r++) {
+#pragma GCC unroll 4
+    for (size_t v = 0; v < nv; v++) sum[r][v] = (vec){0};
+  }
+  size_t a_row = p->a_row, a_col = p->a_col;
+  const float *a = p->a + i * a_row;
+  for (size_t l = p->k; l > 0; l--) {
+    vec bv[VECS];
+#pragma GCC unroll 4
+    for (size_t v = 0; v < nv; v++) bv[v] = load(b + v * LANES);
+#pragma GCC unroll 8
+    for (size_t r = 0; r < mr; r++) {
+      vec av = splat(a[r * a_row]);
+#pragma GCC unroll 4
+      for (size_t v = 0; v < nv; v++) sum[r][v] += av * bv[v];
+    }
+    a += a_col;
+    b += b_row;
+  }
+  if (p->c_col == 1 && cols == nv * LANES) {
+#pragma GCC unroll 8
+    for (size_t r = 0; r < mr; r++) {
+#pragma GCC unroll 4
+      for (size_t v = 0; v < nv; v++) {
+        vec bias = {0};
+        if (p->bias != NULL) bias = q->bias_down ? splat(p->bias[i + r]) : load(p->bias + j + v * LANES);
+        finish_vec(p, (i + r) * p->c_row + j + v * LANES, sum[r][v], bias);
+      }
+    }
+    return;
+  }
+  float sums[ROWS * VECS * LANES];
+#pragma GCC unroll 8
+  for (size_t r = 0; r < mr; r++) {
+#pragma GCC unroll 4
+    for (size_t v = 0; v < nv; v++) store(sums + (r * nv + v) * LANES, sum[r][v]);
+  }
+  scatter(q, sums, nv * LANES, i, mr, j, cols);
+}
+
+typedef void tile_fn(const job *q, const float *b, size_t b_row, size_t i, size_t j, size_t cols);
+
+#define TILE(mr, nv)                                                                              \
+  static void tile_##mr##_##nv(const job *q, const float *b, size_t b_row, size_t i, size_t j,    \
+                               size_t cols) {                                                     \
+    tile(q, b, b_row, i, j, cols, mr, nv);                                                        \
+  }
+#define TILES(nv) \
+  TILE(1, nv) TILE(2, nv) TILE(3, nv) TILE(4, nv) TILE(5, nv) TILE(6, nv) EL_MORE_TILES(nv)
+#define NAMES(nv) \
+  {tile_1_##nv, tile_2_##nv, tile_3_##nv, tile_4_##nv, tile_5_##nv, tile_6_##nv EL_MORE_NAMES(nv)}
+#if LANES == 8
+#define EL_MORE_TILES(nv)
+#define EL_MORE_NAMES(nv)
+TILES(1) TILES(2)
+static tile_fn *const tiles[VECS][ROWS] = {NAMES(1), NAMES(2)};
+#else
+#define EL_MORE_TILES(nv) TILE(7, nv) TILE(8, nv)
+#define EL_MORE_NAMES(nv) , tile_7_##nv, tile_8_##nv
+TILES(1) TILES(2) TILES(3)
+static tile_fn *const tiles[VECS][ROWS] = {NAMES(1), NAMES(2), NAMES(3)};
+#endif
+
+/* panel[l, x] = B[l, j + x] for x < cols, else 0. */
+static void pack(const el_product *p, size_t j, size_t cols, size_t width, float *panel) {
+  const float *b = p->b + j * p->b_col;
+  size_t k = p->k;
+  if (p->b_col == 1) {
+    for (size_t l = 0; l < k; l++) {
+      for (size_t x = 0; x < cols; x++) panel[l * width + x] = b[l * p->b_row + x];
+      for (size_t x = cols; x < width; x++) panel[l * width + x] = 0.0f;
+    }
+    return;
+  }
+  size_t x = 0;
+  for (; p->b_row == 1 && x + 4 <= cols; x += 4) {
+    const float *s = b + x * p->b_col;
+    size_t l = 0;
+    for (; l + 4 <= k; l += 4) {
+      vec4 t[4];
+      for (size_t y = 0; y < 4; y++) t[y] = load4(s + y * p->b_col + l);
+      transpose4(t);
+      for (size_t y = 0; y < 4; y++) store4(panel + (l + y) * width + x, t[y]);
+    }
+    for (; l < k; l++) {
+      for (size_t y = 0; y < 4; y++) panel[l * width + x + y] = s[y * p->b_col + l];
+    }
+  }
+  for (; x < cols; x++) {
+    for (size_t l = 0; l < k; l++) panel[l * width + x] = b[x * p->b_col + l * p->b_row];
+  }
+  for (; x < width; x++) {
+    for (size_t l = 0; l < k; l++) panel[l * width + x] = 0.0f;
+  }
+}
+
+/* Border `i` of n items in `parts` nearly equal parts. */
+static size_t border(size_t n, size_t parts, size_t i) { return n * i / parts; }
+
+static void tiled(const job *q, size_t max_rows, float *panel, uint32_t chunk, uint32_t chunks) {
+  const el_product *p = &q->p;
+  size_t vecs = (p->n + LANES - 1) / LANES, columns = (vecs + VECS - 1) / VECS;
+  size_t rows = (p->m + max_rows - 1) / max_rows;
+  size_t r0 = 0, r1 = rows, c0 = 0, c1 = columns;
+  if (rows > 2 * columns) {
+    el_part(rows, 1, chunk, chunks, &r0, &r1);
+  } else {
+    el_part(columns, 1, chunk, chunks, &c0, &c1);
+  }
+  size_t block = (el_row_block(p->k) + max_rows - 1) / max_rows;
+  for (size_t rb = r0; rb < r1; rb += block) {
+    size_t re = rb + block < r1 ? rb + block : r1;
+    for (size_t c = c0; c < c1; c++) {
+      size_t v0 = border(vecs, columns, c), nv = border(vecs, columns, c + 1) - v0;
+      size_t j = v0 * LANES, width = nv * LANES, cols = p->n - j < width ? p->n - j : width;
+      const float *b = p->b + j;
+      size_t b_row = p->b_row;
+      if (p->b_col != 1 || cols < width) {
+        pack(p, j, cols, width, panel);
+        b = panel;
+        b_row = width;
+      }
+      for (size_t r = rb; r < re; r++) {
+        size_t i = border(p->m, rows, r), mr = border(p->m, rows, r + 1) - i;
+        tiles[nv - 1][mr - 1](q, b, b_row, i, j, cols);
+      }
+    }
+  }
+}
+
+/* Sums of four vectors. */
+INLINE vec4 reduce4(const vec s[4]) {
+  vec4 t[4];
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; i++) {
+    float lane[LANES];
+    store(lane, s[i]);
+    t[i] = load4(lane);
+    for (int x = 4; x < LANES; x += 4) t[i] += load4(lane + x);
+  }
+  transpose4(t);
+  return (t[0] + t[1]) + (t[2] + t[3]);
+}
+
+/* C[i .. i+mr, j .. j+nc] by dot products, a and b contiguous along the sum. */
+INLINE void dots(const job *q, const float *b, size_t b_col, size_t i, size_t j, const size_t mr,
+                 const size_t nc) {
+  const el_product *p = &q->p;
+  const float *a = p->a + i * p->a_row;
+  size_t k = p->k, l = 0, a_row = p->a_row;
+  vec sum[8][4];
+#pragma GCC unroll 8
+  for (size_t r = 0; r < mr; r++) {
+#pragma GCC unroll 4
+    for (size_t c = 0; c < 4; c++) sum[r][c] = (vec){0};
+  }
+  for (; l + LANES <= k; l += LANES) {
+    vec av[8];
+#pragma GCC unroll 8
+    for (size_t r = 0; r < mr; r++) av[r] = load(a + r * a_row + l);
+#pragma GCC unroll 4
+    for (size_t c = 0; c < nc; c++) {
+      vec bv = load(b + c * b_col + l);
+#pragma GCC unroll 8
+      for (size_t r = 0; r < mr; r++) sum[r][c] += av[r] * bv;
+    }
+  }
+#pragma GCC unroll 8
+  for (size_t r = 0; r < mr; r++) {
+    vec4 total = reduce4(sum[r]);
+    for (size_t x = l; x < k; x++) {
+#pragma GCC unroll 4
+      for (size_t c = 0; c < nc; c++) total[c] += a[r * a_row + x] * b[c * b_col + x];
+    }
+    if (nc == 4 && p->c_col == 1) {
+      vec4 bias = {0};
+      if (p->bias != NULL) bias = q->bias_down ? p->bias[i + r] - bias : load4(p->bias + j);
+      finish_vec4(p, (i + r) * p->c_row + j, total, bias);
+    } else {
+#pragma GCC unroll 4
+      for (size_t c = 0; c < nc; c++) finish_one(q, i + r, j + c, total[c]);
+    }
+  }
+}
+
+enum { DOT_ROWS = (LANES == 8 ? 3 : 4) };
+
+static void dotted(const job *q, float *panel, uint32_t chunk, uint32_t chunks) {
+  const el_product *p = &q->p;
+  const float *b = p->b;
+  size_t b_col = p->b_col, i, end;
+  if (p->b_row != 1) {
+    for (size_t j = 0; j < p->n; j++) {
+      for (size_t l = 0; l < p->k; l++) panel[j * p->k + l] = b[l * p->b_row + j * b_col];
+    }
+    b = panel;
+    b_col = p->k;
+  }
+  el_part(p->m, 8, chunk, chunks, &i, &end);
+  size_t first = i;
+  for (; i + DOT_ROWS <= end; i += DOT_ROWS) {
+    for (size_t j = 0; j + 4 <= p->n; j += 4) dots(q, b + j * b_col, b_col, i, j, DOT_ROWS, 4);
+  }
+  for (; i < end; i++) {
+    for (size_t j = 0; j + 4 <= p->n; j += 4) dots(q, b + j * b_col, b_col, i, j, 1, 4);
+  }
+  for (size_t j = p->n & ~(size_t)3; j < p->n; j++) {
+    for (i = first; i + 8 <= end; i += 8) dots(q, b + j * b_col, b_col, i, j, 8, 1);
+    for (; i < end; i++) dots(q, b + j * b_col, b_col, i, j, 1, 1);
+  }
+}
+
+void EL_K(product)(const el_product *p, void *scratch, uint32_t chunk, uint32_t chunks) {
+  el_way way = el_choose(p, EL_THIS_ISA);
+  int turned = way == EL_TURNED || way == EL_TURNED_DOTS;
+  job q = {turned ? el_turn(p) : *p, turned};
+  if (way == EL_TILED || way == EL_TURNED) {
+    tiled(&q, turned ? TURNED_ROWS : ROWS, scratch, chunk, chunks);
+  } else {
+    dotted(&q, scratch, chunk, chunks);
+  }
+}
