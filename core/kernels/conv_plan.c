@@ -62,7 +62,8 @@ el_status el_plan_conv2d_dw(const el_call *call, el_isa isa, el_need *need) {
       call->attr[EL_W_END + 2].i != dw->dims[1] || call->attr[EL_W_END + 3].i != dw->dims[2]) {
     return EL_E_MISMATCH;
   }
-  return el_needs(need, conv_work(dw, &call->t[0]), el_conv_dw_scratch(&c, isa));
+  uint64_t work = conv_work(dw, &call->t[0]);
+  return el_needs(need, work, el_conv_dw_scratch(&c, el_cut_products(work), isa));
 }
 
 /* Pools: the words after the window are kernel[2] and, for averages, the count rule and the part

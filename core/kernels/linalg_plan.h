@@ -40,7 +40,7 @@ static inline uint32_t el_cut_products(uint64_t work) {
 uint64_t el_product_scratch(const el_product *p, el_isa isa);
 uint64_t el_conv_scratch(const el_conv *c, el_isa isa);
 uint64_t el_conv_dx_scratch(const el_conv *c, el_isa isa);
-uint64_t el_conv_dw_scratch(const el_conv *c, el_isa isa);
+uint64_t el_conv_dw_scratch(const el_conv *c, uint32_t chunks, el_isa isa);
 
 /* Write the need; EL_E_MISMATCH when the scratch does not fit the machine's size_t. */
 static inline el_status el_needs(el_need *need, uint64_t work, uint64_t scratch) {

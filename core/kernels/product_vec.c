@@ -24,29 +24,6 @@ static void finish_one(const job *q, size_t i, size_t j, float sum) {
   p->c[at] = v;
 }
 
-#define FINISH(T, I, load_t, store_t)                                          \
-  T v = p->alpha * sum;                                                        \
-  if (p->bias != NULL) v = v + bias;                                           \
-  if (p->acc != NULL) v = v + p->keep * load_t(p->acc + at);                   \
-  if (p->act != EL_ACT_NONE) v = (T)((I)v & ((v > 0.0f) | (v != v)));          \
-  if (p->act == EL_ACT_RELU6) {                                                \
-    I high = v > 6.0f;                                                         \
-    v = (T)(((I)v & ~high) | ((I)((T){0} + 6.0f) & high));                     \
-  }                                                                            \
-  if (p->guard) {                                                              \
-    I fine = v - v == 0.0f;                                                    \
-    v = (T)(((I)v & fine) | ((I)load_t(p->c + at) & ~fine));                   \
-  }                                                                            \
-  store_t(p->c + at, v)
-
-INLINE void finish_vec(const el_product *p, size_t at, vec sum, vec bias) {
-  FINISH(vec, ivec, load, store);
-}
-
-INLINE void finish_vec4(const el_product *p, size_t at, vec4 sum, vec4 bias) {
-  FINISH(vec4, ivec4, load4, store4);
-}
-
 /* A tile whose columns are not contiguous in C: four rows at a time when those are, else singly. */
 static void scatter(const job *q, const float *sums, size_t width, size_t i, size_t mr, size_t j,
                     size_t cols) {

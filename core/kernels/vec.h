@@ -52,4 +52,28 @@ INLINE void transpose4(vec4 r[4]) {
   r[3] = __builtin_shufflevector(c, d, 2, 3, 6, 7);
 }
 
+/* el_finish for a vector of sums, written to p->c + at. */
+#define EL_FINISH(T, I, load_t, store_t)                                          \
+  T v = p->alpha * sum;                                                        \
+  if (p->bias != NULL) v = v + bias;                                           \
+  if (p->acc != NULL) v = v + p->keep * load_t(p->acc + at);                   \
+  if (p->act != EL_ACT_NONE) v = (T)((I)v & ((v > 0.0f) | (v != v)));          \
+  if (p->act == EL_ACT_RELU6) {                                                \
+    I high = v > 6.0f;                                                         \
+    v = (T)(((I)v & ~high) | ((I)((T){0} + 6.0f) & high));                     \
+  }                                                                            \
+  if (p->guard) {                                                              \
+    I fine = v - v == 0.0f;                                                    \
+    v = (T)(((I)v & fine) | ((I)load_t(p->c + at) & ~fine));                   \
+  }                                                                            \
+  store_t(p->c + at, v)
+
+INLINE void finish_vec(const el_product *p, size_t at, vec sum, vec bias) {
+  EL_FINISH(vec, ivec, load, store);
+}
+
+INLINE void finish_vec4(const el_product *p, size_t at, vec4 sum, vec4 bias) {
+  EL_FINISH(vec4, ivec4, load4, store4);
+}
+
 #endif

@@ -1,0 +1,11 @@
+/* Depthwise convolution of the vector variants. scratch: the weights, [taps, c]. */
+#ifndef EL_DEPTHWISE_H
+#define EL_DEPTHWISE_H
+
+#include "conv.h"
+
+void EL_K(depthwise)(const el_call *call, const el_conv *c, const float *bias, const float *acc);
+void EL_K(depthwise_dx)(const el_call *call, const el_conv *c, const float *acc);
+void EL_K(depthwise_dw)(const el_call *call, const el_conv *c, const float *acc);
+
+#endif
