@@ -36,8 +36,8 @@ static inline float el_row_dot(const float *x, const float *y, size_t n) {
 }
 
 /* The larger, or NaN if any is. */
-static inline float el_max(float a, float b) { return ((a > b) | (a != a)) ? a : b; }
-static inline float el_min(float a, float b) { return ((a < b) | (a != a)) ? a : b; }
+static inline float el_max(float a, float b) { return el_pick(a != a, a, a > b ? a : b); }
+static inline float el_min(float a, float b) { return el_pick(a != a, a, a < b ? a : b); }
 
 /* max x, n >= 1 */
 static inline float el_row_max(const float *x, size_t n) {

@@ -7,8 +7,10 @@
   EL_KERNEL(name) {                                             \
     const float *in = el_cf32(&call->t[0]);                     \
     float *out = el_f32(&call->t[1]);                           \
-    const el_word *attr = call->attr;                           \
-    (void)attr;                                                 \
+    float a = call->n_attr > 0 ? call->attr[0].f : 0.0f;        \
+    float b = call->n_attr > 1 ? call->attr[1].f : 0.0f;        \
+    (void)a;                                                    \
+    (void)b;                                                    \
     size_t i, end;                                              \
     el_range(call, el_size(&call->t[0]), 16, &i, &end);         \
     EL_INDEPENDENT for (; i < end; i++) {                       \
@@ -23,8 +25,10 @@
     const float *dout = el_cf32(&call->t[0]);                   \
     const float *in = el_cf32(&call->t[1]);                     \
     float *out = el_f32(&call->t[2]);                           \
-    const el_word *attr = call->attr;                           \
-    (void)attr;                                                 \
+    float a = call->n_attr > 0 ? call->attr[0].f : 0.0f;        \
+    float b = call->n_attr > 1 ? call->attr[1].f : 0.0f;        \
+    (void)a;                                                    \
+    (void)b;                                                    \
     size_t i, end;                                              \
     el_range(call, el_size(&call->t[0]), 16, &i, &end);         \
     EL_INDEPENDENT for (; i < end; i++) {                       \
@@ -33,18 +37,15 @@
     }                                                           \
   }
 
-#define A attr[0].f
-#define B attr[1].f
-
-/* NaN passes through relu and clip, so that a broken step is seen in the loss. */
+/* a and b are the attributes. NaN passes through relu and clip: a broken step shows in the loss. */
 MAP(relu, x < 0.0f ? 0.0f : x)
-MAP(leaky_relu, x < 0.0f ? x * A : x)
-MAP(clip, el_pick(x != x, x, el_min(el_max(x, A), B)))
+MAP(leaky_relu, el_pick(x < 0.0f, x * a, x))
+MAP(clip, el_pick(x != x, x, el_min(el_max(x, a), b)))
 MAP(sigmoid, el_sigmoidf(x))
 MAP(tanh, el_tanhf(x))
 MAP(hard_swish, x * (el_min(el_max(x + 3.0f, 0.0f), 6.0f) * (1.0f / 6.0f)))
-MAP(hard_sigmoid, el_min(el_max(x * A + B, 0.0f), 1.0f))
-MAP(elu, x < 0.0f ? A * el_expm1f(x) : x)
+MAP(hard_sigmoid, el_min(el_max(x * a + b, 0.0f), 1.0f))
+MAP(elu, el_pick(x < 0.0f, a * el_expm1f(x), x))
 MAP(softplus, el_softplusf(x))
 MAP(neg, -x)
 MAP(exp, el_expf(x))
@@ -54,11 +55,11 @@ MAP(abs, el_absf(x))
 MAP(reciprocal, 1.0f / x)
 
 MAP_GRAD(relu_grad, v > 0.0f ? dy : 0.0f)
-MAP_GRAD(leaky_relu_grad, v < 0.0f ? dy * A : dy)
-MAP_GRAD(clip_grad, ((v >= A) & (v <= B)) ? dy : 0.0f)
+MAP_GRAD(leaky_relu_grad, el_pick(v < 0.0f, dy * a, dy))
+MAP_GRAD(clip_grad, ((v >= a) & (v <= b)) ? dy : 0.0f)
 MAP_GRAD(sigmoid_grad, dy * (v * (1.0f - v)))
 MAP_GRAD(tanh_grad, dy * (1.0f - v * v))
 MAP_GRAD(hard_swish_grad, dy * el_pick(v <= -3.0f, 0.0f, el_pick(v >= 3.0f, 1.0f, v * (1.0f / 3.0f) + 0.5f)))
-MAP_GRAD(hard_sigmoid_grad, ((v > 0.0f) & (v < 1.0f)) ? dy * A : 0.0f)
-MAP_GRAD(elu_grad, v < 0.0f ? dy * (A * el_expf(v)) : dy)
+MAP_GRAD(hard_sigmoid_grad, el_pick((v > 0.0f) & (v < 1.0f), dy * a, 0.0f))
+MAP_GRAD(elu_grad, el_pick(v < 0.0f, dy * (a * el_expf(v)), dy))
 MAP_GRAD(abs_grad, v > 0.0f ? dy : (v < 0.0f ? -dy : 0.0f))
