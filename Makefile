@@ -70,6 +70,9 @@ asan: $(VENV)/.test ## build the core's tests with the address and undefined-beh
 	  || { cat build/asan.log; exit 1; }
 	@$(VENV)/bin/cmake --build build/asan
 
+firmware: $(VENV)/.test build ## train on a Cortex-M4F in QEMU; code, stack and RAM sizes
+	@PYTHONPATH=src $(PY) -m pytest tests/firmware -s $(ARGS)
+
 FUZZ_SECONDS ?= 600
 FUZZ_SEED ?= 1
 fuzz: build asan ## hostile step tables under the sanitizers, ten minutes (FUZZ_SECONDS)
@@ -89,4 +92,4 @@ aarch64: $(VENV)/.test build ## cross-built aarch64 wheel, a training step under
 clean: ## remove what was built
 	@rm -rf build dist src/edgeloop/_core*.so
 
-.PHONY: help setup-system build demo test test-oracles lint types contracts crash asan fuzz bench wheel aarch64 clean
+.PHONY: help setup-system build demo test test-oracles lint types contracts crash asan fuzz firmware bench wheel aarch64 clean

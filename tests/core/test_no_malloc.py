@@ -1,4 +1,4 @@
-"""Nothing is allocated while the core runs an entry: malloc and mmap are counted by a preloaded library."""
+"""Nothing is allocated while the core runs an entry: a preloaded library counts."""
 
 from __future__ import annotations
 

@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import pytest
-
 from tests.core.seeds import write_seeds
 
 ROOT = Path(__file__).parents[2]

@@ -73,9 +73,15 @@ def compile_objects(directory: Path, files: list[Path], *extra: str) -> list[Pat
     return objects
 
 
-def train(directory: Path, program: Program, batches: list[dict[str, np.ndarray]]) -> Run:
-    """Build, run and parse; ``batches`` are complete io inputs of the train entry."""
-    for name, text in emit(program).items():
+def train(
+    directory: Path, program: Program, batches: list[dict[str, np.ndarray]],
+    params: bytes | None = None,
+) -> Run:
+    """Build, run and parse; ``batches`` are complete io inputs of the train entry.
+
+    ``params`` are first values of that region in place of the program's.
+    """
+    for name, text in emit(program, params=params).items():
         (directory / name).write_text(text)
     (directory / "samples.h").write_text(samples_header(program, batches))
     files = [*sources(), directory / "app.c",
@@ -95,7 +101,8 @@ def train(directory: Path, program: Program, batches: list[dict[str, np.ndarray]
     )
 
     def printed(what: str) -> list[int]:
-        return [int(w, 16) for w in re.findall(rf"^{what} ([0-9a-f]{{8}})$", done.stderr, re.M)]
+        found = re.findall(rf"^{what} ([0-9a-f]{{8}})$", done.stderr, re.MULTILINE)
+        return [int(word, 16) for word in found]
 
     size = subprocess.run(["arm-none-eabi-size", image], check=True, capture_output=True, text=True)
     numbers = [int(w) for w in size.stdout.splitlines()[1].split()[:3]]

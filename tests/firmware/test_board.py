@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-
-from edgeloop.program import Program
-from edgeloop.runtime import Session
 from tests.firmware.board import needs_qemu, train
 from tests.program.tiny import ROWS, WIDTH, tiny_spec
+from tests.runtime.mlp import BATCH, compiled, randomised, samples
+
+import edgeloop as el
+from edgeloop.program import Program
+from edgeloop.runtime import Session
+
+# Budgets of the LoRA example: code with read-only data but without table and weights; stack.
+CODE_BYTES = 20_000
+STACK_BYTES = 2_000
 
 
 def batches(session: Session, rows: list[tuple[np.ndarray, np.ndarray]]):
@@ -34,8 +40,31 @@ def test_a_board_computes_the_bits_of_the_host(tmp_path):
 
 
 @needs_qemu
+def test_lora_training_on_a_board_has_the_bits_of_the_host(tmp_path):
+    """Losses and weights of ten steps; code, read-only data and stack stay in their budgets."""
+    program = compiled(optimizer=el.SGD(lr=0.1, momentum=0.9, weight_decay=0.01), isa="ref",
+                       entries=("train",))
+    host = randomised(Session(program, isa="ref"))
+    start = host._regions[0].tobytes()
+    rows = [samples(n, seed) for seed, n in enumerate((BATCH,) * 9 + (3,))]
+    feeds, losses = batches(host, rows)
+    assert losses[-2] < losses[0]
+    board = train(tmp_path, program, feeds, params=start)
+    assert board.status == 0
+    np.testing.assert_array_equal(board.losses, losses)
+    assert board.params == host._regions[0].tobytes()
+    core = board.sizes["text"] - len(program.table_bytes) - program.plan.weight_bytes
+    print(  # noqa: T201  what `make firmware` reports
+        f"\ncode and other read-only data {core} B, table {len(program.table_bytes)} B, weights "
+        f"{program.plan.weight_bytes} B, RAM {program.plan.ram_bytes} B, stack {board.stack} B"
+    )
+    assert core < CODE_BYTES
+    assert board.stack < STACK_BYTES
+
+
+@needs_qemu
 @pytest.mark.parametrize("status", [2])
-def test_a_board_refuses_a_damaged_table(tmp_path, status, monkeypatch):
+def test_a_board_refuses_a_damaged_table(tmp_path, status):
     program = Program.from_spec(tiny_spec())
     rows = [(np.ones((1, WIDTH)), np.zeros(1, int))]
     feeds, _ = batches(Session(program, isa="ref"), rows)

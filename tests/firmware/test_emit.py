@@ -5,12 +5,12 @@ from __future__ import annotations
 import subprocess
 
 import pytest
+from tests.firmware.board import ROOT
+from tests.program.tiny import tiny_spec
 
 from edgeloop.errors import ProgramError
 from edgeloop.program import Program
 from edgeloop.program.emit_c import emit
-from tests.firmware.board import ROOT
-from tests.program.tiny import tiny_spec
 
 
 @pytest.fixture

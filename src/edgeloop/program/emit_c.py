@@ -52,17 +52,36 @@ def _image(program: Program, region: str) -> bytes:
     return bytes(image)
 
 
-def emit(program: Program, prefix: str = "app") -> dict[str, str]:
+def emit(
+    program: Program, prefix: str = "app", *, params: bytes | None = None
+) -> dict[str, str]:
     """Return {"<prefix>.h": text, "<prefix>.c": text}.
+
+    Parameters
+    ----------
+    program
+        What to emit.
+    prefix
+        Of every name in the C source.
+    params
+        First values of the params region (a trained adapter) in place of the program's.
 
     Raises
     ------
     ProgramError
-        ``prefix`` is no C identifier, or two names become the same one.
+        ``prefix`` is no C identifier, two names become the same one, or ``params`` has another
+        length than the region.
     """
-    if not prefix.isidentifier():
+    if not (prefix.isidentifier() and prefix.isascii()):
         raise ProgramError(f"the prefix '{prefix}' is not a C identifier")
-    return {f"{prefix}.h": _header(program, prefix), f"{prefix}.c": _source(program, prefix)}
+    first = _image(program, "params") if params is None else params
+    if len(first) != program.table.sizes["params"]:
+        raise ProgramError(
+            f"{len(first)} bytes of params; the program has {program.table.sizes['params']}"
+        )
+    return {
+        f"{prefix}.h": _header(program, prefix), f"{prefix}.c": _source(program, prefix, first),
+    }
 
 
 def _defines(program: Program, up: str) -> Iterable[tuple[str, int]]:
@@ -120,11 +139,11 @@ void {prefix}_scalars(const el_memory *memory);
 """
 
 
-def _source(program: Program, prefix: str) -> str:
+def _source(program: Program, prefix: str, params: bytes) -> str:
     up = prefix.upper()
     table = ", ".join(map(str, bytes(program.table_bytes)))
     table = "\n".join("  " + line for line in _wrap(table))
-    params, state = _image(program, "params"), _image(program, "state")
+    state = _image(program, "state")
     arrays = "\n".join(filter(None, (
         _array("weights", bytes(program.weights_region())),
         _array("first_params", params), _array("first_state", state),
@@ -140,9 +159,9 @@ def _source(program: Program, prefix: str) -> str:
         f"  memcpy(memory->base[EL_{r.upper()}], first_{r}, sizeof first_{r});"
         for r, image in (("params", params), ("state", state)) if image
     ]
+    bits = [(t.offset, int(np.float32(v).view(np.uint32))) for t, v in program.scalars.values()]
     scalars = [
-        f"  memcpy(io + {t.offset}, &(const uint32_t){{0x{np.float32(v).view(np.uint32):08x}u}}, 4);"
-        for t, v in program.scalars.values()
+        f"  memcpy(io + {at}, &(const uint32_t){{0x{word:08x}u}}, 4);" for at, word in bits
     ] or ["  (void)io;"]
     return f"""/* Program {program.hash}. Generated: do not edit. */
 #include "{prefix}.h"
@@ -176,7 +195,7 @@ def _wrap(text: str, width: int = 98) -> list[str]:
 
 
 def _operators(program: Program) -> str:
-    """The table of the kernels that this program calls, and the functions that look into it."""
+    """Return the table of the kernels that this program calls, and what looks into it."""
     names = {code: (name, tolerance) for code, name, tolerance in _core.kernels()}
     plans = _core.plans()
     used = sorted({s.opcode for s in program.table.steps})
