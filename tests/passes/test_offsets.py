@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgeloop.passes.offsets import Span, assign, lower_bound
+from edgeloop.passes.offsets import assign
+from edgeloop.passes.spans import Span, lower_bound
 
 SPANS = st.lists(
     st.builds(lambda size, first, length: Span(size * 64, first, first + length),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import numpy as np
+
+from edgeloop.ir import Array
 from edgeloop.passes.lifetimes import Memory
 
 
@@ -33,34 +36,36 @@ def any_order_bound(m: Memory) -> int:
     that might end up in the memory of a graph output are left out.
     """
     before = precedence(m)
-    ancestors = _closure(before)
-    descendants = [0] * len(before)
-    for k, mask in enumerate(ancestors):
-        for p in _bits(mask):
-            descendants[p] |= 1 << k
+    after: list[set[int]] = [set() for _ in before]
+    for k, ps in enumerate(before):
+        for p in ps:
+            after[p].add(k)
+    ancestors, descendants = _closure(before), _closure(after)
     elsewhere = _maybe_output(m)
     sizes = [
         0 if region != "arena" or c in elsewhere else m.sizes[c]
         for c, region in enumerate(m.regions)
     ]
-    users = [0] * len(sizes)
+    needed = [0] * len(sizes)  # per cell: the nodes that run before one of its readers
     maker = [-1] * len(sizes)
     for k, a in enumerate(m.access):
         for c in a.reads:
-            users[c] |= 1 << k
+            needed[c] |= ancestors[k]
         for c in a.writes:
             maker[c] = k
-    made = [c for c in range(len(sizes)) if maker[c] >= 0 and sizes[c]]
+    # Per cell: the nodes that run after its maker and before a reader, whatever the order.
+    spanned = [descendants[p] & needed[c] if p >= 0 else 0 for c, p in enumerate(maker)]
+    totals = np.zeros(len(before), np.int64)
+    for mask, size in zip(spanned, sizes, strict=True):
+        if mask and size:
+            totals += size * _bits(mask, len(before))
     bound = 0
     for k, a in enumerate(m.access):
-        across = {
-            c for c in made if ancestors[k] >> maker[c] & 1 and users[c] & descendants[k]
-        }
-        versions = {new for new, _ in a.pins}
-        fresh = set(a.writes) - versions
-        if any(c not in across for c in a.takes):
+        fresh = set(a.writes) - {new for new, _ in a.pins}
+        if any(not spanned[c] >> k & 1 for c in a.takes):
             fresh.discard(a.writes[0])
-        bound = max(bound, sum(sizes[c] for c in across | set(a.reads) | fresh) + a.scratch)
+        here = {c for c in a.reads if not spanned[c] >> k & 1} | fresh
+        bound = max(bound, int(totals[k]) + sum(sizes[c] for c in here) + a.scratch)
     return bound
 
 
@@ -83,8 +88,9 @@ def _closure(before: list[set[int]]) -> list[int]:
     return [mask or 0 for mask in masks]
 
 
-def _bits(mask: int) -> list[int]:
-    return [i for i, bit in enumerate(reversed(f"{mask:b}")) if bit == "1"]
+def _bits(mask: int, count: int) -> Array:
+    raw = np.frombuffer(mask.to_bytes(-(-count // 8), "little"), np.uint8)
+    return np.unpackbits(raw, count=count, bitorder="little").astype(np.int64)
 
 
 def _maybe_output(m: Memory) -> set[int]:

@@ -28,7 +28,7 @@ class _Paper:
     """Which values are intact, and where; a struck value remembers who destroyed it."""
 
     places: Mapping[Value, Place]
-    intact: dict[Value, tuple[str, int, int]] = field(default_factory=dict)
+    intact: dict[str, dict[Value, tuple[int, int]]] = field(default_factory=dict)
     struck: dict[Value, str] = field(default_factory=dict)
 
     def extent(self, v: Value) -> tuple[str, int, int]:
@@ -36,17 +36,23 @@ class _Paper:
         return p.region, p.offset, p.offset + v.type.nbytes
 
     def overlapping(self, region: str, begin: int, end: int) -> list[Value]:
-        return [
-            v for v, (r, b, e) in self.intact.items() if r == region and b < end and begin < e
-        ]
+        here = self.intact.get(region, {})
+        return [v for v, (b, e) in here.items() if b < end and begin < e]
+
+    def write(self, v: Value) -> None:
+        region, begin, end = self.extent(v)
+        self.intact.setdefault(region, {})[v] = begin, end
+
+    def holds(self, v: Value) -> bool:
+        return v in self.intact.get(self.places[v].region, {})
 
     def strike(self, region: str, begin: int, end: int, by: str) -> None:
         for v in self.overlapping(region, begin, end):
-            del self.intact[v]
+            del self.intact[region][v]
             self.struck[v] = by
 
     def need(self, v: Value, by: str) -> None:
-        if v not in self.intact:
+        if not self.holds(v):
             who = self.struck.get(v, "no step at all")
             _fail(f"{by} reads {v.name}, but its memory was last written by {who}")
 
@@ -90,7 +96,7 @@ def check_plan(
             clash = paper.overlapping(*where)
             if clash:
                 _fail(f"{v.name} and {clash[0].name} share memory before the first step")
-        paper.intact[v] = where
+        paper.write(v)
     for k, n in enumerate(graph.nodes):
         by = f"step {k} `{node_text(n)}`"
         if OPS[n.op].view:
@@ -132,8 +138,8 @@ def _check_view(paper: _Paper, n: Node, by: str) -> None:
     if n.output.type.nbytes != source.type.nbytes:
         _fail(f"{by} is a view of another size than {source.name}")
     # No kernel runs: a view of a destroyed value is an error only if somebody reads it.
-    if source in paper.intact:
-        paper.intact[n.output] = paper.extent(n.output)
+    if paper.holds(source):
+        paper.write(n.output)
     else:
         paper.struck[n.output] = paper.struck[source]
 
@@ -173,7 +179,7 @@ def _check_step(
     for v in n.outputs:
         paper.strike(*paper.extent(v), by)
     for v in n.outputs:
-        paper.intact[v] = paper.extent(v)
+        paper.write(v)
 
 
 def _meet(a: tuple[str, int, int], b: tuple[str, int, int]) -> bool:

@@ -15,7 +15,8 @@ from edgeloop.passes.check_plan import Place, check_plan
 from edgeloop.passes.lifetimes import aligned, buffers, memory
 from edgeloop.passes.materialise_outputs import materialise_outputs
 from edgeloop.passes.needs import Needs
-from edgeloop.passes.offsets import Span, assign
+from edgeloop.passes.offsets import assign
+from edgeloop.passes.spans import Span
 from edgeloop.program.spec import EntrySpec, ProgramSpec, StepSpec, TensorSpec
 
 # Limits of the core (EL_RANK, EL_OPERANDS in edgeloop.h).

@@ -1,8 +1,8 @@
 """assign: offsets for buffers with known lifetimes, in as few bytes as can be found.
 
 Placing rectangles (size x lifetime) is NP-hard, but the largest sum of live bytes bounds it from
-below and is met for nearly every real model: several greedy orders are tried, then a search with
-a fixed seed repairs the best of them until the bound is met or its work is used up.
+below and is met for nearly every real model: several greedy orders are tried, then a search for
+an exact fit at the bound, then a random walk with a fixed seed. Everything is deterministic.
 """
 
 from __future__ import annotations
@@ -11,22 +11,15 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-# Pairs of buffers that the search may compare; a count, so that results never depend on speed.
-SEARCH_PAIRS = 3_000_000
+from edgeloop.passes.fit import fit
+from edgeloop.passes.spans import Span, crowds, lower_bound, meetings
 
-# How far above the best height, relative to the bound, the search may walk.
+# Pairs of buffers that the repair may compare; a count, so that results never depend on speed.
+REPAIR_PAIRS = 2_000_000
+# How far above the best height, relative to the bound, the repair may walk.
 SLACK = 0.05
 
 Order = list[int]
-
-
-@dataclass(frozen=True, slots=True)
-class Span:
-    """``size`` bytes (a multiple of the alignment) live from ``first`` to ``last``, inclusive."""
-
-    size: int
-    first: int
-    last: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,66 +34,50 @@ class Layout:
 def assign(spans: Sequence[Span]) -> Layout:
     """Give each span an offset so that spans that are live at the same step never overlap.
 
-    Deterministic. Offsets are sums of sizes, hence multiples of the sizes' common alignment.
+    Offsets are sums of sizes, hence multiples of the sizes' common alignment.
     """
     bound = lower_bound(spans)
-    meets = _meetings(spans)
-    best: list[int] = [0] * len(spans)
-    top = sum(s.size for s in spans) + 1
-    order: Order = []
-    pairs = 0
-    for trial in _orders(spans, meets):
-        found, height, work = _place(spans, meets, trial)
-        pairs += work
-        if height < top:
-            best, top, order = found, height, trial
+    meets = meetings(spans)
+    offsets, top, best = [0] * len(spans), -1, Order()
+    orders = _orders(spans, meets)
+    for order in orders:
+        found, height, _ = _place(spans, meets, order)
+        if top < 0 or height < top:
+            offsets, top, best = found, height, order
         if top <= bound:
             break
     if top > bound:
-        best, top = _repair(spans, meets, order, best, top, bound, SEARCH_PAIRS - pairs)
-    return Layout(tuple(best), max(top, bound) if spans else 0, bound)
+        exact = _exact(spans, meets, orders, bound)
+        offsets = exact or _repair(spans, meets, best, offsets, bound)
+    ends = (o + s.size for o, s in zip(offsets, spans, strict=True) if s.size)
+    return Layout(tuple(offsets), max(ends, default=0), bound)
 
 
-def lower_bound(spans: Sequence[Span]) -> int:
-    """Return the largest sum of bytes that are live at one step."""
-    delta: dict[int, int] = {}
-    for s in spans:
-        delta[s.first] = delta.get(s.first, 0) + s.size
-        delta[s.last + 1] = delta.get(s.last + 1, 0) - s.size
-    now = peak = 0
-    for t in sorted(delta):
-        now += delta[t]
-        peak = max(peak, now)
-    return peak
-
-
-def _meetings(spans: Sequence[Span]) -> list[list[int]]:
-    """For each span, the others that are live at some same step."""
-    meets: list[list[int]] = [[] for _ in spans]
-    by_start = sorted(range(len(spans)), key=lambda i: (spans[i].first, i))
-    active: list[int] = []
-    for i in by_start:
-        active = [j for j in active if spans[j].last >= spans[i].first]
-        if spans[i].size:
-            for j in active:
-                meets[i].append(j)
-                meets[j].append(i)
-            active.append(i)
-    return meets
+def _exact(
+    spans: Sequence[Span], meets: list[list[int]], orders: Sequence[Order], bound: int
+) -> list[int] | None:
+    """Search for a layout at the bound; most real graphs have one that is found at once."""
+    for order in orders[:5]:
+        found = fit(spans, meets, order, bound, tries=300 + 3 * len(spans))
+        if found is not None:
+            return found
+    return None
 
 
 def _orders(spans: Sequence[Span], meets: list[list[int]]) -> list[Order]:
     ids = range(len(spans))
     length = [s.last - s.first + 1 for s in spans]
-    pressure = [spans[i].size + sum(spans[j].size for j in meets[i]) for i in ids]
+    crowd = crowds(spans)
     keys = (
-        lambda i: (-spans[i].size, -length[i], i),
+        # What is live at the fullest steps first: there is no slack for it.
+        lambda i: (-crowd[i], -length[i] * spans[i].size, i),
+        lambda i: (-crowd[i], -spans[i].size, -length[i], i),
+        lambda i: (-crowd[i], -length[i], -spans[i].size, i),
         lambda i: (-length[i] * spans[i].size, -spans[i].size, i),
+        lambda i: (-spans[i].size, -length[i], i),
         lambda i: (-length[i], -spans[i].size, i),
         lambda i: (spans[i].first, -spans[i].last, i),
         lambda i: (-spans[i].last, spans[i].first, i),
-        lambda i: (spans[i].first, -spans[i].size, i),
-        lambda i: (-pressure[i], -spans[i].size, i),
         lambda i: (-len(meets[i]), -spans[i].size, i),
     )
     return [sorted(ids, key=key) for key in keys]
@@ -138,12 +115,13 @@ def _place(
 
 
 def _repair(
-    spans: Sequence[Span], meets: list[list[int]], order: Order, best: list[int], top: int,
-    bound: int, pairs: int,
-) -> tuple[list[int], int]:
+    spans: Sequence[Span], meets: list[list[int]], order: Order, best: list[int], bound: int
+) -> list[int]:
     """Move spans that stick out at the top to an earlier place in the order; keep what helps."""
     rng = random.Random(0)  # noqa: S311  # a search, not a secret
     current, offsets = order, best
+    top = max(o + s.size for o, s in zip(best, spans, strict=True))
+    pairs = REPAIR_PAIRS
     while pairs > 0 and top > bound:
         trial = list(current)
         i = rng.choice([i for i in trial if offsets[i] + spans[i].size > bound])
@@ -164,4 +142,4 @@ def _repair(
             current, offsets = trial, found
         if height < top:
             best, top = found, height
-    return best, top
+    return best

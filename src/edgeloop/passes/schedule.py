@@ -31,6 +31,9 @@ def schedule(graph: Graph, *, scratch: Callable[[Node], int] = no_scratch) -> Gr
     best = min(orders, key=lambda order: _cost(m, order))
     if _cost(m, best)[0] > any_order_bound(m):
         best = _search(m, before, best)
+    hoisted = _hoist_updates(m, before, best)
+    if _cost(m, hoisted)[0] <= _cost(m, best)[0]:
+        best = hoisted
     out = graph.copy()
     out.nodes = _with_views(graph, m, best)
     return out
@@ -48,6 +51,23 @@ def _with_views(graph: Graph, m: Memory, order: list[int]) -> list[Node]:
         nodes.append(graph.nodes[k])
         nodes += [n for c in m.access[k].writes for n in views.get(c, ())]
     return nodes
+
+
+def _hoist_updates(m: Memory, before: list[set[int]], order: list[int]) -> list[int]:
+    """Run each update as soon as all that must precede it has run."""
+    out: list[int] = []
+    done: set[int] = set()
+    waiting = [k for k in order if m.access[k].pins]
+    rest = [k for k in order if not m.access[k].pins]
+    while waiting or rest:
+        ready = [u for u in waiting if before[u] <= done]
+        if ready:
+            waiting = [u for u in waiting if u not in ready]
+        else:
+            ready = [rest.pop(0)]
+        out += ready
+        done.update(ready)
+    return out
 
 
 def _cost(m: Memory, order: Sequence[int]) -> Cost:
