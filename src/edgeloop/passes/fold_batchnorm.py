@@ -34,13 +34,12 @@ def _fold_one(graph: Graph, bn: Node) -> Graph:
     assert x is not None
     assert scale is not None
     assert bias is not None
-    out = graph.copy()
-    at = next(i for i, n in enumerate(out.nodes) if n.output is bn.output)
-    producers, users = out.producers(), out.users()
+    at = graph.nodes.index(bn)
     cone: list[Node] = []
-    folds = _foldable(out, x, bn, producers, users, cone)
+    folds = _foldable(graph, x, bn, graph.producers(), graph.users(), cone)
     # New nodes are built aside and spliced in before the first node that needs them.
-    head, tail = out.nodes[:at], out.nodes[at + 1 :]
+    out = graph.copy()
+    head, tail = graph.nodes[:at], graph.nodes[at + 1 :]
     out.nodes = []
     g = Builder(out, layer=bn.name)
     for n in graph.nodes:
