@@ -76,6 +76,13 @@ def test_undefined_input_is_refused(build):
         read_model(model)
 
 
+def test_names_that_are_not_text_are_refused(relu, tmp_path):
+    data = relu.SerializeToString().replace(b"act", b"a\xfft")
+    (tmp_path / "m.onnx").write_bytes(data)
+    with pytest.raises(ModelError, match="not text"):
+        read_model(tmp_path / "m.onnx")
+
+
 def test_tensor_out_of_range_is_refused(build):
     model = build([RELU], [("x", [2])], [("y", [2])], {"w": np.zeros(2, np.float32)})
     model.graph.initializer[0].dims[:] = [2**40]

@@ -10,7 +10,7 @@ from typing import Final
 import onnx
 import onnx.checker
 import onnx.inliner
-from google.protobuf.message import DecodeError, EncodeError
+from google.protobuf.message import DecodeError, EncodeError, Message
 
 from edgeloop.errors import ModelError
 
@@ -42,6 +42,8 @@ def read_model(source: str | os.PathLike[str] | onnx.ModelProto) -> onnx.ModelPr
         model = _parse(path)
     if not model.HasField("graph") or not model.graph.output:
         raise ModelError(f"{where}: holds no graph with outputs; export the model again")
+    if not _is_text(model):
+        raise ModelError(f"{where}: holds names that are not text; the file is damaged")
     _check_opset(model, where)
     _resolve_external(model, base, where)
     _check_dims(model, where)
@@ -109,6 +111,17 @@ def _parse(path: Path) -> onnx.ModelProto:
             f"{path}: not an ONNX file, or damaged ({size} bytes); copy or export it again"
         ) from e
     return model
+
+
+def _is_text(message: Message) -> bool:
+    """Tell whether all strings are UTF-8; protobuf hands damaged ones out as bytes."""
+    for field, value in message.ListFields():
+        parts = [value] if isinstance(value, str | bytes | Message) else value
+        if field.type == field.TYPE_STRING and not all(isinstance(v, str) for v in parts):
+            return False
+        if field.type == field.TYPE_MESSAGE and not all(_is_text(v) for v in parts):
+            return False
+    return True
 
 
 def _check_opset(model: onnx.ModelProto, where: str) -> None:

@@ -37,7 +37,9 @@ def type_name(info: onnx.ValueInfoProto) -> str:
     """Return the element type of an input or output for a message."""
     if not info.type.HasField("tensor_type"):
         return str(info.type.WhichOneof("value")).removesuffix("_type")
-    return str(onnx.TensorProto.DataType.Name(info.type.tensor_type.elem_type)).lower()
+    kind = info.type.tensor_type.elem_type
+    names = {v: k.lower() for k, v in onnx.TensorProto.DataType.items()}
+    return str(names.get(kind, f"number {kind}"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,180 @@
+"""onnx's own node tests: every float32 case of each supported operator.
+
+Inputs that are not float32 tensors (shapes, axes, indices) and those that a converter asks to be
+constant become initializers; so do parameters where the operator knows them only as such.
+"""
+
+import importlib
+import pkgutil
+import warnings
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, numpy_helper
+
+from edgeloop import compiler
+from edgeloop.errors import UnsupportedError
+from edgeloop.importer import load_model
+from edgeloop.importer.convert import converters
+from edgeloop.ir import verify
+from edgeloop.ops import evaluate
+from edgeloop.passes.encode import encode
+from edgeloop.passes.fold_batchnorm import fold_batchnorm
+from edgeloop.passes.fold_constants import fold_constants
+from edgeloop.passes.layout import attach_bias, pointwise_to_linear, sink_transposes
+from edgeloop.passes.name_outputs import name_outputs
+from edgeloop.passes.needs import Needs
+from edgeloop.passes.schedule import schedule
+from edgeloop.passes.share import share
+from edgeloop.program import Program
+from edgeloop.runtime import Session
+
+# Operators of the importer's list that are folded or spliced away, and so have no converter.
+FOLDED = {"Constant"}
+# Supported, but onnx has no node case from float32 to float32.
+WITHOUT_CASES = {"Cast"}
+OPERATORS = {op for domain, op in converters() if domain == ""} | FOLDED
+# Inputs that are constants by nature, from this position on.
+CONSTANT_FROM = {"BatchNormalization": 1, "Clip": 1, "Dropout": 1, "Pad": 1}
+
+_RANDOM = "Dropout is compiled as the identity, in training mode too"
+SKIP = {
+    "test_constant": "a model without inputs has nothing to run; see test_fold",
+    "test_training_dropout": _RANDOM,
+    "test_training_dropout_default": _RANDOM,
+    "test_training_dropout_default_mask": _RANDOM,
+    "test_training_dropout_mask": _RANDOM,
+}
+# Beginnings of cases that the importer refuses -> what its error says.
+REFUSED = {
+    "test_averagepool_3d": "only 1-D and 2-D are supported",
+    "test_maxpool_3d": "only 1-D and 2-D are supported",
+    "test_batchnorm_example_training_mode": "training mode",
+    "test_batchnorm_epsilon_training_mode": "training mode",
+}
+
+
+
+def collect():
+    """Cases of supported operators; importing only their modules keeps this fast."""
+    node = importlib.import_module("onnx.backend.test.case.node")
+    names = {op.lower() for op in OPERATORS} | {"batch_normalization"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for module in pkgutil.iter_modules(node.__path__):
+            if module.name in names:
+                importlib.import_module(f"{node.__name__}.{module.name}")
+    return [c for c in node._NodeTestCases if applies(c)]
+
+
+def applies(case):
+    if {n.op_type for n in case.model.graph.node} - OPERATORS:
+        return False
+    inputs, outputs = case.data_sets[0]
+    if not any(isinstance(a, np.ndarray) and a.dtype == np.float32 for a in outputs):
+        return False
+    if any(isinstance(a, np.ndarray) and a.size == 0 for a in (*inputs, *outputs)):
+        return False  # tensors without elements have no place in a static plan
+    floats = [a for a in inputs if getattr(a, "dtype", None) is not None and a.dtype.kind in "fV"]
+    return all(a.dtype == np.float32 for a in floats)
+
+
+CASES = {c.name: c for c in collect()}
+
+
+def prepared(case):
+    """The model at an opset that is read (13 or more, same operator version), shapes constant."""
+    model, (arrays, outputs) = onnx.ModelProto(), case.data_sets[0]
+    model.CopyFrom(case.model)
+    for o in model.opset_import:
+        if o.domain == "" and o.version < 13:
+            for n in model.graph.node:
+                old = onnx.defs.get_schema(n.op_type, o.version).since_version
+                if onnx.defs.get_schema(n.op_type, 13).since_version != old:
+                    pytest.skip(f"{n.op_type} of opset {o.version}, before the oldest that is read")
+            o.version = 13
+    first = {n.input[i]: n.op_type for n in model.graph.node for i in range(len(n.input))
+             if i >= CONSTANT_FROM.get(n.op_type, 99)}
+    feeds = {}
+    kept = []
+    for info, a in zip(model.graph.input, arrays, strict=True):
+        if info.name in first or a.dtype != np.float32:
+            model.graph.initializer.append(numpy_helper.from_array(a, info.name))
+        else:
+            kept.append(onnx.helper.make_tensor_value_info(info.name, TensorProto.FLOAT, a.shape))
+            feeds[info.name] = a
+    del model.graph.input[:]
+    model.graph.input.extend(kept)
+    expected = dict(zip((o.name for o in model.graph.output), outputs, strict=True))
+    return model, feeds, expected
+
+
+def imported_case(name):
+    if name in SKIP:
+        pytest.skip(SKIP[name])
+    case = CASES[name]
+    model, feeds, expected = prepared(case)
+    message = next((m for start, m in REFUSED.items() if name.startswith(start)), None)
+    if message is not None:
+        with pytest.raises(UnsupportedError, match=message):
+            load_model(model, batch=None)
+        return None
+    imported = load_model(model, batch=None)
+    assert imported.outputs
+    return imported, feeds, [expected[o] for o in imported.outputs], case
+
+
+def agree(results, expected, case):
+    for got, want in zip(results, expected, strict=True):
+        assert got.dtype == np.float32
+        assert got.shape == want.shape
+        np.testing.assert_allclose(got, want, rtol=case.rtol, atol=case.atol)
+
+
+@pytest.mark.parametrize("name", sorted(CASES))
+def test_node_interpreted(name):
+    found = imported_case(name)
+    if found:
+        imported, feeds, expected, case = found
+        env = evaluate(imported.graph, feeds)
+        agree([env[v] for v in imported.graph.outputs], expected, case)
+
+
+def predict(imported, feeds):
+    """Run the graph as a program: the compiler's steps for a predict entry, without training."""
+    graph = imported.graph
+    for step in (fold_constants, sink_transposes, fold_constants, attach_bias, pointwise_to_linear,
+                 fold_batchnorm, sink_transposes, fold_constants):
+        graph = verify(step(graph), step.__name__)
+    graph = name_outputs(graph, dict(zip(imported.outputs, graph.outputs, strict=True)))
+    made = share({"predict": compiler.predict_entry(graph)})
+    made = {k: verify(schedule(v, scratch=Needs(1, "auto").scratch)) for k, v in made.items()}
+    session = Session(Program.from_spec(encode(made, metadata={"outputs": imported.outputs})))
+    (entry,) = session._entries
+    for k, a in feeds.items():
+        if k in entry.inputs:
+            entry.inputs[k][...] = a
+    session._run(entry)
+    return [entry.outputs[o].copy() for o in imported.outputs]
+
+
+@pytest.mark.parametrize("name", sorted(CASES))
+def test_node_compiled(name):
+    found = imported_case(name)
+    if found:
+        imported, feeds, expected, case = found
+        if any(t.rank == 0 for t in imported.inputs.values()):
+            pytest.skip("inputs of a program have rows")
+        agree(predict(imported, feeds), expected, case)
+
+
+def test_every_operator_of_the_list_has_cases():
+    tested = {n.op_type for c in CASES.values() for n in c.model.graph.node}
+    assert tested >= OPERATORS - FOLDED - WITHOUT_CASES
+
+
+def test_listed_cases_exist():
+    assert set(SKIP) <= set(CASES)
+    for start in REFUSED:
+        assert any(name.startswith(start) for name in CASES)
