@@ -125,6 +125,29 @@ static inline float el_expm1f(float x) {
   return el_pick(x > -0.3f, p, el_expf(x) - 1.0f);
 }
 
+/* Below 8 units in the last place: a rational function up to |x| = 4, where erf is 1. */
+static inline float el_erff(float x) {
+  float t = x < -4.0f ? -4.0f : x;
+  t = t > 4.0f ? 4.0f : t;
+  float z = t * t;
+  float p = -2.72614225801306e-10f;
+  p = p * z + 2.77068142495902e-08f;
+  p = p * z + -2.10102402082508e-06f;
+  p = p * z + -5.69250639462346e-05f;
+  p = p * z + -7.34990630326855e-04f;
+  p = p * z + -2.95459980854025e-03f;
+  p = p * z + -1.60960333262415e-02f;
+  float q = -1.45660718464996e-05f;
+  q = q * z + -2.13374055278905e-04f;
+  q = q * z + -1.68282697438203e-03f;
+  q = q * z + -7.37332916720468e-03f;
+  q = q * z + -1.42647390514189e-02f;
+  float y = t * (p / q); /* in this order for subnormal t */
+  y = y < -1.0f ? -1.0f : y;
+  y = y > 1.0f ? 1.0f : y;
+  return el_pick(x != x, x, y);
+}
+
 #ifdef EL_SOFT_SQRT
 /* Correctly rounded: one bit of the root at a time. */
 static inline float el_sqrtf(float x) {

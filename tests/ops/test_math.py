@@ -1,4 +1,4 @@
-"""The core's own exp, log, tanh, ... against float64 NumPy, through kernel calls, edges included."""
+"""The core's own exp, log, tanh, ... against float64 NumPy, by kernel calls, edges included."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from edgeloop.ops import OPS
 from edgeloop.ops.kernels import isas, run_kernel
-from edgeloop.ops.maps import sigmoid, softplus
+from edgeloop.ops.maps import erf, sigmoid, softplus
 
 CORE = Path(__file__).parents[2] / "core"
 
@@ -44,6 +44,7 @@ def ulps(got: np.ndarray, want: np.ndarray) -> np.ndarray:
 FUNCTIONS = {
     "exp": (np.exp, 1.2), "log": (np.log, 1.2), "tanh": (np.tanh, 1.3), "sqrt": (np.sqrt, 0.5),
     "sigmoid": (sigmoid, 2.5), "softplus": (softplus, 3.0), "reciprocal": (lambda x: 1 / x, 0.5),
+    "erf": (erf, 8.0),
     "elu": (lambda x: np.where(x < 0, np.expm1(np.minimum(x, 0)), x), 3.0),
 }
 
@@ -108,11 +109,11 @@ def test_a_worse_function_is_caught():
 def test_square_root_without_the_instruction_is_correctly_rounded(tmp_path):
     source = tmp_path / "root.c"
     source.write_text(
-        "#define EL_SOFT_SQRT 1\n#include <stdio.h>\n#include \"math.h\"\n"
+        '#define EL_SOFT_SQRT 1\n#include <stdio.h>\n#include "math.h"\n'
         "int main(void) {\n  for (uint64_t u = 0; u < (1ull << 32); u += 20011) {\n"
         "    float x = el_from_bits((uint32_t)u), a = el_sqrtf(x), b = __builtin_sqrtf(x);\n"
         "    if (el_bits(a) != el_bits(b) && !(a != a && b != b)) {\n"
-        "      printf(\"%08x\\n\", (unsigned)u);\n      return 1;\n    }\n  }\n  return 0;\n}\n"
+        '      printf("%08x\\n", (unsigned)u);\n      return 1;\n    }\n  }\n  return 0;\n}\n'
     )
     program = tmp_path / "root"
     # -iquote: the core's math.h must not hide the system's.

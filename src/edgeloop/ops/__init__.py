@@ -1,7 +1,8 @@
 """Operators: one record each, registered on import; see docs/guide/add-an-op.md."""
 
 from edgeloop.ops import (
-    binary, conv, index, linear, loss, maps, matmul, norm, optim, pool, reduce, shape, softmax,
+    binary, conv, index, layer_norm, linear, loss, maps, matmul, norm, optim, pool, reduce,
+    shape, softmax,
 )
 from edgeloop.ops.builder import Builder, OnnxNode
 from edgeloop.ops.interpreter import evaluate
@@ -9,6 +10,6 @@ from edgeloop.ops.registry import NO_GRAD, OPS, Attr, Grads, OpDef, Sample, regi
 
 __all__ = [
     "NO_GRAD", "OPS", "Attr", "Builder", "Grads", "OnnxNode", "OpDef", "Sample", "binary",
-    "conv", "evaluate", "index", "linear", "loss", "maps", "matmul", "norm", "optim", "pool",
-    "reduce", "register", "shape", "softmax",
+    "conv", "evaluate", "index", "layer_norm", "linear", "loss", "maps", "matmul", "norm",
+    "optim", "pool", "reduce", "register", "shape", "softmax",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from edgeloop.ops.common import arg, away, elements, normal, uniform
 from edgeloop.ops.registry import NO_GRAD, Grads, OpDef, Sample, register
 
 Rule = Callable[[Builder, Node, Value], Grads]
+Converter = Callable[[Builder, OnnxNode], Value]
 
 
 def _infer(a: Type, b: Type) -> Type:
@@ -32,8 +33,8 @@ SAMPLE_SHAPES = (
 
 
 def _register(
-    name: str, reference: Callable[[Array, Array], Array], grad: Rule | None, onnx: str = "",
-    *, positive: bool = False,
+    name: str, reference: Callable[[Array, Array], Array], grad: Rule | None,
+    onnx: Mapping[str, Converter] | None = None, *, positive: bool = False,
 ) -> None:
     def samples() -> Iterator[Sample]:
         for a, b in SAMPLE_SHAPES:
@@ -45,16 +46,20 @@ def _register(
     register(OpDef(
         name=name, kernel=name, infer=_infer, reference=reference,
         grad=NO_GRAD if grad is None else grad, samples=samples, inplace=(0, 1), flops=elements,
-        onnx={onnx: lambda g, n: _fold_many(g, n, name)} if onnx else {},
+        onnx=onnx or {},
     ))
 
 
-def _fold_many(g: Builder, n: OnnxNode, name: str) -> Value:
+def _many(name: str) -> Converter:
     """Convert two or more inputs (Max, Min and Sum take any number), from the left."""
-    y = arg(g, n, 0)
-    for i in range(1, len(n.inputs)):
-        y = g.op(name, y, arg(g, n, i))
-    return y
+
+    def convert(g: Builder, n: OnnxNode) -> Value:
+        y = arg(g, n, 0)
+        for i in range(1, len(n.inputs)):
+            y = g.op(name, y, arg(g, n, i))
+        return y
+
+    return convert
 
 
 def back(g: Builder, d: Value, to: Value | None) -> Value | None:
@@ -130,12 +135,12 @@ def _equal(a: Array, b: Array) -> Array:
     return np.asarray(a == b).astype(np.result_type(a, b))
 
 
-_register("add", np.add, _add_grad, "Add")
-_register("sub", np.subtract, _sub_grad, "Sub")
-_register("mul", np.multiply, _mul_grad, "Mul")
-_register("div", np.divide, _div_grad, "Div")
-_register("maximum", np.maximum, _extreme_grad, "Max")
-_register("minimum", np.minimum, _extreme_grad, "Min")
+_register("add", np.add, _add_grad, {"Add": _many("add"), "Sum": _many("add")})
+_register("sub", np.subtract, _sub_grad, {"Sub": _many("sub")})
+_register("mul", np.multiply, _mul_grad, {"Mul": _many("mul")})
+_register("div", np.divide, _div_grad, {"Div": _many("div")})
+_register("maximum", np.maximum, _extreme_grad, {"Max": _many("maximum")})
+_register("minimum", np.minimum, _extreme_grad, {"Min": _many("minimum")})
 _register("equal", _equal, None)
 
 
@@ -161,4 +166,4 @@ def _from_pow(g: Builder, n: OnnxNode) -> Value:
     return g.op("pow", x, g.constant(p))
 
 
-_register("pow", np.power, _pow_grad, positive=True)
+_register("pow", np.power, _pow_grad, {"Pow": _from_pow}, positive=True)

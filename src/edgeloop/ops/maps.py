@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -174,6 +175,40 @@ _map("elu", lambda x, alpha=1.0: np.where(x < 0, alpha * np.expm1(np.minimum(x, 
 _map_grad("elu_grad",
           lambda dy, x, alpha=1.0: np.where(x < 0, dy * alpha * np.exp(np.minimum(x, 0)), dy),
           attrs={"alpha": 1.0}, kinks=(0,))
+
+def erf(x: Array) -> Array:
+    """Return the error function, element by element (NumPy has none)."""
+    return np.asarray(np.vectorize(math.erf, otypes=[x.dtype])(x))
+
+
+def _gelu(x: Array) -> Array:
+    return np.asarray(0.5 * x * (1 + erf(x * math.sqrt(0.5))))
+
+
+def _gelu_grad(dy: Array, x: Array) -> Array:
+    density = np.exp(-0.5 * x * x) / math.sqrt(2 * math.pi)
+    return np.asarray(dy * (0.5 * (1 + erf(x * math.sqrt(0.5))) + x * density))
+
+
+def _erf_rule(g: Builder, node: Node, dy: Value) -> Grads:
+    x = node.inputs[0]
+    bell = g.op("exp", g.op("neg", g.op("mul", x, x)))
+    return (g.op("mul", dy, g.op("mul", bell, g.constant(2 / math.sqrt(math.pi)))),)
+
+
+def _from_gelu(g: Builder, n: OnnxNode) -> Value:
+    x = arg(g, n)
+    if n.attrs.get("approximate", "none") == "none":
+        return g.op("gelu", x)
+    cube = g.op("mul", g.op("mul", x, x), x)
+    inner = g.op("add", x, g.op("mul", cube, g.constant(0.044715)))
+    t = g.op("tanh", g.op("mul", inner, g.constant(math.sqrt(2 / math.pi))))
+    return g.op("mul", g.op("mul", x, g.constant(0.5)), g.op("add", t, g.constant(1.0)))
+
+
+_map("erf", erf, _erf_rule, {"Erf": _plain("erf")})
+_map("gelu", _gelu, _by_input("gelu_grad"), {"Gelu": _from_gelu})
+_map_grad("gelu_grad", _gelu_grad)
 
 _map("softplus", softplus,
      lambda g, node, dy: (g.op("mul", dy, g.op("sigmoid", node.inputs[0])),),

@@ -67,19 +67,26 @@ def _flops(node: Node) -> int:
     return node.inputs[0].type.size
 
 
-def _from_onnx(op: str, before: str = "") -> Callable[[Builder, OnnxNode], Value]:
-    """Convert a reduction: axes are an attribute, or since opset 13 (sum) and 18 an input."""
+def _from_onnx(
+    op: str, *, square: bool = False, before: str = "", after: str = ""
+) -> Callable[[Builder, OnnxNode], Value]:
+    """Convert a reduction: axes are an attribute, or since opset 13 (sum) and 18 an input.
+
+    ``before`` and ``after`` name maps around it; ``square`` squares first.
+    """
 
     def convert(g: Builder, n: OnnxNode) -> Value:
         x = arg(g, n)
         rank = x.type.rank
-        given = integers(n, 1, "axes") or ()
-        if not given and n.attrs.get("noop_with_empty_axes", 0):
-            return g.op(before, x, x) if before else x
-        axes = tuple(sorted({axis_of(n, a, rank) for a in given or range(rank)}))
+        if square:
+            x = g.op("mul", x, x)
         if before:
-            x = g.op(before, x, x)
-        return g.op(op, x, axes=axes, keepdims=int(n.attrs.get("keepdims", 1)))
+            x = g.op(before, x)
+        given = integers(n, 1, "axes") or ()
+        if given or not n.attrs.get("noop_with_empty_axes", 0):
+            axes = tuple(sorted({axis_of(n, a, rank) for a in given or range(rank)}))
+            x = g.op(op, x, axes=axes, keepdims=int(n.attrs.get("keepdims", 1)))
+        return g.op(after, x) if after else x
 
     return convert
 
@@ -108,10 +115,15 @@ def _register(
 
 
 _register("reduce_sum", np.sum, _sum_grad, {
-    "ReduceSum": _from_onnx("reduce_sum"), "ReduceSumSquare": _from_onnx("reduce_sum", "mul"),
+    "ReduceSum": _from_onnx("reduce_sum"), "ReduceSumSquare": _from_onnx("reduce_sum", square=True),
+    "ReduceL1": _from_onnx("reduce_sum", before="abs"),
+    "ReduceL2": _from_onnx("reduce_sum", square=True, after="sqrt"),
 })
 _register("reduce_mean", np.mean, _mean_grad, {"ReduceMean": _from_onnx("reduce_mean")})
-_register("reduce_max", np.max, _max_grad, {"ReduceMax": _from_onnx("reduce_max")})
+_register("reduce_max", np.max, _max_grad, {
+    "ReduceMax": _from_onnx("reduce_max"),
+    "ReduceMin": _from_onnx("reduce_max", before="neg", after="neg"),
+})
 
 
 def _sum_to_infer(x: Type, shape: tuple[int, ...]) -> Type:
