@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import hmac
 import os
-import secrets
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
@@ -97,7 +96,7 @@ def device_key(path: Path) -> bytes:
             aside = path.with_name(f"{path.name}.{os.getpid()}")
             handle = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             try:
-                os.write(handle, secrets.token_bytes(KEY_BYTES))
+                os.write(handle, os.urandom(KEY_BYTES))
                 os.fsync(handle)
             finally:
                 os.close(handle)

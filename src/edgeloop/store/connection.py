@@ -86,6 +86,7 @@ class Connection:
             "foreign_keys=ON",
             "secure_delete=ON",  # a dropped sample is overwritten, not left in free pages
             "journal_size_limit=1048576",
+            "cache_size=-512",  # KiB; the loop's RAM plan counts on it
         ):
             self.query(f"PRAGMA {pragma}")
         if fresh:

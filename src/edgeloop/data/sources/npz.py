@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import zipfile
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,6 +34,8 @@ class NpzSource:
         self.name = str(path)
         self._path, self._x, self._y = path, x, y
         self._labels = labels or Labels()
+        import zipfile  # here and below: a loop without .npz files is spared 1 MiB
+
         try:
             with zipfile.ZipFile(path) as archive:
                 names = archive.namelist()
@@ -46,12 +47,16 @@ class NpzSource:
 
     def items(self, start: int = 0) -> Iterator[Item | DataError]:
         """Yield the rows from number `start` on."""
+        import zipfile
+
         try:
             yield from self._rows(start)
         except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
             raise DataError(f"{self._path}: damaged ({error}); write the file again") from error
 
     def _rows(self, start: int) -> Iterator[Item | DataError]:
+        import zipfile
+
         with zipfile.ZipFile(self._path) as archive, archive.open(f"{self._x}.npy") as file:
             shape, fortran, dtype = _header(file)
             if not shape or fortran or dtype.hasobject:
