@@ -165,5 +165,5 @@ def test_weight_decay_and_rate_act_at_run_time(program):
 
 def test_labels_are_checked_against_the_model(program):
     x, y = samples(2)
-    with pytest.raises(el.InputError, match=rf"labels are 0\.\.{OUT - 1}"):
+    with pytest.raises(el.InputError, match=rf"it must be in 0\.\.{OUT - 1}"):
         el.Session(program).step(x, y + OUT)

@@ -18,8 +18,10 @@ _NUMPY = {"f32": np.float32, "i32": np.int32, "u8": np.uint8}
 _RANGE = {"i32": (-(2**31), 2**31 - 1), "u8": (0, 255)}
 
 
-def as_rows(value: Any, tensor: TableTensor, name: str) -> Array:
+def as_rows(value: Any, tensor: TableTensor, name: str, classes: int = 0) -> Array:
     """Return ``value`` [n, ...] as a dense array of the tensor's type, checked.
+
+    With ``classes`` integers must be labels, 0..classes-1.
 
     Raises
     ------
@@ -48,19 +50,12 @@ def as_rows(value: Any, tensor: TableTensor, name: str) -> Array:
                 "remove or repair the row"
             )
         return a
-    low, high = _RANGE[tensor.dtype]
-    if a.size and a.dtype.kind != "b" and (a.min() < low or a.max() > high):
-        raise InputError(f"input '{name}' has values outside {low}..{high}")
+    low, high = (0, classes - 1) if classes else _RANGE[tensor.dtype]
+    if a.size and (a.min() < low or a.max() > high):
+        wrong = (a < low) | (a > high)
+        row = int(np.argmax(wrong.reshape(len(a), -1).any(axis=1)))
+        raise InputError(f"'{name}' is {a[row]} at row {row}; it must be in {low}..{high}")
     return np.ascontiguousarray(a, _NUMPY[tensor.dtype])
-
-
-def check_labels(labels: Array, classes: int, name: str) -> None:
-    """InputError naming the first row whose label is not in 0..classes-1."""
-    if labels.size == 0 or (labels.min() >= 0 and labels.max() < classes):
-        return
-    wrong = (labels < 0) | (labels >= classes)
-    row = int(np.argmax(wrong.reshape(len(labels), -1).any(axis=1)))
-    raise InputError(f"'{name}' is {labels[row]} at row {row}; labels are 0..{classes - 1}")
 
 
 def check_weights(weight: Array, name: str) -> None:

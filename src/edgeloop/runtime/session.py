@@ -203,7 +203,7 @@ class Session:
         with self._lock:
             entry, arrays = self._arrays("eval", x, y, sample_weight)
             n, target = inputs.row_count(arrays), entry.target
-            weight = arrays[_WEIGHT].astype(np.float64)
+            weight = arrays.get(_WEIGHT, np.ones(n)).astype(np.float64)
             total = correct = 0.0
             labels = arrays[target] if entry.inputs[target].dtype == np.int32 else None
             logits = self._logits(entry)
@@ -310,20 +310,16 @@ class Session:
         arrays = {k: inputs.as_rows(v, entry.tensors[k], k) for k, v in feeds.items()}
         if entry.target:
             t = entry.tensors[entry.target]
-            arrays[entry.target] = inputs.as_rows(y, t, entry.target)
-            if t.dtype == "i32":
-                if entry.classes == 0:
-                    entry.classes = self._classes(entry)
-                inputs.check_labels(arrays[entry.target], entry.classes, entry.target)
+            if t.dtype == "i32" and entry.classes == 0:
+                entry.classes = self._classes(entry)
+            arrays[entry.target] = inputs.as_rows(y, t, entry.target, entry.classes)
         n = inputs.row_count(arrays)
-        if _WEIGHT in entry.tensors:
-            if sample_weight is None:
-                arrays[_WEIGHT] = np.ones(n, np.float32)
-            else:
-                weight = inputs.as_rows(sample_weight, entry.tensors[_WEIGHT], _WEIGHT)
-                if len(weight) == n:
-                    inputs.check_weights(weight, _WEIGHT)
-                arrays[_WEIGHT] = weight
+        if _WEIGHT in entry.tensors and sample_weight is not None:
+            weight = inputs.as_rows(sample_weight, entry.tensors[_WEIGHT], _WEIGHT)
+            if len(weight) == n:
+                inputs.check_weights(weight, _WEIGHT)
+            arrays[_WEIGHT] = weight
+            inputs.row_count(arrays)
         return entry, arrays
 
     def _logits(self, entry: _Bound) -> Array | None:
@@ -374,9 +370,14 @@ class _Bound:
             slot[:count] = a[begin : begin + count]
             if count < len(slot):
                 slot[count:] = 0 if name == _WEIGHT else a[begin]
+        total = float(count)
+        if _WEIGHT in arrays:
+            total = arrays[_WEIGHT][begin : begin + count].sum(dtype=np.float64)
+        elif _WEIGHT in self.inputs:
+            self.inputs[_WEIGHT][:count] = 1
+            self.inputs[_WEIGHT][count:] = 0
         if _NORM in self.inputs:
-            weight = arrays[_WEIGHT][begin : begin + count]
-            self.inputs[_NORM].reshape(-1)[0] = weight.sum(dtype=np.float64)
+            self.inputs[_NORM].reshape(-1)[0] = total
 
 
 def _pick(variants: list[_Bound], shapes: Mapping[str, tuple[int, ...]]) -> _Bound:
