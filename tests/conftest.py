@@ -126,7 +126,7 @@ def device_template(tmp_path_factory):
     device = Device(folder)
     done = device.run(
         *("compile", "model.onnx", "-o", "model.elp", "--classes", ",".join(CLASSES)),
-        *("--train", "lora:rank=4", "--optimizer", "sgd:lr=0.05,momentum=0.9"),
+        *("--train", "lora:rank=4", "--optimizer", "adamw:lr=0.01"),
     )
     assert done.returncode == 0, done.stderr
     return device
