@@ -204,5 +204,5 @@ ZOO: dict[str, Case] = {
     "resnet8": Case(resnet8, 4, sgd=0.005, adamw=2e-3),
     "mobilenet_v1": Case(mobilenet_v1, 2, sgd=0.02),
     "mobilenet_v2": Case(mobilenet_v2, 2, sgd=0.01, adamw=1e-3),
-    "har": Case(har, 16),
+    "har": Case(har, 16, adamw=2e-3),
 }
