@@ -89,7 +89,10 @@ wheel: $(VENV)/.base ## wheel and sdist into dist/
 aarch64: $(VENV)/.test build ## cross-built aarch64 wheel, a training step under qemu-user
 	@PY=$(PY) bash tools/aarch64.sh
 
+readme: ## run every command of the README as written, in a fresh copy
+	@bash tools/readme.sh
+
 clean: ## remove what was built
 	@rm -rf build dist src/edgeloop/_core*.so
 
-.PHONY: help setup-system build demo test test-oracles lint types contracts crash asan fuzz firmware bench wheel aarch64 clean
+.PHONY: help setup-system build demo test test-oracles lint types contracts crash asan fuzz firmware bench wheel aarch64 readme clean
