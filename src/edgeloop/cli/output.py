@@ -68,7 +68,7 @@ class Output:
 
         table = Table(box=None, pad_edge=False)
         for name, right in zip(columns, numeric, strict=True):
-            table.add_column(name, justify="right" if right else "left")
+            table.add_column(name, justify="right" if right else "left", overflow="fold")
         for row in cells:
             table.add_row(*(Text(cell) for cell in row))  # Text: no markup from names
         Console().print(table)

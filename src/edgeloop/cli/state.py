@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from edgeloop.cli.output import Output
     from edgeloop.store import Version
 
+# Figures of the loop that fit beside a version on one line; --json has them all.
+_SHOWN = ("samples", "steps", "training_seconds")
 _BESIDE = ("", "-wal", "-shm", "-journal", ".lock")
 
 
@@ -91,7 +93,7 @@ def versions(args: argparse.Namespace, out: Output) -> int:
     if not found:
         out.line("no versions yet: the device uses the adapter its program shipped with")
         return OK
-    names = sorted({name for v in found for name, value in v.metrics.items() if _short(value)})[:6]
+    names = [name for name in _SHOWN if any(name in v.metrics for v in found)]
     out.table(
         ["id", "live", "parent", "created", "bytes", "sha256", *names],
         [
@@ -101,7 +103,7 @@ def versions(args: argparse.Namespace, out: Output) -> int:
                 v.parent,
                 show_time(v.created),
                 v.bytes,
-                v.sha256[:12],
+                v.sha256[:8],
                 *(v.metrics.get(name) for name in names),
             ]
             for v in found
@@ -180,7 +182,3 @@ def show_time(seconds: float) -> str:
 
 def _line_worthy(value: Any) -> bool:
     return isinstance(value, bool | int | float) or (isinstance(value, str) and len(value) <= 60)
-
-
-def _short(value: Any) -> bool:
-    return isinstance(value, int | float) or value is None
