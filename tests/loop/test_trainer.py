@@ -1,3 +1,4 @@
+import dataclasses
 import itertools
 
 import numpy as np
@@ -115,6 +116,15 @@ def test_deadline_is_journalled_before_it_takes_effect(kit):
     assert progress["journal"] == [
         {"step": p.step, "stop": "deadline", "elapsed": pytest.approx(0.5, abs=0.1)}
     ]
+
+
+def test_deadline_leaves_time_for_the_gate(kit):
+    options = {"epochs": 99, "deadline": "500 ms", "early_stopping": {"patience": 99}}
+    given = lesson(kit)
+    alone = Run(kit, Clock(0.01), **options)(given).progress
+    gated = Run(kit, Clock(0.01), **options)(dataclasses.replace(given, after=120)).progress
+    # 120 rows are ten times the validation set, which takes one or two ticks.
+    assert alone.elapsed - 0.25 < gated.elapsed < alone.elapsed - 0.08
 
 
 def test_resumed_after_the_deadline_ends_at_the_same_step(kit):

@@ -110,7 +110,8 @@ class TrainConfig:
     target_loss
         Stop as soon as the validation loss is at or below this.
     deadline
-        Longest time an update may train, validation included (seconds in code, "900 ms" in TOML).
+        Longest time an update may take, with an estimate for validation and gate (seconds in code,
+        "900 ms" in TOML).
     lr
         Learning rate; None keeps the program's.
     rehearsal

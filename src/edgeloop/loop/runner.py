@@ -378,6 +378,7 @@ class Loop:
             base=Pool(base.rehearsal, base.rehearsal.slots()),
             x=memory.validation.x[: len(memory.validation)],
             y=memory.validation.y[: len(memory.validation)],
+            after=2 * len(self._gate_slots()) + len(base.anchors),
         )
         outcome = self._trainer.run(lesson, progress, best)
         gate: dict[str, Any] | None = None
@@ -466,7 +467,7 @@ class Loop:
     def _evidence(self) -> Evidence:
         """Score the candidate, which the learner holds now, beside the live version."""
         memory = self._memory
-        chosen = list(memory.gate.balanced(self.config.gate.min_samples))
+        chosen = self._gate_slots()
         x, y = memory.gate.x[chosen], self._labels(memory.gate, chosen)
         return Evidence(
             live=self.live.scores(x, y),
@@ -475,6 +476,9 @@ class Loop:
             anchor_candidate=self._anchor_score(),
             anchor_relative=y is None or not isinstance(y[0], int),
         )
+
+    def _gate_slots(self) -> list[int]:
+        return list(self._memory.gate.balanced(self.config.gate.min_samples))
 
     def _anchor_score(self) -> float | None:
         anchors = self._base.anchors

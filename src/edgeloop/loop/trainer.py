@@ -56,6 +56,8 @@ class Lesson:
         To train on: all the new ones, and a share drawn from the other two.
     x, y
         Validation samples [n, ...] and their labels.
+    after
+        Samples that the gate will predict when training has ended; the deadline leaves time for it.
     """
 
     fresh: Pool
@@ -63,6 +65,7 @@ class Lesson:
     base: Pool
     x: NDArray[np.float32]
     y: Sequence[Label]
+    after: int = 0
 
     def order(self, config: TrainConfig, job: int, epoch: int) -> list[tuple[Pool, int]]:
         """Return the samples of an epoch in the order they are trained on."""
@@ -167,19 +170,18 @@ class Trainer:
         p, config, learner = progress, self._config, self._learner
         began = self._clock() - p.elapsed
         steps = -(-len(lesson.order(config, p.job, 0)) // self._batch)  # in every epoch
-        slowest_step = slowest_judge = 0.0
+        slowest_step = last_judge = 0.0
         unsaved = False
         order: list[tuple[Pool, int]] | None = None
         if p.first is None and len(lesson.y):
             p.first = p.best = p.mark = self._validate(lesson)
-            slowest_judge = self._clock() - began
+            last_judge = self._clock() - began
 
         while p.stop is None:
             now = self._clock()
             p.elapsed = now - began
-            if config.deadline is not None and (
-                p.elapsed + slowest_step + slowest_judge > config.deadline
-            ):
+            reserve = slowest_step + last_judge * (1.0 + lesson.after / max(1, len(lesson.y)))
+            if config.deadline is not None and p.elapsed + reserve > config.deadline:
                 p.stop = "deadline"
                 p.journal.append({"step": p.step, "stop": p.stop, "elapsed": p.elapsed})
                 self._checkpoint(p, learner.snapshot(), best if unsaved else None)
@@ -201,7 +203,7 @@ class Trainer:
                 now = self._clock()
                 if self._judge(lesson, p, epoch + 1, len(order)):
                     best, unsaved = learner.snapshot(), True
-                slowest_judge = max(slowest_judge, self._clock() - now)
+                last_judge = self._clock() - now
             if p.step % config.checkpoint_every == 0:
                 p.elapsed = self._clock() - began
                 self._checkpoint(p, learner.snapshot(), best if unsaved else None)
