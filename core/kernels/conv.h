@@ -46,8 +46,10 @@ static inline el_conv el_get_conv(const el_call *call, const el_tensor *x, const
 /* Taps [*t0, *t1) of axis `a` that fall inside the input for output `o`. */
 static inline void el_taps(const el_window *w, int a, int32_t o, int32_t *t0, int32_t *t1) {
   int32_t first = o * w->stride[a] - w->pad[a]; /* input position of tap 0 */
+  int32_t last = first + (w->taps[a] - 1) * w->step[a];
   *t0 = first >= 0 ? 0 : (int32_t)(((int64_t)w->step[a] - 1 - first) / w->step[a]);
-  *t1 = first >= w->in[a] ? 0 : (int32_t)(((int64_t)w->in[a] - 1 - first) / w->step[a] + 1);
+  *t1 = w->taps[a];
+  if (last >= w->in[a]) *t1 = first >= w->in[a] ? 0 : (w->in[a] - 1 - first) / w->step[a] + 1;
   if (*t1 > w->taps[a]) *t1 = w->taps[a];
   if (*t0 > *t1) *t0 = *t1;
 }

@@ -55,31 +55,34 @@ static void gather(const el_conv *c, const float *x, size_t first, size_t rows, 
   const el_window *w = &c->w;
   pixel o = pixel_of(c, first);
   size_t cn = (size_t)n;
+  int32_t ky0 = p0 / w->taps[1], kx0 = p0 % w->taps[1];
   int whole = n == c->in_c && w->step[1] == 1; /* neighbouring taps are neighbours in memory */
   for (size_t i = 0; i < rows; i++, next(c, &o)) {
     int32_t x0, x1, ix = o.x * w->stride[1] - w->pad[1];
     el_taps(w, 1, o.x, &x0, &x1);
-    for (int32_t p = p0; p < p1;) {
-      int32_t ky = p / w->taps[1], kx = p % w->taps[1];
-      int32_t stop = w->taps[1] < kx + p1 - p ? w->taps[1] : kx + p1 - p; /* end of this row's taps */
+    int32_t kx = kx0, left = p1 - p0; /* positions left to gather */
+    for (int32_t ky = ky0; left > 0; ky++, kx = 0) {
+      int32_t stop = w->taps[1] < kx + left ? w->taps[1] : kx + left; /* end of this row's taps */
       int32_t iy = o.y * w->stride[0] - w->pad[0] + ky * w->step[0];
       int32_t a = kx > x0 ? kx : x0, b = stop < x1 ? stop : x1;
-      if (iy < 0 || iy >= w->in[0] || a >= b) a = b = stop;
-      clear(col, (size_t)(a - kx) * cn);
-      col += (size_t)(a - kx) * cn;
-      if (a < b) {
-        const float *s = x + el_pixel(o.b, iy, ix + a * w->step[1], w->in, c->in_c) + (size_t)ch;
-        if (whole) {
-          copy(col, s, (size_t)(b - a) * cn);
-          col += (size_t)(b - a) * cn;
-        } else {
-          size_t far = (size_t)w->step[1] * (size_t)c->in_c;
-          for (int32_t t = a; t < b; t++, col += cn) copy(col, s + (size_t)(t - a) * far, cn);
-        }
+      left -= stop - kx;
+      if (iy < 0 || iy >= w->in[0] || a >= b) {
+        clear(col, (size_t)(stop - kx) * cn);
+        col += (size_t)(stop - kx) * cn;
+        continue;
       }
-      clear(col, (size_t)(stop - b) * cn);
+      if (a > kx) clear(col, (size_t)(a - kx) * cn);
+      col += (size_t)(a - kx) * cn;
+      const float *s = x + el_pixel(o.b, iy, ix + a * w->step[1], w->in, c->in_c) + (size_t)ch;
+      if (whole) {
+        copy(col, s, (size_t)(b - a) * cn);
+        col += (size_t)(b - a) * cn;
+      } else {
+        size_t far = (size_t)w->step[1] * (size_t)c->in_c;
+        for (int32_t t = a; t < b; t++, col += cn) copy(col, s + (size_t)(t - a) * far, cn);
+      }
+      if (stop > b) clear(col, (size_t)(stop - b) * cn);
       col += (size_t)(stop - b) * cn;
-      p += stop - kx;
     }
   }
 }

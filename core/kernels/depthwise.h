@@ -1,4 +1,4 @@
-/* Depthwise convolution of the vector variants. scratch: the weights, [taps, c]. */
+/* Depthwise convolution of the vector variants. scratch: the weights, [taps, c], and c zeros. */
 #ifndef EL_DEPTHWISE_H
 #define EL_DEPTHWISE_H
 

@@ -22,41 +22,68 @@ static void NAME(border_pixel)(const el_conv *c, const el_product *p, const floa
   FIN(p, el_pixel(b, oy, ox, c->w.out, c->in_c) + ch, sum, bias);
 }
 
-/* Output row (b, oy): four pixels at once where every tap column is inside the image. */
-static void NAME(row)(const el_conv *c, const el_product *p, const float *x, const float *w, int32_t b,
-                      int32_t oy, int32_t xa, int32_t xb, size_t ch) {
-  int32_t y0, y1, ox = 0;
-  size_t channels = (size_t)c->in_c;
-  el_taps(&c->w, 0, oy, &y0, &y1);
-  V bias = {0};
-  if (p->bias != NULL) bias = LD(p->bias + ch);
-  for (; ox < xa; ox++) NAME(border_pixel)(c, p, x, w, b, oy, ox, ch);
-  size_t far = (size_t)c->w.stride[1] * channels;
-  for (; ox + 4 <= xb && y0 < y1; ox += 4) {
-    V s0 = {0}, s1 = {0}, s2 = {0}, s3 = {0};
-    int32_t ix = ox * c->w.stride[1] - c->w.pad[1];
-    for (int32_t ky = y0; ky < y1; ky++) {
-      int32_t iy = oy * c->w.stride[0] - c->w.pad[0] + ky * c->w.step[0];
-      const float *s = x + el_pixel(b, iy, ix, c->w.in, c->in_c) + ch;
-      const float *t = w + (size_t)(ky * c->w.taps[1]) * channels + ch;
-      for (int32_t kx = 0; kx < c->w.taps[1]; kx++) {
-        V v = LD(t);
-        s0 += LD(s) * v;
-        s1 += LD(s + far) * v;
-        s2 += LD(s + 2 * far) * v;
-        s3 += LD(s + 3 * far) * v;
-        s += (size_t)c->w.step[1] * channels;
-        t += channels;
+/* `pixels` neighbouring outputs from a table of input columns: cols[ky * n_cols + i] points at the
+ * channels of input column i of tap row ky, or at zeros. A column is loaded once for all taps that
+ * meet it when kw is 3 and stride and step are 1. pixels and narrow are constants where inlined. */
+INLINE void NAME(segment)(const el_product *p, const float *const *cols, size_t n_cols, size_t rows,
+                          size_t kw, size_t stride, size_t step, const float *w, size_t channels,
+                          size_t ch, size_t at, const size_t pixels, const int narrow) {
+  V zero = {0}, sum[6];
+#pragma GCC unroll 6
+  for (size_t i = 0; i < pixels; i++) sum[i] = zero;
+  for (size_t ky = 0; ky < rows; ky++, cols += n_cols) {
+    if (narrow) {
+      V w0 = LD(w + ch), w1 = LD(w + channels + ch), w2 = LD(w + 2 * channels + ch);
+#pragma GCC unroll 8
+      for (size_t i = 0; i < pixels + 2; i++) {
+        V x = LD(cols[i] + ch);
+        if (i >= 2) sum[i - 2] += x * w2;
+        if (i >= 1 && i <= pixels) sum[i - 1] += x * w1;
+        if (i < pixels) sum[i] += x * w0;
+      }
+      w += 3 * channels;
+    } else {
+      for (size_t kx = 0; kx < kw; kx++, w += channels) {
+        V v = LD(w + ch);
+#pragma GCC unroll 6
+        for (size_t i = 0; i < pixels; i++) sum[i] += LD(cols[i * stride + kx * step] + ch) * v;
       }
     }
-    size_t at = el_pixel(b, oy, ox, c->w.out, c->in_c) + ch;
-    FIN(p, at, s0, bias);
-    FIN(p, at + channels, s1, bias);
-    FIN(p, at + 2 * channels, s2, bias);
-    FIN(p, at + 3 * channels, s3, bias);
   }
-  for (; ox < c->w.out[1]; ox++) NAME(border_pixel)(c, p, x, w, b, oy, ox, ch);
+  V bias = zero;
+  if (p->bias != NULL) bias = LD(p->bias + ch);
+#pragma GCC unroll 6
+  for (size_t i = 0; i < pixels; i++) FIN(p, at + i * channels + ch, sum[i], bias);
 }
+
+#define SEGMENT(pixels, narrow)                                                                    \
+  for (; ch + W <= channels; ch += W) {                                                            \
+    NAME(segment)(p, cols, n_cols, rows, kw, stride, step, w, channels, ch, at, pixels, narrow);   \
+  }                                                                                                \
+  break
+
+/* All groups of channels from `ch` on; returns the first channel left over. */
+static size_t NAME(segments)(const el_product *p, const float *const *cols, size_t n_cols, size_t rows,
+                             size_t kw, size_t stride, size_t step, const float *w, size_t channels,
+                             size_t ch, size_t at, size_t pixels) {
+  int narrow = kw == 3 && stride == 1 && step == 1;
+  switch (narrow ? pixels : pixels + 6) {
+    case 1: SEGMENT(1, 1);
+    case 2: SEGMENT(2, 1);
+    case 3: SEGMENT(3, 1);
+    case 4: SEGMENT(4, 1);
+    case 5: SEGMENT(5, 1);
+    case 6: SEGMENT(6, 1);
+    case 7: SEGMENT(1, 0);
+    case 8: SEGMENT(2, 0);
+    case 9: SEGMENT(3, 0);
+    case 10: SEGMENT(4, 0);
+    case 11: SEGMENT(5, 0);
+    default: SEGMENT(6, 0);
+  }
+  return ch;
+}
+#undef SEGMENT
 
 /* Gradients of `taps` neighbouring weights (ky, kx ..) in one group of channels: sums over all
  * images, rows and columns in order. `taps` is a constant wherever this is inlined. */

@@ -44,24 +44,62 @@ static void turn_weights(const el_conv *c, const float *w, float alpha, int flip
   }
 }
 
-/* y = conv(x) with turned weights, rows [begin, end) of batch * out[0]. */
-static void forward(const el_conv *c, const el_product *p, const float *x, const float *w, size_t begin,
-                    size_t end) {
-  /* Columns [xa, xb) see every tap. */
-  int32_t xa = 0, xb = c->w.out[1];
-  int32_t reach = (c->w.taps[1] - 1) * c->w.step[1];
-  while (xa < xb && xa * c->w.stride[1] - c->w.pad[1] < 0) xa++;
-  while (xb > xa && (xb - 1) * c->w.stride[1] - c->w.pad[1] + reach >= c->w.in[1]) xb--;
-  size_t channels = (size_t)c->in_c;
-  for (size_t row = begin; row < end; row++) {
-    int32_t b = (int32_t)(row / (size_t)c->w.out[0]), oy = (int32_t)(row % (size_t)c->w.out[0]);
-    size_t ch = 0;
-    for (; ch + LANES <= channels; ch += LANES) row_wide(c, p, x, w, b, oy, xa, xb, ch);
+enum { MOST_COLUMNS = 256, MOST_PIXELS = 6 };
+
+/* One output pixel by its taps inside the image: windows too large for the table of columns. */
+static void lone_pixel(const el_conv *c, const el_product *p, const float *x, const float *w, int32_t b,
+                       int32_t oy, int32_t ox) {
+  size_t ch = 0;
+  for (; ch + LANES <= (size_t)c->in_c; ch += LANES) border_pixel_wide(c, p, x, w, b, oy, ox, ch);
 #if LANES > 4
-    for (; ch + 4 <= channels; ch += 4) row_four(c, p, x, w, b, oy, xa, xb, ch);
+  for (; ch + 4 <= (size_t)c->in_c; ch += 4) border_pixel_four(c, p, x, w, b, oy, ox, ch);
 #endif
-    for (; ch < channels; ch++) row_one(c, p, x, w, b, oy, xa, xb, ch);
+  for (; ch < (size_t)c->in_c; ch++) border_pixel_one(c, p, x, w, b, oy, ox, ch);
+}
+
+/* y = conv(x) with turned weights, rows [begin, end) of batch * out[0]. zeros: one pixel of them. */
+static void forward(const el_conv *c, const el_product *p, const float *x, const float *w,
+                    const float *zeros, size_t begin, size_t end) {
+  const el_window *d = &c->w;
+  const float *cols[MOST_COLUMNS];
+  size_t channels = (size_t)c->in_c, kw = (size_t)d->taps[1];
+  size_t stride = (size_t)d->stride[1], step = (size_t)d->step[1], reach = (kw - 1) * step + 1;
+  int32_t width = d->out[1], segments = (width + MOST_PIXELS - 1) / MOST_PIXELS;
+  for (size_t row = begin; row < end; row++) {
+    int32_t b = (int32_t)(row / (size_t)d->out[0]), oy = (int32_t)(row % (size_t)d->out[0]), y0, y1;
+    el_taps(d, 0, oy, &y0, &y1);
+    for (int32_t g = 0, ox = 0; g < segments; g++) {
+      int32_t stop = (int32_t)((int64_t)width * (g + 1) / segments);
+      size_t pixels = (size_t)(stop - ox), n_cols = (pixels - 1) * stride + reach;
+      if (n_cols > MOST_COLUMNS / (size_t)d->taps[0]) {
+        for (; ox < stop; ox++) lone_pixel(c, p, x, w, b, oy, ox);
+        continue;
+      }
+      const float **at = cols;
+      for (int32_t ky = y0; ky < y1; ky++) {
+        int32_t iy = oy * d->stride[0] - d->pad[0] + ky * d->step[0];
+        int32_t ix = ox * d->stride[1] - d->pad[1];
+        for (size_t i = 0; i < n_cols; i++, ix++) {
+          *at++ = ix >= 0 && ix < d->in[1] ? x + el_pixel(b, iy, ix, d->in, c->in_c) : zeros;
+        }
+      }
+      size_t out = el_pixel(b, oy, ox, d->out, c->in_c), rows = (size_t)(y1 - y0), ch;
+      const float *taps = w + (size_t)y0 * kw * channels;
+      ch = segments_wide(p, cols, n_cols, rows, kw, stride, step, taps, channels, 0, out, pixels);
+#if LANES > 4
+      ch = segments_four(p, cols, n_cols, rows, kw, stride, step, taps, channels, ch, out, pixels);
+#endif
+      segments_one(p, cols, n_cols, rows, kw, stride, step, taps, channels, ch, out, pixels);
+      ox = stop;
+    }
   }
+}
+
+/* The block of zeros behind the turned weights. */
+static const float *zero_pixel(const el_conv *c, float *w) {
+  float *zeros = w + el_taps_of(c) * (size_t)c->in_c;
+  for (int32_t i = 0; i < c->in_c; i++) zeros[i] = 0.0f;
+  return zeros;
 }
 
 void EL_K(depthwise)(const el_call *call, const el_conv *c, const float *bias, const float *acc) {
@@ -71,24 +109,26 @@ void EL_K(depthwise)(const el_call *call, const el_conv *c, const float *bias, c
                   .keep = 1.0f, .act = c->act};
   size_t begin, end;
   el_range(call, (size_t)c->batch * (size_t)c->w.out[0], 1, &begin, &end);
-  forward(c, &p, el_cf32(&call->t[0]), w, begin, end);
+  forward(c, &p, el_cf32(&call->t[0]), w, zero_pixel(c, w), begin, end);
 }
 
-/* dx += dy w for the pixels of one input row, tap by tap; strides other than 1. */
+/* dx[line of input row iy] += dy w, tap by tap; strides other than 1. */
 static void back_row(const el_conv *c, const float *dy, const float *w, int32_t b, int32_t iy, float *dx) {
-  size_t channels = (size_t)c->in_c;
-  for (int32_t ix = 0; ix < c->w.in[1]; ix++, dx += channels) {
-    for (int32_t ky = 0; ky < c->w.taps[0]; ky++) {
-      int32_t oy = el_seen_by(&c->w, 0, iy, ky);
-      if (oy < 0) continue;
-      for (int32_t kx = 0; kx < c->w.taps[1]; kx++) {
-        int32_t ox = el_seen_by(&c->w, 1, ix, kx);
-        if (ox < 0) continue;
-        const float *d = dy + el_pixel(b, oy, ox, c->w.out, c->in_c);
-        const float *t = w + (size_t)(ky * c->w.taps[1] + kx) * channels;
+  const el_window *d = &c->w;
+  size_t channels = (size_t)c->in_c, far = (size_t)d->stride[1] * channels;
+  for (int32_t ky = 0; ky < d->taps[0]; ky++) {
+    int32_t oy = el_seen_by(d, 0, iy, ky);
+    if (oy < 0) continue;
+    for (int32_t kx = 0; kx < d->taps[1]; kx++) {
+      int32_t shift = kx * d->step[1] - d->pad[1], ox = shift < 0 ? (d->stride[1] - 1 - shift) / d->stride[1] : 0;
+      const float *e = dy + el_pixel(b, oy, 0, d->out, c->in_c) + (size_t)ox * channels;
+      const float *t = w + (size_t)(ky * d->taps[1] + kx) * channels;
+      int64_t ix = (int64_t)ox * d->stride[1] + shift;
+      float *out = dx + (size_t)ix * channels;
+      for (; ox < d->out[1] && ix < d->in[1]; ox++, ix += d->stride[1], e += channels, out += far) {
         size_t i = 0;
-        for (; i + LANES <= channels; i += LANES) store(dx + i, load(dx + i) + load(d + i) * load(t + i));
-        for (; i < channels; i++) dx[i] += d[i] * t[i];
+        for (; i + LANES <= channels; i += LANES) store(out + i, load(out + i) + load(e + i) * load(t + i));
+        for (; i < channels; i++) out[i] += e[i] * t[i];
       }
     }
   }
@@ -108,7 +148,7 @@ void EL_K(depthwise_dx)(const el_call *call, const el_conv *c, const float *acc)
     }
     turn_weights(c, el_cf32(&call->t[1]), 1.0f, 1, w);
     el_product p = {.c = dx, .acc = acc, .alpha = c->alpha, .keep = 1.0f};
-    forward(&back, &p, dy, w, begin, end);
+    forward(&back, &p, dy, w, zero_pixel(c, w), begin, end);
     return;
   }
   turn_weights(c, el_cf32(&call->t[1]), c->alpha, 0, w);

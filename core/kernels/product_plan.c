@@ -18,9 +18,9 @@ uint64_t el_product_scratch(const el_product *p, el_isa isa) {
 
 static uint64_t larger(uint64_t a, uint64_t b) { return a > b ? a : b; }
 
-/* Depthwise: the weights, taps first. */
+/* Depthwise: the weights, taps first, and one pixel of zeros. */
 static uint64_t depthwise_scratch(const el_conv *c) {
-  return (uint64_t)el_taps_of(c) * (uint64_t)c->out_c * sizeof(float);
+  return ((uint64_t)el_taps_of(c) + 1) * (uint64_t)c->out_c * sizeof(float);
 }
 
 uint64_t el_conv_scratch(const el_conv *c, el_isa isa) {

@@ -8,6 +8,8 @@
 typedef struct job {
   el_product p;
   int bias_down; /* bias runs along rows: the product was turned */
+  int plain;     /* C = alpha * sum */
+  int adds;      /* C = alpha * sum + acc */
 } job;
 
 enum { ROWS = (LANES == 8 ? 6 : 8), TURNED_ROWS = (LANES == 8 ? 4 : 8), VECS = (LANES == 8 ? 2 : 3) };
@@ -78,6 +80,26 @@ INLINE void tile(const job *q, const float *b, size_t b_row, size_t i, size_t j,
     b += b_row;
   }
   if (p->c_col == 1 && cols == nv * LANES) {
+    const vec alpha = splat(p->alpha);
+    if (q->plain) {
+#pragma GCC unroll 8
+      for (size_t r = 0; r < mr; r++) {
+#pragma GCC unroll 4
+        for (size_t v = 0; v < nv; v++) store(p->c + (i + r) * p->c_row + j + v * LANES, alpha * sum[r][v]);
+      }
+      return;
+    }
+    if (q->adds) {
+#pragma GCC unroll 8
+      for (size_t r = 0; r < mr; r++) {
+#pragma GCC unroll 4
+        for (size_t v = 0; v < nv; v++) {
+          size_t at = (i + r) * p->c_row + j + v * LANES;
+          store(p->c + at, alpha * sum[r][v] + load(p->acc + at));
+        }
+      }
+      return;
+    }
 #pragma GCC unroll 8
     for (size_t r = 0; r < mr; r++) {
 #pragma GCC unroll 4
@@ -273,7 +295,8 @@ static void dotted(const job *q, float *panel, uint32_t chunk, uint32_t chunks) 
 void EL_K(product)(const el_product *p, void *scratch, uint32_t chunk, uint32_t chunks) {
   el_way way = el_choose(p, EL_THIS_ISA);
   int turned = way == EL_TURNED || way == EL_TURNED_DOTS;
-  job q = {turned ? el_turn(p) : *p, turned};
+  int bare = p->bias == NULL && p->act == EL_ACT_NONE && !p->guard && p->keep == 1.0f;
+  job q = {turned ? el_turn(p) : *p, turned, bare && p->acc == NULL, bare && p->acc != NULL};
   if (way == EL_TILED || way == EL_TURNED) {
     tiled(&q, turned ? TURNED_ROWS : ROWS, scratch, chunk, chunks);
   } else {

@@ -84,7 +84,8 @@ def _normal(rng: np.random.Generator, *shape: int) -> Array:
 
 
 # (x, w, attributes): plain, strided with uneven pads, dilated, grouped, depthwise (odd channels and
-# multiplier too), first layer with one channel, 1-D, pointwise strided, window larger than image.
+# multiplier and huge windows
+# too), first layer with one channel, 1-D, pointwise strided, window larger than image.
 CASES: tuple[tuple[tuple[int, ...], tuple[int, ...], dict[str, Any]], ...] = (
     ((1, 1, 1, 1), (1, 1, 1, 1), {}),
     ((2, 7, 6, 5), (4, 3, 3, 5), {"pads": (1, 1, 1, 1)}),
@@ -94,6 +95,8 @@ CASES: tuple[tuple[tuple[int, ...], tuple[int, ...], dict[str, Any]], ...] = (
     ((2, 6, 5, 19), (19, 3, 3, 1), {"groups": 19, "pads": (1, 1, 1, 1)}),
     ((1, 9, 12, 24), (24, 3, 3, 1), {"groups": 24, "strides": (2, 2), "pads": (0, 0, 1, 1)}),
     ((2, 8, 7, 33), (33, 5, 3, 1), {"groups": 33, "dilations": (1, 2), "pads": (2, 2, 2, 2)}),
+    ((1, 3, 13, 28), (28, 3, 3, 1), {"groups": 28, "pads": (1, 0, 1, 0)}),
+    ((1, 6, 7, 21), (21, 17, 15, 1), {"groups": 21, "pads": (8, 7, 8, 7)}),
     ((1, 5, 5, 3), (6, 3, 3, 1), {"groups": 3, "pads": (1, 1, 1, 1)}),
     ((2, 25, 10, 1), (20, 10, 4, 1), {"strides": (2, 2), "pads": (4, 1, 5, 1)}),
     ((3, 1, 40, 6), (16, 1, 5, 6), {"strides": (1, 2), "pads": (0, 2, 0, 2)}),
