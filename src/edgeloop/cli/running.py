@@ -15,6 +15,7 @@ from edgeloop.cli.places import Place
 from edgeloop.cli.progress import Progress
 from edgeloop.errors import ConfigError, DataError
 from edgeloop.store import Store
+from edgeloop.units import format_bytes
 
 if TYPE_CHECKING:
     import argparse
@@ -71,7 +72,9 @@ def plan(args: argparse.Namespace, out: Output) -> int:
     out.result(found.to_json())
     out.line(str(found))
     if found.budget is not None:
-        out.line(f"budget {found.budget} bytes: " + ("fits" if found.fits else "does not fit"))
+        out.line(
+            f"budget {format_bytes(found.budget)}: " + ("fits" if found.fits else "does not fit")
+        )
     return OK if found.fits else FAILED
 
 
