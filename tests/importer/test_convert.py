@@ -194,6 +194,22 @@ def test_equal_zeros_of_two_layers_are_separate_and_tied_weights_stay_one(build,
     assert [n.name for n in (first, second, third)] == ["a", "b", "c"]
 
 
+def test_transposed_weights_keep_their_names_and_ties(build, agrees):
+    w, v, k = weights((4, 4), (4, 4), (2, 3, 3, 3))
+    model = build(
+        [
+            node("MatMul", "x w", "a"), node("MatMul", "a v", "b"), node("MatMul", "b w", "y"),
+            node("Conv", "image stem.weight", "z"),
+        ],
+        [("x", ["N", 4]), ("image", ["N", 3, 5, 5])], [("y", ["N", 4]), ("z", ["N", 2, 3, 3])],
+        {"w": w, "v": v, "stem.weight": k},
+    )
+    imported = agrees(model, 2)
+    assert [c.name for c in consts(imported)] == ["w", "v", "w"]
+    assert len(imported.graph.constants) == 3
+    assert consts(imported, "conv2d")[0].name == "stem.weight"
+
+
 def test_quantized_weights_are_dequantized_at_import(build, agrees):
     q = RNG.integers(-100, 100, (4, 3)).astype(np.int8)
     model = build(

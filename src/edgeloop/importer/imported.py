@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import onnx
 
 from edgeloop.errors import ModelError
@@ -13,7 +14,7 @@ from edgeloop.importer.convert import Walk
 from edgeloop.importer.load import opset_of, read_model
 from edgeloop.importer.shapes import Bound, Rebatch, bind, is_float, type_name
 from edgeloop.importer.simplify import simplify
-from edgeloop.ir import Graph, Node, Type, Value, verify
+from edgeloop.ir import Array, Graph, Node, Type, Value, verify
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,11 +174,49 @@ def _finish(walk: Walk, outputs: Sequence[str]) -> None:
             g.layer = name
             value = g.op("identity", value)
         graph.outputs.append(value)
+    _restore_weights(graph)
     taken = {v.name for v in graph.sources()} | {v.name for n in graph.nodes for v in n.outputs}
     for name, value in zip(outputs, graph.outputs, strict=True):
         if name not in taken:
             value.name = name
             taken.add(name)
     read = {v for n in graph.nodes for v in n.inputs}
-    graph.constants = {v: a for v, a in graph.constants.items() if v in read}
     graph.inputs = [v for v in graph.inputs if v in read]
+
+
+def _origin(name: str, dropped: set[str]) -> str:
+    """Return `w` for `w.1.2` if `w` and `w.1` are among the dropped."""
+    base, _, number = name.rpartition(".")
+    return _origin(base, dropped) if number.isdigit() and base in dropped else name
+
+
+def _restore_weights(graph: Graph) -> None:
+    """Drop constants that no node reads; those made from them take over their names.
+
+    A converter that transposes a weight makes a new constant `w.1` from `w`, one for each reader.
+    Equal ones are one again, so that a tied weight stays tied.
+    """
+    read = {v for n in graph.nodes for v in n.inputs}
+    dropped = {v.name for v in graph.constants if v not in read}
+    kept: dict[Value, Array] = {}
+    first: dict[str, list[Value]] = {}
+    same: dict[Value, Value] = {}
+    for v, a in graph.constants.items():
+        if v not in read:
+            continue
+        base = _origin(v.name, dropped)
+        if base == v.name:
+            kept[v] = a
+            continue
+        twins = first.setdefault(base, [])
+        twin = next((t for t in twins if np.array_equal(kept[t], a)), None)
+        if twin is not None:
+            same[v] = twin
+            continue
+        if not twins:
+            v.name = base
+        twins.append(v)
+        kept[v] = a
+    graph.constants = kept
+    for n in graph.nodes:
+        n.inputs = tuple(i if i is None else same.get(i, i) for i in n.inputs)
