@@ -149,7 +149,9 @@ def _from_pow(g: Builder, n: OnnxNode) -> Value:
     x = arg(g, n, 0)
     array = n.consts[1] if len(n.consts) > 1 else None
     p = float(array.reshape(-1)[0]) if array is not None and array.size == 1 else None
-    if p is None or array is None or array.ndim > x.type.rank:
+    if array is not None and (p is None or array.ndim > x.type.rank):
+        return g.op("pow", x, g.constant(np.asarray(array, np.float32)))  # integers are allowed
+    if p is None:
         return g.op("pow", x, arg(g, n, 1))
     if p == 1:
         return x
