@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+
 from edgeloop import _core
 from edgeloop.ir import Node, Type, Value
 from edgeloop.ops import OPS

@@ -7,7 +7,14 @@ import pytest
 import edgeloop.loss as losses
 from edgeloop.errors import CompileError, EdgeLoopError
 from edgeloop.options import (
-    SGD, AdamW, Bias, Full, LastLayers, LoRA, parse_optimizer, parse_train,
+    SGD,
+    AdamW,
+    Bias,
+    Full,
+    LastLayers,
+    LoRA,
+    parse_optimizer,
+    parse_train,
 )
 from edgeloop.units import format_bytes, parse_bytes, parse_seconds
 

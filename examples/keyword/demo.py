@@ -100,7 +100,8 @@ def device(folder: Path) -> None:
         np.savez(folder / "live.npz", **store.adapter(report.live))
         checkpoint = store.version(report.live).bytes
     tell(
-        "report", promoted=len(report.versions), rejected=len(report.updates) - len(report.versions),
+        "report", promoted=len(report.versions),
+        rejected=len(report.updates) - len(report.versions),
         update_cycle_s=max((u.cycle_seconds or 0 for u in report.updates), default=0.0),
         gate_samples=max((u.gate["samples"] for u in report.updates if u.gate), default=0),
         process_ram_planned=planned, process_ram_measured=measured, checkpoint_bytes=checkpoint,
@@ -205,7 +206,8 @@ def table(f: dict[str, Any]) -> str:
     """The figures as people read them."""
     mib, kib = 2**20, 2**10
     rows = [
-        ("accuracy, new speaker (held out)", f"{f['speaker_before']:.1f} % -> {f['speaker_after']:.1f} %",
+        ("accuracy, new speaker (held out)",
+         f"{f['speaker_before']:.1f} % -> {f['speaker_after']:.1f} %",
          f"{f['speaker_gain_points']:+.1f} points, goal +25"),
         ("accuracy, base voices (held out)", f"{f['base_before']:.1f} % -> {f['base_after']:.1f} %",
          f"{-f['base_lost_points']:+.1f} points, goal -2 at most"),
@@ -261,7 +263,8 @@ def main() -> int:
         print(json.dumps(figures | {"missed": bad}, indent=1))
     else:
         print("\n" + table(figures) + "\n")
-        print("\n".join(f"MISSED: {b}" for b in bad) or f"all stated figures reached, {figures['seconds']:.0f} s")
+        good = f"all stated figures reached, {figures['seconds']:.0f} s"
+        print("\n".join(f"MISSED: {b}" for b in bad) or good)
     return 1 if bad else 0
 
 

@@ -1,5 +1,4 @@
-"""The C core (core/port/python.c)."""
-
+# The C core (core/port/python.c).
 from typing import Any
 
 def kernels() -> list[tuple[int, str, float]]: ...

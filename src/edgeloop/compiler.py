@@ -145,9 +145,9 @@ def adapt(imported: Imported, options: Options) -> Graph:
     steps: list[Pass] = [fold_constants, sink_transposes, fold_constants, attach_bias,
                          pointwise_to_linear]
     graph = _run(imported.graph, steps)
-    whole = [t for t in options.train if not isinstance(t, LoRA)]
-    for option in whole:
-        graph = verify(thaw(graph, option), f"thaw {option}")
+    for option in options.train:
+        if not isinstance(option, LoRA):
+            graph = verify(thaw(graph, option), f"thaw {option}")
     full = [x.name for x in layers(graph) if x.weight in graph.params]
     for option in options.train:
         if isinstance(option, LoRA):

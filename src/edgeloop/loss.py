@@ -30,7 +30,7 @@ class BCE:
 
 Loss = CrossEntropy | MSE | BCE
 
-LOSSES: dict[str, type[CrossEntropy] | type[MSE] | type[BCE]] = {
+LOSSES: dict[str, type[CrossEntropy | MSE | BCE]] = {
     c.name: c for c in (CrossEntropy, MSE, BCE)
 }
 

@@ -8,7 +8,7 @@ from typing import Any
 from edgeloop.errors import CompileError
 
 
-def _check(ok: bool, what: str) -> None:  # noqa: FBT001
+def _check(ok: bool, what: str) -> None:
     if not ok:
         raise CompileError(what)
 
@@ -39,7 +39,7 @@ class LoRA:
 
     @property
     def scale(self) -> float:
-        """alpha / rank."""
+        """Alpha / rank."""
         return 2.0 if self.alpha is None else self.alpha / self.rank
 
 

@@ -61,22 +61,22 @@ def test_array_of_another_shape():
 
 
 def test_old_version_is_not_read_after_its_update():
-    g, w, _, y = versioned()
+    g, *_ = versioned()
     g.nodes.reverse()
-    with pytest.raises(CompileError, match="w is read in .* after .* replaced it"):
+    with pytest.raises(CompileError, match=r"w is read in .* after .* replaced it"):
         verify(g)
-    g, w, _, y = versioned()
+    g, w, *_ = versioned()
     g.outputs = [w]
     with pytest.raises(CompileError, match="output w is replaced"):
         verify(g)
 
 
 def test_update_must_read_what_it_replaces_and_keep_the_type():
-    g, w, w2, y = versioned()
+    g, _, w2, y = versioned()
     g.nodes[1] = Node("step", (y,), (w2,))
     with pytest.raises(CompileError, match="writes w2 without reading w"):
         verify(g)
-    g, w, w2, y = versioned()
+    g, _, w2, _ = versioned()
     w2.type = Type((6,))
     with pytest.raises(CompileError, match="changes the type"):
         verify(g)

@@ -21,7 +21,9 @@ class OnnxInTorch(torch.nn.Module):
     def __init__(self, model: onnx.ModelProto, trained: dict[str, np.ndarray], scale: float):
         super().__init__()
         self.graph, self.scale = model.graph, scale
-        self.fixed = {t.name: torch.tensor(numpy_helper.to_array(t)) for t in model.graph.initializer}
+        self.fixed = {
+            t.name: torch.tensor(numpy_helper.to_array(t)) for t in model.graph.initializer
+        }
         self.trained = {k: torch.tensor(v, requires_grad=True) for k, v in trained.items()}
 
     def weight(self, layer: str, what: str, name: str) -> torch.Tensor:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import onnx
@@ -96,7 +97,7 @@ def mlp() -> onnx.ModelProto:
 def autoencoder(name: str, dims: tuple[int, ...]) -> onnx.ModelProto:
     n, x = Net(name, (dims[0],)), "x"
     last = len(dims) - 2
-    for i, (a, b) in enumerate(zip(dims, dims[1:], strict=False)):
+    for i, (a, b) in enumerate(pairwise(dims)):
         x = n.fc(x, f"layers.{i}.fc", a, b)
         x = n.relu(x, f"layers.{i}.act") if i < last else x
     return n.model(x, (dims[-1],))

@@ -75,7 +75,7 @@ def run(op: OpDef, sample, isa: str) -> list[np.ndarray]:
 @pytest.mark.parametrize(("op", "sample"), [p for p in SAMPLES if p.values[0].kernel])
 def test_kernel_agrees_with_reference(op: OpDef, sample, isa):
     exact = [None if a is None else (a.astype(np.float64) if a.dtype.kind == "f" else a)
-             for a in map(lambda a: None if a is None else np.asarray(a), sample.inputs)]
+             for a in (None if a is None else np.asarray(a) for a in sample.inputs)]
     expected = as_tuple(op.reference(*exact, **sample.attrs))
     got = run(op, sample, isa)
     portable = run(op, sample, "ref")

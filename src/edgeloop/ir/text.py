@@ -1,11 +1,11 @@
 """Text form of a graph: what passes' tests compare and what a dump shows.
 
-    input  x : f32[8,64]
-    const  w : f32[12,64]
-    param  a : f32[4,64]
-    y = linear(x, w, _) {alpha=1.0} : f32[8,12]  # head
-    update a -> a.new
-    output y
+input  x : f32[8,64]
+const  w : f32[12,64]
+param  a : f32[4,64]
+y = linear(x, w, _) {alpha=1.0} : f32[8,12]  # head
+update a -> a.new
+output y
 """
 
 from __future__ import annotations

@@ -1,8 +1,20 @@
 """Operators: one record each, registered on import; see docs/guide/add-an-op.md."""
 
 from edgeloop.ops import (
-    binary, conv, index, layer_norm, linear, loss, maps, matmul, norm, optim, pool, reduce,
-    shape, softmax,
+    binary,
+    conv,
+    index,
+    layer_norm,
+    linear,
+    loss,
+    maps,
+    matmul,
+    norm,
+    optim,
+    pool,
+    reduce,
+    shape,
+    softmax,
 )
 from edgeloop.ops.builder import Builder, OnnxNode
 from edgeloop.ops.interpreter import evaluate

@@ -34,6 +34,6 @@ def evaluate(
     for n in graph.nodes:
         args = [None if i is None else env[i] for i in n.inputs]
         result = OPS[n.op].reference(*args, **n.attrs)
-        for v, a in zip(n.outputs, result if isinstance(result, tuple) else (result,), strict=True):
-            env[v] = a
+        results = result if isinstance(result, tuple) else (result,)
+        env.update(zip(n.outputs, results, strict=True))
     return env

@@ -72,7 +72,7 @@ class _Stack:
 
     def take_back(self, frame: _Frame) -> None:
         i = frame.span
-        if i < 0:
+        if i < 0 or frame.heights is None:
             return
         b, e = self.ranges[i]
         self.heights[b:e] = frame.heights

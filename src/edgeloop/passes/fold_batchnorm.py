@@ -8,6 +8,7 @@ from edgeloop.ir import Graph, Node, Value
 from edgeloop.ops import Builder
 from edgeloop.passes.dce import drop_dead
 from edgeloop.passes.fold_constants import fold_constants
+from edgeloop.passes.rewrite import substitute
 
 
 def fold_batchnorm(graph: Graph) -> Graph:
@@ -129,9 +130,6 @@ def _foldable(
 
 def _replace(graph: Graph, old: Value, new: Value) -> Graph:
     """Let every reader of ``old`` read ``new``."""
-    graph.nodes = [
-        Node(n.op, tuple(new if v is old else v for v in n.inputs), n.outputs, dict(n.attrs), n.name)
-        for n in graph.nodes
-    ]
+    graph.nodes = [substitute(n, {old: new}) for n in graph.nodes]
     graph.outputs = [new if v is old else v for v in graph.outputs]
     return graph

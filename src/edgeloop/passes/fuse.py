@@ -77,7 +77,9 @@ def fuse_activations(graph: Graph) -> Graph:
             continue
         x = n.inputs[0]
         p = producers.get(x)  # type: ignore[arg-type]
-        if p is None or x not in single or p.op not in ("linear", "conv2d") or p.attrs.get("act", 0):
+        if p is None or x not in single or p.op not in ("linear", "conv2d"):
+            continue
+        if p.attrs.get("act", 0):
             continue
         fused = Node(p.op, p.inputs, n.outputs, dict(p.attrs) | {"act": act}, p.name)
         gone.add(id(p))

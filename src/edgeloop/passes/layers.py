@@ -34,7 +34,8 @@ class Layer:
 
 def layers(graph: Graph) -> list[Layer]:
     """Return the layers in execution order; a repeated name gets ``.1``, ``.2``, ..."""
-    found, seen = [], {}
+    found: list[Layer] = []
+    seen: dict[str, int] = {}
     for n in graph.nodes:
         w = n.inputs[1] if len(n.inputs) > 1 else None
         if n.op in LAYER_OPS and w is not None and graph.array(w) is not None:

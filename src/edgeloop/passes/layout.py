@@ -31,7 +31,7 @@ def sink_transposes(graph: Graph) -> Graph:
     origin: dict[Value, tuple[Value, Perm]] = {}  # transposed value -> what it was, permutation
 
     def transposed(g: Builder, x: Value, perm: Perm) -> Value:
-        """x under perm, without a node where none is needed."""
+        """X under perm, without a node where none is needed."""
         if x in origin:
             x, first = origin[x]
             perm = tuple(first[p] for p in perm)

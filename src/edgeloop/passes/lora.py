@@ -67,7 +67,7 @@ def _param(g: Builder, name: str, array: Array) -> Value:
 
 
 def _adapt_output(g: Builder, n: Node, layer: Layer, option: LoRA, seed: int) -> None:
-    """y = n(x) + scale * B A x; the sum takes over n's output value."""
+    """Y = n(x) + scale * B A x; the sum takes over n's output value."""
     x, w = n.inputs[0], layer.weight
     rank, shape = option.rank, w.type.shape
     a_name, b_name = f"{layer.name}.lora_A", f"{layer.name}.lora_B"
