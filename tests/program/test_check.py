@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 
@@ -130,3 +131,43 @@ def test_memory_that_does_not_fit_the_table_is_refused():
     regions = [bytearray(n + 64) for n in decode(encode(spec)).sizes.values()]
     with pytest.raises(ValueError, match="fewer than the program needs"):
         _core.open(encode(spec), "ref", 1, *regions[:4], bytearray(8))
+
+
+def leaves(value, path=()):
+    """Paths of everything inside a JSON document, containers too."""
+    if path:
+        yield path
+    if isinstance(value, dict | list):
+        for k, v in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from leaves(v, (*path, k))
+
+
+def with_document(data: bytes, change) -> bytes:
+    size = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:size])
+    document = json.loads(header["__metadata__"]["edgeloop"])
+    change(document)
+    header["__metadata__"]["edgeloop"] = artifact.dumps(document)
+    text = json.dumps(header).encode()
+    text += b" " * (-(len(text) + 8) % 64)
+    return reseal(len(text).to_bytes(8, "little") + text + data[size:])
+
+
+PATHS = [
+    p for p in leaves(json.loads(artifact.dumps(artifact._document(tiny_spec()))))
+    if p[0] != "sha256"
+]
+
+
+@pytest.mark.parametrize("path", PATHS, ids=str)
+def test_hostile_metadata_is_refused_or_harmless(path):
+    data = artifact.build(tiny_spec())
+    for value in (None, -1, 3, 10**9, 0.5, "x", [], {}, [None], {"x": 1}):
+
+        def put(document, value=value):
+            for k in path[:-1]:
+                document = document[k]
+            document[path[-1]] = value
+
+        with contextlib.suppress(EdgeLoopError):
+            exercise(Program.from_bytes(with_document(data, put)))

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from edgeloop import _core
 from edgeloop.errors import ProgramError
-from edgeloop.program import artifact, memory
+from edgeloop.program import artifact, memory, validate
 from edgeloop.program.plan import EntryPlan, Plan
 from edgeloop.program.spec import ProgramSpec
 from edgeloop.program.table import NUMPY, Table, TableTensor, decode
@@ -150,6 +150,7 @@ class Program:
             return found
 
         self.metadata: dict[str, Any] = {**doc["metadata"], "program_hash": self.hash}
+        validate.check_metadata(self.metadata)
         self.isa = str(doc["isa"])
         self.params = values(doc["params"], "params")
         self.states = values(doc["states"], "state")
@@ -165,11 +166,11 @@ class Program:
         plans = []
         for k, (item, e) in enumerate(zip(doc["entries"], self.table.entries, strict=True)):
             name = str(item["name"])
+            ins = {n: pick(i, "io", n) for n, i in item["inputs"].items()}
+            outs = {n: pick(i, "io", n) for n, i in item["outputs"].items()}
+            validate.check_entry(name, ins, outs)
             self.entries[name] = Entry(
-                name, k, e.count,
-                {n: pick(i, "io", n) for n, i in item["inputs"].items()},
-                {n: pick(i, "io", n) for n, i in item["outputs"].items()},
-                tuple(item["layers"]), tuple(item["flops"]),
+                name, k, e.count, ins, outs, tuple(item["layers"]), tuple(item["flops"])
             )
             plans.append(EntryPlan(
                 name, e.count, e.arena_bytes, int(item["lower_bound_bytes"]),

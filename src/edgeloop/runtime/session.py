@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -12,14 +12,14 @@ import numpy.typing as npt
 
 from edgeloop import _core
 from edgeloop.errors import InputError, NonFiniteError, ProgramError
-from edgeloop.program import Entry, Program
+from edgeloop.program import Program
 from edgeloop.program.memory import anonymous
 from edgeloop.program.table import NUMPY, TableTensor
 from edgeloop.runtime import inputs, snapshot
+from edgeloop.runtime.bound import WEIGHT, Bound, pick
 from edgeloop.runtime.isa import choose_isa
 
 Array = npt.NDArray[Any]
-_WEIGHT, _NORM = "sample_weight", "norm"
 
 
 class Session:
@@ -88,7 +88,7 @@ class Session:
             return np.ndarray(t.shape, NUMPY[t.dtype], regions[t.region], t.offset)
 
         set_(self, "_runner", runner)
-        set_(self, "_entries", [_Bound(e, view) for e in program.entries.values()])
+        set_(self, "_entries", [Bound(e, view) for e in program.entries.values()])
         set_(self, "_params", {n: view(t) for n, t in program.params.items()})
         set_(self, "_regions", (regions["params"], regions["state"]))
         set_(self, "_scalars", {n: v for n, (_, v) in program.scalars.items()})
@@ -100,7 +100,7 @@ class Session:
     isa: str
     _lock: threading.Lock
     _runner: object
-    _entries: list[_Bound]
+    _entries: list[Bound]
     _params: dict[str, Array]
     _regions: tuple[memoryview, memoryview]
     _scalars: dict[str, float]
@@ -184,6 +184,7 @@ class Session:
         """
         with self._lock:
             entry, arrays = self._arrays("predict", x, None, None)
+            entry.check_rows()
             n = inputs.row_count(arrays)
             out = {k: np.empty((n, *a.shape[1:]), a.dtype) for k, a in entry.outputs.items()}
             for begin, count in entry.batches(n):
@@ -202,8 +203,9 @@ class Session:
         """
         with self._lock:
             entry, arrays = self._arrays("eval", x, y, sample_weight)
+            entry.check_rows()
             n, target = inputs.row_count(arrays), entry.target
-            weight = arrays.get(_WEIGHT, np.ones(n)).astype(np.float64)
+            weight = arrays.get(WEIGHT, np.ones(n)).astype(np.float64)
             total = correct = 0.0
             labels = arrays[target] if entry.inputs[target].dtype == np.int32 else None
             logits = self._logits(entry)
@@ -281,12 +283,12 @@ class Session:
             )
         return loss
 
-    def _run(self, entry: _Bound) -> None:
+    def _run(self, entry: Bound) -> None:
         for slot, name in self._slots:
             slot[0] = self._scalars[name]
         _core.run(self._runner, entry.index, 0, entry.steps)
 
-    def _named(self, name: str) -> list[_Bound]:
+    def _named(self, name: str) -> list[Bound]:
         found = [e for e in self._entries if e.name.partition("@")[0] == name]
         if not found:
             raise ProgramError(
@@ -295,18 +297,18 @@ class Session:
             )
         return found
 
-    def _only(self, name: str) -> _Bound:
+    def _only(self, name: str) -> Bound:
         return self._named(name)[0]
 
     def _arrays(
         self, name: str, x: Any, y: Any, sample_weight: Any
-    ) -> tuple[_Bound, dict[str, Array]]:
+    ) -> tuple[Bound, dict[str, Array]]:
         """Return the entry (the variant that fits x) and its checked inputs."""
         variants = self._named(name)
         entry = variants[0]
         feeds = inputs.by_name(x, entry.model_inputs)
         if len(variants) > 1:
-            entry = _pick(variants, {k: np.shape(v) for k, v in feeds.items()})
+            entry = pick(variants, {k: np.shape(v) for k, v in feeds.items()})
         arrays = {k: inputs.as_rows(v, entry.tensors[k], k) for k, v in feeds.items()}
         if entry.target:
             t = entry.tensors[entry.target]
@@ -314,20 +316,20 @@ class Session:
                 entry.classes = self._classes(entry)
             arrays[entry.target] = inputs.as_rows(y, t, entry.target, entry.classes)
         n = inputs.row_count(arrays)
-        if _WEIGHT in entry.tensors and sample_weight is not None:
-            weight = inputs.as_rows(sample_weight, entry.tensors[_WEIGHT], _WEIGHT)
+        if WEIGHT in entry.tensors and sample_weight is not None:
+            weight = inputs.as_rows(sample_weight, entry.tensors[WEIGHT], WEIGHT)
             if len(weight) == n:
-                inputs.check_weights(weight, _WEIGHT)
-            arrays[_WEIGHT] = weight
+                inputs.check_weights(weight, WEIGHT)
+            arrays[WEIGHT] = weight
             inputs.row_count(arrays)
         return entry, arrays
 
-    def _logits(self, entry: _Bound) -> Array | None:
-        names = [n for n in self.program.metadata.get("outputs", ()) if n in entry.outputs]
+    def _logits(self, entry: Bound) -> Array | None:
+        names = [n for n in self.program.metadata.get("outputs") or () if n in entry.outputs]
         rest = names or [n for n in entry.outputs if n != "loss"]
         return entry.outputs[rest[0]] if rest else None
 
-    def _classes(self, entry: _Bound) -> int:
+    def _classes(self, entry: Bound) -> int:
         """Return the number of classes: what the compiler recorded, else the logits' width."""
         recorded = (self.program.metadata.get("labels") or {}).get("classes")
         if recorded:
@@ -339,56 +341,3 @@ class Session:
             if other.name in ("eval", "predict") and (a := self._logits(other)) is not None:
                 return int(a.shape[-1])
         return int(np.iinfo(np.int32).max)  # the kernel refuses what is too large
-
-
-class _Bound:
-    """An entry with NumPy views of its io tensors."""
-
-    def __init__(self, entry: Entry, view: Any) -> None:
-        self.name, self.index, self.steps = entry.name, entry.index, entry.steps
-        self.tensors = entry.inputs
-        self.inputs: dict[str, Array] = {n: view(t) for n, t in entry.inputs.items()}
-        self.outputs: dict[str, Array] = {n: view(t) for n, t in entry.outputs.items()}
-        self.target = next((n for n in ("labels", "targets") if n in entry.inputs), "")
-        extra = {self.target, _WEIGHT, _NORM}
-        self.model_inputs = tuple(n for n in entry.inputs if n not in extra)
-        self.classes = 0  # not yet known
-        self.rows = min((entry.inputs[n].shape[0] for n in self.model_inputs), default=0)
-
-    def batches(self, n: int) -> Iterator[tuple[int, int]]:
-        """Yield (first row, rows) of each run over n rows."""
-        for begin in range(0, n, self.rows):
-            yield begin, min(self.rows, n - begin)
-
-    def fill(self, arrays: Mapping[str, Array], begin: int, count: int) -> None:
-        """Write rows into io; missing rows repeat the first one with weight 0.
-
-        A repeated row cannot make anything non-finite that was not already (zeros could: log).
-        """
-        for name, a in arrays.items():
-            slot = self.inputs[name]
-            slot[:count] = a[begin : begin + count]
-            if count < len(slot):
-                slot[count:] = 0 if name == _WEIGHT else a[begin]
-        total = float(count)
-        if _WEIGHT in arrays:
-            total = arrays[_WEIGHT][begin : begin + count].sum(dtype=np.float64)
-        elif _WEIGHT in self.inputs:
-            self.inputs[_WEIGHT][:count] = 1
-            self.inputs[_WEIGHT][count:] = 0
-        if _NORM in self.inputs:
-            self.inputs[_NORM].reshape(-1)[0] = total
-
-
-def _pick(variants: list[_Bound], shapes: Mapping[str, tuple[int, ...]]) -> _Bound:
-    """Return the variant whose shapes fit, the smallest batch that holds all rows if any does."""
-    fits = [
-        e for e in variants
-        if all(tuple(e.tensors[n].shape[1:]) == tuple(s[1:]) for n, s in shapes.items())
-    ]
-    if not fits:
-        known = [{n: list(e.tensors[n].shape) for n in e.model_inputs} for e in variants]
-        raise InputError(f"no shape variant fits inputs {dict(shapes)}; the program has {known}")
-    rows = max((s[0] for s in shapes.values() if s), default=0)
-    large = [e for e in fits if e.rows >= rows]
-    return min(large, key=lambda e: e.rows) if large else max(fits, key=lambda e: e.rows)

@@ -1,0 +1,77 @@
+"""An entry over a session's memory: views of its inputs and outputs, and how rows get there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeloop.errors import InputError, ProgramError
+from edgeloop.program import Entry
+
+Array = npt.NDArray[Any]
+WEIGHT, NORM = "sample_weight", "norm"
+
+
+class Bound:
+    """An entry with NumPy views of its io tensors."""
+
+    def __init__(self, entry: Entry, view: Any) -> None:
+        self.name, self.index, self.steps = entry.name, entry.index, entry.steps
+        self.tensors = entry.inputs
+        self.inputs: dict[str, Array] = {n: view(t) for n, t in entry.inputs.items()}
+        self.outputs: dict[str, Array] = {n: view(t) for n, t in entry.outputs.items()}
+        self.target = next((n for n in ("labels", "targets") if n in entry.inputs), "")
+        extra = {self.target, WEIGHT, NORM}
+        self.model_inputs = tuple(n for n in entry.inputs if n not in extra)
+        self.classes = 0  # not yet known
+        self.rows = min((entry.inputs[n].shape[0] for n in self.model_inputs), default=0)
+
+    def check_rows(self) -> None:
+        """ProgramError unless every output but the loss has a row for each row of the input."""
+        for name, a in self.outputs.items():
+            if name != "loss" and (a.ndim == 0 or len(a) != self.rows):
+                raise ProgramError(
+                    f"output '{name}' of entry '{self.name}' has shape {list(a.shape)}, not one "
+                    f"row for each of {self.rows} rows: the model must keep its batch axis first"
+                )
+
+    def batches(self, n: int) -> Iterator[tuple[int, int]]:
+        """Yield (first row, rows) of each run over n rows."""
+        for begin in range(0, n, self.rows):
+            yield begin, min(self.rows, n - begin)
+
+    def fill(self, arrays: Mapping[str, Array], begin: int, count: int) -> None:
+        """Write rows into io; missing rows repeat the first one with weight 0.
+
+        A repeated row cannot make anything non-finite that was not already (zeros could: log).
+        """
+        for name, a in arrays.items():
+            slot = self.inputs[name]
+            slot[:count] = a[begin : begin + count]
+            if count < len(slot):
+                slot[count:] = 0 if name == WEIGHT else a[begin]
+        total = float(count)
+        if WEIGHT in arrays:
+            total = arrays[WEIGHT][begin : begin + count].sum(dtype=np.float64)
+        elif WEIGHT in self.inputs:
+            self.inputs[WEIGHT][:count] = 1
+            self.inputs[WEIGHT][count:] = 0
+        if NORM in self.inputs:
+            self.inputs[NORM].reshape(-1)[0] = total
+
+
+def pick(variants: list[Bound], shapes: Mapping[str, tuple[int, ...]]) -> Bound:
+    """Return the variant whose shapes fit, the smallest batch that holds all rows if any does."""
+    fits = [
+        e for e in variants
+        if all(tuple(e.tensors[n].shape[1:]) == tuple(s[1:]) for n, s in shapes.items())
+    ]
+    if not fits:
+        known = [{n: list(e.tensors[n].shape) for n in e.model_inputs} for e in variants]
+        raise InputError(f"no shape variant fits inputs {dict(shapes)}; the program has {known}")
+    rows = max((s[0] for s in shapes.values() if s), default=0)
+    large = [e for e in fits if e.rows >= rows]
+    return min(large, key=lambda e: e.rows) if large else max(fits, key=lambda e: e.rows)
