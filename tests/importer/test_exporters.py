@@ -203,8 +203,9 @@ def test_compiled_exports_predict_like_onnx_runtime_and_learn(path):
 
     import edgeloop as el
 
+    optimizer = el.SGD(lr=0.005)
     program = el.compile(
-        path, loss="mse", train=el.LoRA(rank=2), optimizer=el.SGD(lr=0.005), batch=4, predict_batch=2
+        path, loss="mse", train=el.LoRA(rank=2), optimizer=optimizer, batch=4, predict_batch=2
     )
     s = el.Session(program)
     oracle = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
