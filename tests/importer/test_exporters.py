@@ -216,3 +216,21 @@ def test_compiled_exports_predict_like_onnx_runtime_and_learn(path):
     assert np.abs(got - expected).max() <= 1e-5 * np.abs(expected).max()
     losses = [s.step(x, np.roll(expected, 1, axis=0)) for _ in range(6)]
     assert losses[-1] < losses[0]
+
+
+def test_damaged_exports_end_in_the_error_tree(tmp_path):
+    from edgeloop.errors import ModelError
+    from edgeloop.importer import load_model
+
+    files = [p.read_bytes() for p in sorted(GOLDEN.glob("*.script.onnx"))]
+    rng, path, refused = np.random.default_rng(4), tmp_path / "m.onnx", 0
+    for _ in range(300):
+        data = bytearray(files[rng.integers(len(files))])
+        for _ in range(rng.integers(1, 4)):
+            data[rng.integers(len(data))] ^= 1 << int(rng.integers(8))
+        path.write_bytes(data)
+        try:
+            load_model(path, batch=2)
+        except ModelError:
+            refused += 1
+    assert 0 < refused < 300
