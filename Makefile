@@ -80,6 +80,7 @@ fuzz: build asan ## hostile step tables under the sanitizers, ten minutes (FUZZ_
 	@build/asan/fuzz_check $(FUZZ_SECONDS) $(FUZZ_SEED) build/seeds/*.table
 
 bench: $(VENV)/.oracles build ## step time, start-up and memory beside PyTorch (W1 to W3), GEMM
+	@$(PY) bench/gemm.py
 	@$(PY) bench/run.py $(ARGS)
 
 wheel: $(VENV)/.base ## wheel and sdist into dist/
