@@ -337,9 +337,10 @@ def test_base_rehearsal_keeps_what_was_known(kit, tmp_path):
                 ),
                 base=base,
             )
-            for session in (loop._learner, loop.live._predictor):
+            updater = loop._updater
+            for session in (updater._learner, loop.live._predictor):
                 session.w = shipped.w.copy()
-            loop._pristine = loop._learner.snapshot()
+            updater._pristine = updater._learner.snapshot()
             return loop.run()
 
     loose = forgot(0.0, 1.0, tmp_path / "loose.db")
@@ -395,3 +396,34 @@ def test_what_was_turned_down_is_tried_again_while_there_is_room(kit, store):
     assert fresh[-1] < max(fresh)
     assert report.overruns == 0
     assert report.promoted == 0
+
+
+def test_without_a_live_version_the_shipped_one_is_live_again(kit, store):
+    """What the store does when the only version has rotted: samples and place are kept."""
+    data = kit.stream(60)
+    kit.loop(store, data).run(20)
+    with store.transaction():
+        store._db.query("DELETE FROM live")
+    loop = kit.loop(store, data)
+    report = loop.run(20)
+    assert report.items == 20
+    assert loop.live.version == store.live().id == 2
+    assert sum(len(store.samples(s)) for s in ("train", "validation", "gate")) == 20
+
+
+def test_killed_while_buffers_change_size(kit, tmp_path):
+    data = kit.stream(60)
+    wide = kit.config(gate={"min_samples": 64})
+    small = kit.config(gate={"min_samples": 64}, buffer={"capacity": 5, "validation": 2})
+    ends = []
+    for kill in (False, True):
+        with Store.open(tmp_path / f"{kill}.db") as store:
+            kit.loop(store, data, wide).run()
+            if kill:
+                real, store.put_kv = store.put_kv, None
+                with pytest.raises(TypeError):
+                    kit.loop(store, data, small).run()
+                store.put_kv = real
+            kit.loop(store, data, small).run()
+            ends.append(finish(store))
+    assert ends[0] == ends[1]

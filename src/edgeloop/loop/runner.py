@@ -7,7 +7,6 @@ at any instant and started again ends with the same bits as one that was not.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import threading
 import time
@@ -18,14 +17,11 @@ import numpy as np
 from edgeloop.data.intake import Intake
 from edgeloop.data.privacy import apply_filters
 from edgeloop.errors import DataError, StateError
-from edgeloop.loop.gate import Evidence, Gate, PairedGate
-from edgeloop.loop.learner import scores
 from edgeloop.loop.memory import GATE, TRAIN, VALIDATION, BaseMemory, Memory
-from edgeloop.loop.report import Report, Update
+from edgeloop.loop.report import Report
 from edgeloop.loop.serving import Live
-from edgeloop.loop.trainer import Lesson, Outcome, Pool, Progress, Trainer
 from edgeloop.loop.trigger import SamplesTrigger, Situation, Trigger
-from edgeloop.store import Job
+from edgeloop.loop.update import Updater
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -33,15 +29,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from edgeloop.data.augment import Augment
-    from edgeloop.data.buffers import Reservoir
     from edgeloop.data.item import Item, Label, Source
     from edgeloop.data.privacy import Filter
     from edgeloop.loop.config import Config
+    from edgeloop.loop.gate import Gate
     from edgeloop.loop.learner import Learner
     from edgeloop.store import Store
 
-STATE = "loop"  # key-value entries of the store
-BEST = "job.best"
+STATE = "loop"  # key-value entry of the store
 LIVE_PERSIST = 16  # items between writes when the source cannot be read again
 
 
@@ -101,32 +96,34 @@ class Loop:
         self.report = Report()
         self._store = store
         self._source = source
-        self._learner = learner
         self._program = program_hash
         self._shape = tuple(shape)
         self._prepare = prepare
         self._augment = augment
         self._filters = list(filters)
-        self._base = base or BaseMemory(0, shape, anchor=0.0, seed=0)
-        self._gate = gate or PairedGate(g.min_samples, g.confidence, g.max_anchor_loss)
+        base = base or BaseMemory(0, shape, anchor=0.0, seed=0)
+        self._anchors = base.digest()
         self._trigger = trigger or SamplesTrigger(config.trigger.samples, g.min_samples)
-        self._isa = isa
         self._emit = on_event or _silent
         self._clock = clock
-        self._trainer = Trainer(
-            learner,
-            config.train,
-            batch=batch,
-            clock=clock,
-            checkpoint=self._checkpoint,
-            emit=self._emit,
-        )
-        self._pristine = learner.snapshot()
         self._halt = threading.Event()
         self._memory = Memory(config, shape)
         self._cursor = self._since = self._jobs = 0
-        self._anchor_shipped: float | None = None
-        self._anchors = ""
+        self._updater = Updater(
+            config,
+            store=store,
+            live=self.live,
+            learner=learner,
+            memory=self._memory,
+            base=base,
+            program_hash=program_hash,
+            batch=batch,
+            gate=gate,
+            isa=isa,
+            save=self._save,
+            emit=self._emit,
+            clock=clock,
+        )
 
     def stop(self) -> None:
         """End :meth:`run` after the item or update at hand; for signal handlers and threads."""
@@ -148,7 +145,7 @@ class Loop:
         self._begin()
         if (job := self._store.job()) is not None:
             report.resumed = True
-            self._resume(job)
+            report.updates.append(self._updater.resume(job))
         limit = None if until == "exhausted" else int(until)
         intake: Intake | None = None
         stream: Iterable[Item | DataError]
@@ -179,55 +176,44 @@ class Loop:
 
     def _begin(self) -> None:
         """Take over what the state file says, or make the first version."""
-        store, live = self._store, self._store.live()
-        self._memory = Memory(self.config, self._shape)
-        self._learner.restore(self._pristine)
-        if self.config.train.lr is not None:
-            self._learner.lr = self.config.train.lr
+        store, updater, live = self._store, self._updater, self._store.live()
+        if live is not None and live.program_hash != self._program:
+            raise StateError(
+                f"state {self.config.state.path}: belongs to program {live.program_hash[:12]}, "
+                f"but model.program is {self._program[:12]}; name another state.path, or give "
+                "model.program the file it was started with"
+            )
         saved = store.kv(STATE)
-        anchors = self._base.digest()
-        if saved is None or live is None:
-            self._anchor_shipped, self._anchors = self._anchor_score(), anchors
-            self._cursor = self._since = self._jobs = 0
-            with store.transaction():
-                store.commit(
-                    self._learner.adapter(),
-                    program_hash=self._program,
-                    parent=None,
-                    metrics={"kind": "shipped", "anchor": self._anchor_shipped},
-                    live=True,
-                )
-                self._save()
-            live = store.live()
-            assert live is not None
-        else:
-            if live.program_hash != self._program:
-                raise StateError(
-                    f"state {self.config.state.path}: belongs to program {live.program_hash[:12]}, "
-                    f"but model.program is {self._program[:12]}; name another state.path, or give "
-                    "model.program the file it was started with"
-                )
-            state = json.loads(saved)
-            self._cursor, self._since = state["cursor"], state["since"]
-            self._jobs, self._anchor_shipped = state["jobs"], state["anchor"]
-            self._anchors = state["anchors"]
-            if self._anchors != anchors:
-                self._anchor_shipped, self._anchors = self._anchor_score(), anchors
-            self._memory.load(store, state["memory"])
+        self._memory = Memory(self.config, self._shape)
+        updater.reset(self._memory)
+        self._cursor = self._since = self._jobs = 0
+        state = {} if saved is None else json.loads(saved)
+        # Other anchors than last time: the shipped model is measured on these.
+        same = state.get("anchors") == self._anchors
+        updater.anchor = state["anchor"] if same else updater.anchor_score()
+        with store.transaction():
+            if state:
+                self._cursor, self._since = state["cursor"], state["since"]
+                self._jobs = state["jobs"]
+                self._memory.load(store, state["memory"])
+            if live is None:
+                updater.ship()
+            self._save()
+        live = store.live()
+        assert live is not None
         self.live.swap(live.id, store.adapter(live.id))
         self._emit("start", items=self._cursor, live=live.id)
 
     def _save(self) -> None:
         """Write the state as it is now, durably; inside a transaction, as part of it."""
         with self._store.transaction():
-            memory = self._memory.save(self._store)
             state = {
                 "cursor": self._cursor,
                 "since": self._since,
                 "jobs": self._jobs,
-                "anchor": self._anchor_shipped,
+                "anchor": self._updater.anchor,
                 "anchors": self._anchors,
-                "memory": memory,
+                "memory": self._memory.save(self._store),
             }
             self._store.put_kv(STATE, json.dumps(state).encode())
 
@@ -255,7 +241,9 @@ class Loop:
         situation = Situation(self._since, len(memory.fresh), len(memory.gate))
         decision = self._trigger(situation)
         if decision == "train":
-            self._start(arrived)
+            self._jobs += 1
+            self._since = 0
+            self.report.updates.append(self._updater.start(self._jobs, arrived))
         elif decision == "wait" and self._since % self.config.trigger.samples == 0:
             self.report.waits += 1
             self._emit("wait", gate=len(memory.gate), needs=self.config.gate.min_samples)
@@ -308,190 +296,6 @@ class Loop:
             seed = (self.config.train.seed, "augment", self._cursor, v)
             out[v] = x if self._augment is None else self._prepare(self._augment(raw, *seed))
         return out
-
-    # Updates
-
-    def _start(self, arrived: float) -> None:
-        """Freeze the samples in the state file and run an update on them."""
-        self._jobs += 1
-        self._since = 0
-        live = self._store.live()
-        assert live is not None
-        progress = Progress(job=self._jobs)
-        self._learner.restore(self._pristine)
-        self._learner.load_adapter(self._store.adapter(live.id))
-        with self._store.transaction():
-            self._save()
-            self._checkpoint(progress, self._learner.snapshot(), None)
-        self._emit("job", job=self._jobs, items=self._cursor, fresh=len(self._memory.fresh))
-        self._update(progress, None, arrived)
-
-    def _resume(self, job: Job) -> None:
-        """Go on with an update that another process left, from its last checkpoint."""
-        cursor = dict(job.cursor)
-        live = self._store.live()
-        assert live is not None
-        made_by = (cursor.pop("plan"), job.isa, job.parent)
-        same = made_by == (self._plan(), self._isa, live.id)
-        progress = Progress(**cursor, journal=list(job.journal))
-        best = self._store.kv(BEST) if progress.best_epoch else None
-        self._learner.restore(self._pristine)
-        if same:
-            self._learner.restore(job.snapshot)
-        else:
-            # Other options, instructions or another live version since: begin the update again.
-            progress, best = Progress(job=progress.job), None
-            self._learner.load_adapter(self._store.adapter(live.id))
-        self._emit("resumed", job=progress.job, step=progress.step, afresh=not same)
-        self._update(progress, best, None)
-
-    def _checkpoint(self, progress: Progress, snapshot: bytes, best: bytes | None) -> None:
-        cursor = {k: v for k, v in vars(progress).items() if k != "journal"}
-        live = self._store.live()
-        job = Job(
-            program_hash=self._program,
-            parent=None if live is None else live.id,
-            snapshot=snapshot,
-            rng=f"{self.config.train.seed}:{progress.job}".encode(),  # counter-based: all of it
-            cursor=cursor | {"plan": self._plan()},
-            journal=progress.journal,
-            isa=self._isa,
-        )
-        with self._store.transaction():
-            self._store.save_job(job)
-            if best is not None:
-                self._store.put_kv(BEST, best)
-        self._emit("checkpoint", job=progress.job, step=progress.step)
-
-    def _plan(self) -> str:
-        """Digest of every option that decides what an update computes (deadlines aside)."""
-        c = self.config
-        what = (c.train, c.base, c.buffer.rehearsal, c.buffer.validation, self._shape)
-        return hashlib.sha256(repr(what).encode()).hexdigest()[:16]
-
-    def _update(self, progress: Progress, best: bytes | None, arrived: float | None) -> None:
-        """Train, judge, commit or turn down, and swap."""
-        memory, base = self._memory, self._base
-        lesson = Lesson(
-            fresh=Pool(memory.fresh, memory.fresh.slots()),
-            remembered=Pool(memory.rehearsal, memory.rehearsal.slots()),
-            base=Pool(base.rehearsal, base.rehearsal.slots()),
-            x=memory.validation.x[: len(memory.validation)],
-            y=memory.validation.y[: len(memory.validation)],
-            after=2 * len(self._gate_slots()) + len(base.anchors),
-        )
-        outcome = self._trainer.run(lesson, progress, best)
-        gate: dict[str, Any] | None = None
-        promote, reason = False, "no epoch better than before on validation"
-        if outcome.adapter is not None:
-            verdict = self._gate(self._evidence(), seed=progress.job)
-            gate, promote, reason = verdict.numbers(), verdict.promote, verdict.reason
-            self._emit("gate", job=progress.job, **gate)
-        fresh = len(memory.fresh)
-        metrics = self._metrics(outcome, gate)
-        version = self._finish(outcome, metrics, reason, promote=promote)
-        cycle = None
-        if version is not None and outcome.adapter is not None:
-            self.live.swap(version, outcome.adapter)
-            if len(memory.gate):
-                self.live.predict(memory.gate.x[:1])
-            if arrived is not None:
-                cycle = self._clock() - arrived
-        p = outcome.progress
-        update = Update(
-            version=version,
-            reason=reason,
-            stop=p.stop or "",
-            epochs=len(p.curve),
-            steps=p.step,
-            fresh=fresh,
-            validation_before=p.first,
-            validation_after=p.best,
-            gate=gate,
-            train_seconds=p.elapsed,
-            cycle_seconds=cycle,
-        )
-        self.report.updates.append(update)
-        kind = "rejected" if version is None else "promoted"
-        self._emit(kind, job=p.job, version=version, reason=reason, cycle_seconds=cycle)
-
-    def _finish(
-        self, outcome: Outcome, metrics: dict[str, Any], reason: str, *, promote: bool
-    ) -> int | None:
-        """End the update in one transaction; return the number of the new version."""
-        store, version = self._store, None
-        used = promote and outcome.adapter is not None
-        # What has not become part of the live version yet is tried again with the next samples,
-        # while the ring has room for both.
-        fresh = self._memory.fresh
-        if used or len(fresh) + self.config.trigger.samples > fresh.capacity:
-            self._memory.retire()
-        with store.transaction():
-            live = store.live()
-            if used and outcome.adapter is not None:
-                version = store.commit(
-                    outcome.adapter,
-                    program_hash=self._program,
-                    parent=None if live is None else live.id,
-                    metrics=metrics,
-                    live=True,
-                    finish_job=True,
-                ).id
-                store.prune(self.config.state.keep_versions)
-            else:
-                store.clear_job()
-            store.event(
-                "rejected" if version is None else "promoted",
-                {"version": version, "reason": reason} | metrics,
-            )
-            self._save()
-        return version
-
-    def _metrics(self, outcome: Outcome, gate: dict[str, Any] | None) -> dict[str, Any]:
-        p, ring = outcome.progress, self._memory.fresh
-        digest = hashlib.sha256()
-        for slot in ring.slots():
-            digest.update(ring.x[slot].tobytes() + repr(ring.y[slot]).encode())
-        return {
-            "job": p.job,
-            "samples": len(ring),
-            "data_sha256": digest.hexdigest(),
-            "stop": p.stop,
-            "epochs": len(p.curve),
-            "steps": p.step,
-            "training_seconds": round(p.elapsed, 6),
-            "validation": {"before": p.first, "after": p.best},
-            "gate": gate,
-        }
-
-    def _evidence(self) -> Evidence:
-        """Score the candidate, which the learner holds now, beside the live version."""
-        memory = self._memory
-        chosen = self._gate_slots()
-        x, y = memory.gate.x[chosen], self._labels(memory.gate, chosen)
-        return Evidence(
-            live=self.live.scores(x, y),
-            candidate=scores(self._learner, x, y),
-            anchor_shipped=self._anchor_shipped,
-            anchor_candidate=self._anchor_score(),
-            anchor_relative=y is None or not isinstance(y[0], int),
-        )
-
-    def _gate_slots(self) -> list[int]:
-        return list(self._memory.gate.balanced(self.config.gate.min_samples))
-
-    def _anchor_score(self) -> float | None:
-        anchors = self._base.anchors
-        if not len(anchors):
-            return None
-        chosen = anchors.slots()
-        found = scores(self._learner, anchors.x[: len(chosen)], self._labels(anchors, chosen))
-        return float(found.mean())
-
-    def _labels(self, slots: Reservoir, chosen: Sequence[int]) -> list[Label] | None:
-        if self.config.train.target == "input":
-            return None
-        return [slots.y[i] for i in chosen]
 
 
 def _silent(kind: str, **detail: Any) -> None:

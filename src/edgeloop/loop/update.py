@@ -1,0 +1,290 @@
+"""Updates: train, judge, commit or turn down, swap; each resumable from its last checkpoint."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any
+
+from edgeloop.loop.gate import Evidence, Gate, PairedGate
+from edgeloop.loop.learner import scores
+from edgeloop.loop.report import Update
+from edgeloop.loop.trainer import Lesson, Outcome, Pool, Progress, Trainer
+from edgeloop.store import Job
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from edgeloop.data.buffers import Reservoir
+    from edgeloop.data.item import Label
+    from edgeloop.loop.config import Config
+    from edgeloop.loop.learner import Learner
+    from edgeloop.loop.memory import BaseMemory, Memory
+    from edgeloop.loop.serving import Live
+    from edgeloop.store import Store
+
+BEST = "job.best"  # key-value entry of the store
+
+
+class Updater:
+    """Turns the samples in memory into candidates, and candidates into versions.
+
+    Parameters
+    ----------
+    learner
+        Session to train, in its initial state.
+    memory
+        The loop's samples.
+    base
+        Samples of the base task.
+    gate
+        Judges candidates; None: the configured one.
+    save
+        Writes the loop's own state; called inside the transactions that need it.
+
+    Attributes
+    ----------
+    anchor
+        Score of the shipped model on the anchors, the measure of what must not be forgotten.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        store: Store,
+        live: Live,
+        learner: Learner,
+        memory: Memory,
+        base: BaseMemory,
+        program_hash: str,
+        batch: int,
+        gate: Gate | None,
+        isa: str,
+        save: Callable[[], None],
+        emit: Callable[..., None],
+        clock: Callable[[], float],
+    ) -> None:
+        g = config.gate
+        self.config = config
+        self.anchor: float | None = None
+        self._store = store
+        self._live = live
+        self._learner = learner
+        self._memory = memory
+        self._base = base
+        self._program = program_hash
+        self._gate = gate or PairedGate(g.min_samples, g.confidence, g.max_anchor_loss)
+        self._isa = isa
+        self._save = save
+        self._emit = emit
+        self._clock = clock
+        self._trainer = Trainer(
+            learner,
+            config.train,
+            batch=batch,
+            clock=clock,
+            checkpoint=self._checkpoint,
+            emit=emit,
+        )
+        self._pristine = learner.snapshot()
+        if config.train.lr is not None:
+            learner.lr = config.train.lr
+
+    def reset(self, memory: Memory) -> None:
+        """Begin with the shipped weights and another memory."""
+        self._memory = memory
+        self._learner.restore(self._pristine)
+
+    def ship(self) -> None:
+        """Make the shipped weights, which the learner holds, the live version."""
+        self._store.commit(
+            self._learner.adapter(),
+            program_hash=self._program,
+            parent=None,
+            metrics={"kind": "shipped", "anchor": self.anchor},
+            live=True,
+        )
+
+    def start(self, number: int, arrived: float) -> Update:
+        """Freeze the samples in the state file and run update `number` on them.
+
+        `arrived` is the time of the last sample, by the clock.
+        """
+        live = self._store.live()
+        assert live is not None
+        progress = Progress(job=number)
+        self._learner.restore(self._pristine)
+        self._learner.load_adapter(self._store.adapter(live.id))
+        with self._store.transaction():
+            self._save()
+            self._checkpoint(progress, self._learner.snapshot(), None)
+        self._emit("job", job=number, fresh=len(self._memory.fresh))
+        return self._update(progress, None, arrived)
+
+    def resume(self, job: Job) -> Update:
+        """Go on with an update that another process left, from its last checkpoint."""
+        cursor = dict(job.cursor)
+        live = self._store.live()
+        assert live is not None
+        made_by = (cursor.pop("plan"), job.isa, job.parent)
+        same = made_by == (self._plan(), self._isa, live.id)
+        progress = Progress(**cursor, journal=list(job.journal))
+        best = self._store.kv(BEST) if progress.best_epoch else None
+        self._learner.restore(self._pristine)
+        if same:
+            self._learner.restore(job.snapshot)
+        else:
+            # Other options, instructions or another live version since: begin the update again.
+            progress, best = Progress(job=progress.job), None
+            self._learner.load_adapter(self._store.adapter(live.id))
+        self._emit("resumed", job=progress.job, step=progress.step, afresh=not same)
+        return self._update(progress, best, None)
+
+    def _checkpoint(self, progress: Progress, snapshot: bytes, best: bytes | None) -> None:
+        cursor = {k: v for k, v in vars(progress).items() if k != "journal"}
+        live = self._store.live()
+        job = Job(
+            program_hash=self._program,
+            parent=None if live is None else live.id,
+            snapshot=snapshot,
+            rng=f"{self.config.train.seed}:{progress.job}".encode(),  # counter-based: all of it
+            cursor=cursor | {"plan": self._plan()},
+            journal=progress.journal,
+            isa=self._isa,
+        )
+        with self._store.transaction():
+            self._store.save_job(job)
+            if best is not None:
+                self._store.put_kv(BEST, best)
+        self._emit("checkpoint", job=progress.job, step=progress.step)
+
+    def _plan(self) -> str:
+        """Digest of every option that decides what an update computes (deadlines aside)."""
+        c = self.config
+        what = (c.train, c.base, c.buffer.rehearsal, c.buffer.validation)
+        return hashlib.sha256(repr(what).encode()).hexdigest()[:16]
+
+    def _update(self, progress: Progress, best: bytes | None, arrived: float | None) -> Update:
+        """Train, judge, commit or turn down, and swap."""
+        memory, base = self._memory, self._base
+        lesson = Lesson(
+            fresh=Pool(memory.fresh, memory.fresh.slots()),
+            remembered=Pool(memory.rehearsal, memory.rehearsal.slots()),
+            base=Pool(base.rehearsal, base.rehearsal.slots()),
+            x=memory.validation.x[: len(memory.validation)],
+            y=memory.validation.y[: len(memory.validation)],
+            after=2 * len(self._gate_slots()) + len(base.anchors),
+        )
+        outcome = self._trainer.run(lesson, progress, best)
+        gate: dict[str, Any] | None = None
+        promote, reason = False, "no epoch better than before on validation"
+        if outcome.adapter is not None:
+            verdict = self._gate(self._evidence(), seed=progress.job)
+            gate, promote, reason = verdict.numbers(), verdict.promote, verdict.reason
+            self._emit("gate", job=progress.job, **gate)
+        fresh = len(memory.fresh)
+        metrics = self._metrics(outcome, gate)
+        version = self._finish(outcome, metrics, reason, promote=promote)
+        cycle = None
+        if version is not None and outcome.adapter is not None:
+            self._live.swap(version, outcome.adapter)
+            if len(memory.gate):
+                self._live.predict(memory.gate.x[:1])
+            if arrived is not None:
+                cycle = self._clock() - arrived
+        p = outcome.progress
+        update = Update(
+            version=version,
+            reason=reason,
+            stop=p.stop or "",
+            epochs=len(p.curve),
+            steps=p.step,
+            fresh=fresh,
+            validation_before=p.first,
+            validation_after=p.best,
+            gate=gate,
+            train_seconds=p.elapsed,
+            cycle_seconds=cycle,
+        )
+        kind = "rejected" if version is None else "promoted"
+        self._emit(kind, job=p.job, version=version, reason=reason, cycle_seconds=cycle)
+        return update
+
+    def _finish(
+        self, outcome: Outcome, metrics: dict[str, Any], reason: str, *, promote: bool
+    ) -> int | None:
+        """End the update in one transaction; return the number of the new version."""
+        store, version = self._store, None
+        used = promote and outcome.adapter is not None
+        # What has not become part of the live version yet is tried again with the next samples,
+        # while the ring has room for both.
+        fresh = self._memory.fresh
+        if used or len(fresh) + self.config.trigger.samples > fresh.capacity:
+            self._memory.retire()
+        with store.transaction():
+            live = store.live()
+            if used and outcome.adapter is not None:
+                version = store.commit(
+                    outcome.adapter,
+                    program_hash=self._program,
+                    parent=None if live is None else live.id,
+                    metrics=metrics,
+                    live=True,
+                    finish_job=True,
+                ).id
+                store.prune(self.config.state.keep_versions)
+            else:
+                store.clear_job()
+            store.event(
+                "rejected" if version is None else "promoted",
+                {"version": version, "reason": reason} | metrics,
+            )
+            self._save()
+        return version
+
+    def _metrics(self, outcome: Outcome, gate: dict[str, Any] | None) -> dict[str, Any]:
+        p, ring = outcome.progress, self._memory.fresh
+        digest = hashlib.sha256()
+        for slot in ring.slots():
+            digest.update(ring.x[slot].tobytes() + repr(ring.y[slot]).encode())
+        return {
+            "job": p.job,
+            "samples": len(ring),
+            "data_sha256": digest.hexdigest(),
+            "stop": p.stop,
+            "epochs": len(p.curve),
+            "steps": p.step,
+            "training_seconds": round(p.elapsed, 6),
+            "validation": {"before": p.first, "after": p.best},
+            "gate": gate,
+        }
+
+    def _evidence(self) -> Evidence:
+        """Score the candidate, which the learner holds now, beside the live version."""
+        memory = self._memory
+        chosen = self._gate_slots()
+        x, y = memory.gate.x[chosen], self._labels(memory.gate, chosen)
+        return Evidence(
+            live=self._live.scores(x, y),
+            candidate=scores(self._learner, x, y),
+            anchor_shipped=self.anchor,
+            anchor_candidate=self.anchor_score(),
+            anchor_relative=y is None or not isinstance(y[0], int),
+        )
+
+    def _gate_slots(self) -> list[int]:
+        return list(self._memory.gate.balanced(self.config.gate.min_samples))
+
+    def anchor_score(self) -> float | None:
+        """Mean score of the learner as it is on the anchors; None without any."""
+        anchors = self._base.anchors
+        if not len(anchors):
+            return None
+        chosen = anchors.slots()
+        found = scores(self._learner, anchors.x[: len(chosen)], self._labels(anchors, chosen))
+        return float(found.mean())
+
+    def _labels(self, slots: Reservoir, chosen: Sequence[int]) -> list[Label] | None:
+        if self.config.train.target == "input":
+            return None
+        return [slots.y[i] for i in chosen]
