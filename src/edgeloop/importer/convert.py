@@ -364,12 +364,12 @@ def _floating(array: Array) -> bool:
 
 def _listing(found: Sequence[Unsupported]) -> str:
     """Return one line per operator: what, where, on the gradient's path or not, what to do."""
-    lines = [f"{len(found)} operators of this model are not supported:"]
+    lines = [f"the model has operators that are not supported ({len(found)}):"]
     for u in found:
-        where = "on the gradient's path" if u.on_gradient_path else "before every weight"
+        where = "on the gradient's path" if u.on_gradient_path else "off the gradient's path"
         lines.append(f"  {u.op} at node '{u.node}' ({where}){': ' if u.detail else ''}{u.detail}")
     lines.append(
-        "Replace them in the model and export it again; those before every weight can also be "
-        "cut off and computed as features."
+        "Replace them in the model and export it again; those off the gradient's path lie before "
+        "every layer with weights, and can also be cut off and computed as features."
     )
     return "\n".join(lines)
