@@ -2,7 +2,9 @@
 #include "plan.h"
 
 /* A dense operand of 4-byte elements of this type. */
-static int words(const el_tensor *t, int32_t dtype) { return dtype != EL_U8 && el_plain(t, dtype); }
+static int words(const el_tensor *t, int32_t dtype) {
+  return (dtype == EL_F32 || dtype == EL_I32) && el_plain(t, dtype);
+}
 
 static size_t last_dim(const el_tensor *t) { return t->rank < 1 ? 1u : (size_t)t->dims[t->rank - 1]; }
 
