@@ -29,6 +29,7 @@ from edgeloop.passes.layout import attach_bias, pointwise_to_linear, sink_transp
 from edgeloop.passes.lora import insert_lora
 from edgeloop.passes.name_outputs import name_outputs
 from edgeloop.passes.needs import Needs
+from edgeloop.passes.recompute import recompute
 from edgeloop.passes.schedule import schedule
 from edgeloop.passes.share import share
 from edgeloop.passes.thaw import thaw
@@ -94,7 +95,8 @@ def compile(  # noqa: A001  the public name is el.compile
     isa
         "auto" (every instruction set of this host), "ref", "avx2", "avx512" or "neon".
     budget
-        Largest ``plan.ram_bytes``, such as "256 KiB".
+        Largest ``plan.ram_bytes``, such as "256 KiB". A plan that exceeds it is made once more,
+        computing things again rather than keeping them where that saves memory.
     target
         "host"; the only target so far.
     seed
@@ -130,14 +132,24 @@ def compile(  # noqa: A001  the public name is el.compile
             served = load_model(model, batch=predict_batch, shapes=dims)
             made["predict" + tail] = predict_entry(adapt(served, options))
     assert first is not None
-    made = _scheduled(_shared(made), Needs(threads, isa))
+    made = _shared(made)
     metadata = _metadata(first, made, options, batch, predict_batch, features, classes)
-    spec = encode(made, threads=threads, isa=isa, scalars=options.optimizer.scalars() | (
-        {"accumulate_scale": 1.0} if "accumulate" in options.entries else {}), metadata=metadata)
-    program = Program.from_spec(spec)
+    scalars = options.optimizer.scalars() | (
+        {"accumulate_scale": 1.0} if "accumulate" in options.entries else {})
+
+    def program(thorough: bool) -> Program:
+        ordered = _scheduled(made, Needs(threads, isa), thorough)
+        return Program.from_spec(
+            encode(ordered, threads=threads, isa=isa, scalars=scalars, metadata=metadata)
+        )
+
+    found = program(thorough=False)
     if budget is not None:
-        _check_budget(program, parse_bytes(budget))
-    return program
+        limit = parse_bytes(budget)
+        if found.plan.ram_bytes > limit:
+            found = program(thorough=True)
+        _check_budget(found, limit)
+    return found
 
 
 def adapt(imported: Imported, options: Options) -> Graph:
@@ -215,12 +227,17 @@ def _shared(made: Mapping[str, Graph]) -> dict[str, Graph]:
     return {name: verify(g, f"share ({name})") for name, g in share(made).items()}
 
 
-def _scheduled(made: Mapping[str, Graph], needs: Needs) -> dict[str, Graph]:
-    """Order each entry's nodes with the scratch of their kernels in mind."""
-    return {
-        name: verify(schedule(g, scratch=needs.scratch), f"schedule ({name})")
-        for name, g in made.items()
-    }
+def _scheduled(made: Mapping[str, Graph], needs: Needs, thorough: bool) -> dict[str, Graph]:
+    """Order each entry's nodes with the scratch of their kernels in mind; recompute, not keep.
+
+    ``thorough``: recompute more, at some cost in time, because the budget asks for it.
+    """
+    out = {}
+    for name, g in made.items():
+        ordered = verify(schedule(g, scratch=needs.scratch), f"schedule ({name})")
+        again = recompute(ordered, scratch=needs.scratch, thorough=thorough)
+        out[name] = verify(again, f"recompute ({name})")
+    return out
 
 
 def _options(

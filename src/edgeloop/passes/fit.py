@@ -74,6 +74,7 @@ class _Stack:
         i = frame.span
         if i < 0 or frame.heights is None:
             return
+        assert frame.heights is not None
         b, e = self.ranges[i]
         self.heights[b:e] = frame.heights
         self.to_come[b:e] += self.sizes[i]
