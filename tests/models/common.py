@@ -10,12 +10,15 @@ import edgeloop as el
 RANK, SCALE, STEPS = 4, 2.0, 10
 
 
-def programs(case: Case, model) -> dict[str, el.Program]:
+def programs(
+    case: Case, model, *, isa: str = "auto", optimizers: tuple[str, ...] = ("sgd", "adamw")
+) -> dict[str, el.Program]:
     """Compile for SGD and AdamW, with the entries that the comparison needs."""
     return {
         name: el.compile(model, loss=case.loss, train=el.LoRA(rank=RANK), optimizer=optimizer,
-                         batch=case.batch, entries=("train", "grad", "predict"))
+                         batch=case.batch, entries=("train", "grad", "predict"), isa=isa)
         for name, optimizer in (("sgd", el.SGD(lr=case.sgd)), ("adamw", el.AdamW(lr=case.adamw)))
+        if name in optimizers
     }
 
 

@@ -87,7 +87,8 @@ def test_nothing_to_place():
 def test_fit_finds_what_greedy_placement_misses_and_gives_up_below_the_bound():
     spans = training_step(10, 0)
     bound = lower_bound(spans)
-    order = sorted(range(len(spans)), key=lambda i: -spans[i].size * (spans[i].last - spans[i].first))
+    area = [s.size * (s.last - s.first) for s in spans]
+    order = sorted(range(len(spans)), key=lambda i: -area[i])
     offsets = fit(spans, meetings(spans), order, bound, tries=2000)
     assert offsets is not None
     assert overlaps(spans, offsets) == []
