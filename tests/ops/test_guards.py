@@ -53,4 +53,4 @@ def test_nothing_is_updated_where_the_loss_is_not_finite(ok):
 
 def test_an_element_that_would_not_be_finite_keeps_its_value():
     np.testing.assert_array_equal(update([1, 2, 3, -3e38], [np.nan, np.inf, 2, 3.4e38], 0),
-                                  [1, 2, 2, -3e38])
+                                  np.array([1, 2, 2, -3e38], F))
