@@ -50,38 +50,42 @@ INLINE void NAME(segment)(const el_product *p, const float *const *cols, size_t 
       }
     }
   }
-  V bias = zero;
+  V bias = zero, done[6]; /* a copy, so that the sums themselves stay in registers */
   if (p->bias != NULL) bias = LD(p->bias + ch);
 #pragma GCC unroll 6
-  for (size_t i = 0; i < pixels; i++) FIN(p, at + i * channels + ch, sum[i], bias);
+  for (size_t i = 0; i < pixels; i++) done[i] = sum[i];
+#pragma GCC unroll 1
+  for (size_t i = 0; i < pixels; i++) FIN(p, at + i * channels + ch, done[i], bias);
 }
 
-#define SEGMENT(pixels, narrow)                                                                    \
-  for (; ch + W <= channels; ch += W) {                                                            \
-    NAME(segment)(p, cols, n_cols, rows, kw, stride, step, w, channels, ch, at, pixels, narrow);   \
-  }                                                                                                \
-  break
+#define SEGMENT(first, pixels, narrow)                                                          \
+  for (size_t h = ch; h + W <= channels; h += W) {                                              \
+    NAME(segment)(p, cols + (first) * stride, n_cols, rows, kw, stride, step, w, channels, h,   \
+                  at + (first) * channels, pixels, narrow);                                     \
+  }
 
 /* All groups of channels from `ch` on; returns the first channel left over. */
 static size_t NAME(segments)(const el_product *p, const float *const *cols, size_t n_cols, size_t rows,
                              size_t kw, size_t stride, size_t step, const float *w, size_t channels,
                              size_t ch, size_t at, size_t pixels) {
-  int narrow = kw == 3 && stride == 1 && step == 1;
-  switch (narrow ? pixels : pixels + 6) {
-    case 1: SEGMENT(1, 1);
-    case 2: SEGMENT(2, 1);
-    case 3: SEGMENT(3, 1);
-    case 4: SEGMENT(4, 1);
-    case 5: SEGMENT(5, 1);
-    case 6: SEGMENT(6, 1);
-    case 7: SEGMENT(1, 0);
-    case 8: SEGMENT(2, 0);
-    case 9: SEGMENT(3, 0);
-    case 10: SEGMENT(4, 0);
-    case 11: SEGMENT(5, 0);
-    default: SEGMENT(6, 0);
+  size_t i = 0;
+#if W > 1
+  if (kw == 3 && stride == 1 && step == 1) {
+    switch (pixels) {
+      case 6: SEGMENT(0, 6, 1) break;
+      case 5: SEGMENT(0, 5, 1) break;
+      case 4: SEGMENT(0, 4, 1) break;
+      case 3: SEGMENT(0, 3, 1) break;
+      case 2: SEGMENT(0, 2, 1) break;
+      default: SEGMENT(0, 1, 1) break;
+    }
+    i = pixels;
   }
-  return ch;
+  for (; i + 4 <= pixels; i += 4) SEGMENT(i, 4, 0)
+  for (; i + 2 <= pixels; i += 2) SEGMENT(i, 2, 0)
+#endif
+  for (; i < pixels; i++) SEGMENT(i, 1, 0)
+  return ch + (channels - ch) / W * W;
 }
 #undef SEGMENT
 

@@ -53,6 +53,18 @@ static void scatter(const job *q, const float *sums, size_t width, size_t i, siz
   }
 }
 
+/* A whole tile whose columns are contiguous in C. */
+static void finish_rows(const job *q, const float *sums, size_t nv, size_t i, size_t mr, size_t j) {
+  const el_product *p = &q->p;
+  for (size_t r = 0; r < mr; r++) {
+    for (size_t v = 0; v < nv; v++, sums += LANES) {
+      vec bias = {0};
+      if (p->bias != NULL) bias = q->bias_down ? splat(p->bias[i + r]) : load(p->bias + j + v * LANES);
+      finish_vec(p, (i + r) * p->c_row + j + v * LANES, load(sums), bias);
+    }
+  }
+}
+
 /* C[i .. i+mr, j .. j+cols] from b, a panel of nv vectors in each of k rows. mr and nv are
  * constants wherever this is inlined. */
 INLINE void tile(const job *q, const float *b, size_t b_row, size_t i, size_t j, size_t cols,
@@ -100,22 +112,16 @@ INLINE void tile(const job *q, const float *b, size_t b_row, size_t i, size_t j,
       }
       return;
     }
-#pragma GCC unroll 8
-    for (size_t r = 0; r < mr; r++) {
-#pragma GCC unroll 4
-      for (size_t v = 0; v < nv; v++) {
-        vec bias = {0};
-        if (p->bias != NULL) bias = q->bias_down ? splat(p->bias[i + r]) : load(p->bias + j + v * LANES);
-        finish_vec(p, (i + r) * p->c_row + j + v * LANES, sum[r][v], bias);
-      }
-    }
-    return;
   }
   float sums[ROWS * VECS * LANES];
 #pragma GCC unroll 8
   for (size_t r = 0; r < mr; r++) {
 #pragma GCC unroll 4
     for (size_t v = 0; v < nv; v++) store(sums + (r * nv + v) * LANES, sum[r][v]);
+  }
+  if (p->c_col == 1 && cols == nv * LANES) {
+    finish_rows(q, sums, nv, i, mr, j);
+    return;
   }
   scatter(q, sums, nv * LANES, i, mr, j, cols);
 }
