@@ -81,10 +81,26 @@ def test_anchor_tolerance(shipped, candidate, relative, safe):
 class Open:
     """No gate: whatever validation liked goes live."""
 
+    def winnable(self, live):
+        return True
+
     def __call__(self, evidence, *, seed):
         del seed
         mean = float(evidence.live.mean()), float(evidence.candidate.mean())
         return Verdict(*(True, "no gate", len(evidence.live), 0.0, *mean, None, None))
+
+
+@pytest.mark.parametrize(("wrong", "possible"), [(0, False), (4, False), (5, True), (20, True)])
+def test_winnable_only_if_enough_is_wrong(wrong, possible):
+    live = np.array([0.0] * wrong + [1.0] * 20)
+    gate = PairedGate(8, 0.95, 0.02)
+    assert gate.winnable(live) is possible
+    perfect = gate(evidence(live, np.ones_like(live)), seed=0)
+    assert perfect.promote is possible
+
+
+def test_losses_are_always_winnable():
+    assert PairedGate(8, 0.95, 0.02).winnable(np.array([-0.1, -0.2]))
 
 
 def promoted_share(kit, gate, seeds):

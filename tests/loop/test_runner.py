@@ -386,6 +386,9 @@ def test_other_buffer_sizes_keep_what_fits(kit, store):
 
 def test_what_was_turned_down_is_tried_again_while_there_is_room(kit, store):
     class Shut:
+        def winnable(self, live):
+            return True
+
         def __call__(self, evidence, *, seed):
             return Verdict(*(False, "shut", len(evidence.live), 1.0, 0.0, 0.0, None, None))
 
@@ -396,6 +399,17 @@ def test_what_was_turned_down_is_tried_again_while_there_is_room(kit, store):
     assert fresh[-1] < max(fresh)
     assert report.overruns == 0
     assert report.promoted == 0
+
+
+def test_no_training_when_nothing_could_be_proven(kit, store):
+    """A device that knows its task does not spend power on updates that cannot pass."""
+    seen = []
+    loop = kit.loop(store, kit.stream(300), on_event=lambda kind, **d: seen.append((kind, d)))
+    report = loop.run()
+    last = report.updates[-1]
+    assert (last.stop, last.steps, last.promoted) == ("not needed", 0, False)
+    assert "too few mistakes" in last.reason
+    assert len([1 for k, d in seen if k == "epoch" and d["job"] == len(report.updates)]) == 0
 
 
 def test_without_a_live_version_the_shipped_one_is_live_again(kit, store):

@@ -59,6 +59,10 @@ class Verdict:
 class Gate(Protocol):
     """Judges a candidate."""
 
+    def winnable(self, live: NDArray[np.float64]) -> bool:
+        """Whether any candidate could pass beside a live version with these scores [n]."""
+        ...
+
     def __call__(self, evidence: Evidence, *, seed: int) -> Verdict:
         """Judge."""
         ...
@@ -75,6 +79,16 @@ class PairedGate:
         self._min = min_samples
         self._alpha = 1.0 - confidence
         self._tolerance = max_anchor_loss
+
+    def winnable(self, live: NDArray[np.float64]) -> bool:
+        """Whether any candidate could pass beside a live version with these scores [n].
+
+        False when the live version is wrong on so few samples that getting all of them right
+        would still not be significant.
+        """
+        if not np.isin(live, (0.0, 1.0)).all():
+            return True
+        return paired_p(1.0 - live, seed=0) <= self._alpha
 
     def __call__(self, evidence: Evidence, *, seed: int) -> Verdict:
         """Judge; `seed` picks the random sign flips, where they are needed."""

@@ -167,19 +167,35 @@ class Updater:
     def _update(self, progress: Progress, best: bytes | None, arrived: float | None) -> Update:
         """Train, judge, commit or turn down, and swap."""
         memory, base = self._memory, self._base
+        chosen = list(memory.gate.balanced(self.config.gate.min_samples))
+        x, y = memory.gate.x[chosen], self._labels(memory.gate, chosen)
         lesson = Lesson(
             fresh=Pool(memory.fresh, memory.fresh.slots()),
             remembered=Pool(memory.rehearsal, memory.rehearsal.slots()),
             base=Pool(base.rehearsal, base.rehearsal.slots()),
             x=memory.validation.x[: len(memory.validation)],
             y=memory.validation.y[: len(memory.validation)],
-            after=2 * len(self._gate_slots()) + len(base.anchors),
+            after=len(chosen) + len(base.anchors),
         )
-        outcome = self._trainer.run(lesson, progress, best)
+        live = self._live.scores(x, y)
         gate: dict[str, Any] | None = None
-        promote, reason = False, "no epoch better than before on validation"
+        promote = False
+        if self._gate.winnable(live):
+            outcome = self._trainer.run(lesson, progress, best)
+            reason = "no epoch better than before on validation"
+        else:
+            progress.stop = "not needed"
+            outcome = Outcome(None, progress)
+            reason = "the live version makes too few mistakes for another to prove better"
         if outcome.adapter is not None:
-            verdict = self._gate(self._evidence(), seed=progress.job)
+            evidence = Evidence(
+                live=live,
+                candidate=scores(self._learner, x, y),
+                anchor_shipped=self.anchor,
+                anchor_candidate=self.anchor_score(),
+                anchor_relative=y is None or not isinstance(y[0], int),
+            )
+            verdict = self._gate(evidence, seed=progress.job)
             gate, promote, reason = verdict.numbers(), verdict.promote, verdict.reason
             self._emit("gate", job=progress.job, **gate)
         fresh = len(memory.fresh)
@@ -258,22 +274,6 @@ class Updater:
             "validation": {"before": p.first, "after": p.best},
             "gate": gate,
         }
-
-    def _evidence(self) -> Evidence:
-        """Score the candidate, which the learner holds now, beside the live version."""
-        memory = self._memory
-        chosen = self._gate_slots()
-        x, y = memory.gate.x[chosen], self._labels(memory.gate, chosen)
-        return Evidence(
-            live=self._live.scores(x, y),
-            candidate=scores(self._learner, x, y),
-            anchor_shipped=self.anchor,
-            anchor_candidate=self.anchor_score(),
-            anchor_relative=y is None or not isinstance(y[0], int),
-        )
-
-    def _gate_slots(self) -> list[int]:
-        return list(self._memory.gate.balanced(self.config.gate.min_samples))
 
     def anchor_score(self) -> float | None:
         """Mean score of the learner as it is on the anchors; None without any."""
