@@ -1,0 +1,124 @@
+"""Every differentiable operator in PyTorch: op name -> f(*tensors, **attrs). It shares no code."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+
+# Images are [b, h, w, c] outside, [b, c, h, w] inside.
+
+
+def chw(x):
+    return x.permute(0, 3, 1, 2)
+
+
+def hwc(x):
+    return x.permute(0, 2, 3, 1)
+
+
+def framed(x, pads=(0, 0, 0, 0), value=0.0):
+    top, left, bottom, right = pads
+    return F.pad(x, (left, right, top, bottom), value=value)
+
+
+def linear(x, w, b=None, acc=None, alpha=1.0):
+    y = F.linear(x, alpha * w, b)
+    return y if acc is None else y + acc
+
+
+def conv2d(x, w, b=None, acc=None, pads=(0, 0, 0, 0), strides=(1, 1), dilations=(1, 1), groups=1,
+           alpha=1.0):
+    y = hwc(F.conv2d(framed(chw(x), pads), chw(alpha * w), b, strides, 0, dilations, groups))
+    return y if acc is None else y + acc
+
+
+def taps(x, kernel, strides=(1, 1), dilations=(1, 1)):
+    """Windows of a framed image [b, c, h, w]: [b, c, taps, oh, ow]."""
+    b, c = x.shape[:2]
+    out = [(n - d * (k - 1) - 1) // s + 1
+           for n, k, s, d in zip(x.shape[2:], kernel, strides, dilations, strict=True)]
+    cut = F.unfold(x, kernel, dilations, 0, strides)
+    return cut.reshape(b, c, kernel[0] * kernel[1], *out)
+
+
+def max_pool2d(x, pads=(0, 0, 0, 0), **window):
+    return hwc(taps(framed(chw(x), pads, -torch.inf), **window).max(2).values)
+
+
+def avg_pool2d(x, pads=(0, 0, 0, 0), count_include_pad=0, uncounted=(0, 0), **window):
+    x = chw(x)
+    counts = framed(torch.ones_like(x), pads, float(count_include_pad))
+    counts[:, :, counts.shape[2] - uncounted[0]:] = 0
+    counts[:, :, :, counts.shape[3] - uncounted[1]:] = 0
+    total = taps(framed(x, pads), **window).sum(2)
+    return hwc(total / taps(counts, **window).sum(2).clamp(min=1))
+
+
+def matmul(a, b, ta=0, tb=0, alpha=1.0):
+    return alpha * ((a.mT if ta else a) @ (b.mT if tb else b))
+
+
+def reduce(function):
+    def run(x, axes=(), keepdims=1):  # without axes nothing is reduced; in PyTorch everything
+        return function(x, dim=tuple(axes), keepdim=bool(keepdims)) if axes else x
+
+    return run
+
+
+def sliced(x, starts, steps, shape):
+    for axis, (first, by, n) in enumerate(zip(starts, steps, shape, strict=True)):
+        x = x.index_select(axis, first + by * torch.arange(n))
+    return x
+
+
+def pad(x, pads, value=0.0):
+    pairs = list(zip(pads[:x.dim()], pads[x.dim():], strict=True))
+    return F.pad(x, [n for pair in reversed(pairs) for n in pair], value=value)
+
+
+def gather(x, index, axis=0):
+    dim, wide = x.shape[axis], index.long()
+    at = torch.where(wide < 0, wide + dim, wide).clamp(0, dim - 1)
+    shape = (*x.shape[:axis], *index.shape, *x.shape[axis + 1:])
+    return x.index_select(axis, at.reshape(-1)).reshape(shape)
+
+
+def softmax_cross_entropy(x, labels, weight, norm):
+    c = x.shape[-1]
+    each = F.cross_entropy(
+        x.reshape(-1, c), labels.long().clamp(0, c - 1).reshape(-1), reduction="none"
+    )
+    return (each * weight.reshape(-1)).sum() / norm, x.softmax(-1)
+
+
+def elementwise_loss(function):
+    def run(x, target, weight, norm):
+        each = function(x, target, reduction="none").reshape(len(x), -1).mean(1)
+        return (each * weight).sum() / norm
+
+    return run
+
+
+TABLE = {
+    "add": torch.add, "sub": torch.sub, "mul": torch.mul, "div": torch.div, "pow": torch.pow,
+    "maximum": torch.maximum, "minimum": torch.minimum,
+    "relu": F.relu, "leaky_relu": lambda x, alpha: F.leaky_relu(x, negative_slope=alpha),
+    "clip": torch.clamp,
+    "hard_sigmoid": lambda x, alpha, beta: (alpha * x + beta).clamp(0, 1),
+    "hard_swish": F.hardswish, "abs": torch.abs, "neg": torch.neg, "sigmoid": torch.sigmoid,
+    "tanh": torch.tanh, "elu": F.elu, "erf": torch.erf, "gelu": F.gelu,
+    "softplus": F.softplus, "exp": torch.exp, "log": torch.log, "sqrt": torch.sqrt,
+    "reciprocal": torch.reciprocal,
+    "softmax": lambda x: x.softmax(-1), "log_softmax": lambda x: x.log_softmax(-1),
+    "layer_norm": lambda x, s, b, eps: F.layer_norm(x, x.shape[-1:], s, b, eps),
+    "linear": linear, "conv2d": conv2d, "matmul": matmul, "max_pool2d": max_pool2d,
+    "avg_pool2d": avg_pool2d, "reduce_sum": reduce(torch.sum), "reduce_mean": reduce(torch.mean),
+    "reduce_max": reduce(torch.amax),
+    "sum_to": lambda x, shape: x.sum_to_size(shape),
+    "broadcast_to": lambda x, shape: x.broadcast_to(shape),
+    "reshape": lambda x, shape: x.reshape(shape), "transpose": lambda x, perm: x.permute(*perm),
+    "identity": lambda x: x, "copy": torch.clone, "slice": sliced, "pad": pad,
+    "concat": lambda *xs, axis: torch.cat(xs, axis), "gather": gather,
+    "softmax_cross_entropy": softmax_cross_entropy, "mse_loss": elementwise_loss(F.mse_loss),
+    "bce_loss": elementwise_loss(F.binary_cross_entropy_with_logits),
+}
