@@ -11,8 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 
 import edgeloop
+
+# A busy machine is no finding.
+settings.register_profile("edgeloop", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("edgeloop")
 
 WIDTH, HIDDEN, CLASSES = 16, 24, ("idle", "drill", "mill", "saw")
 
