@@ -57,11 +57,12 @@ def _thaw_norm(n: Node, moved: dict[Value, str], *, scale: bool) -> None:
 
 def _move(graph: Graph, moved: dict[Value, str]) -> Graph:
     out = graph.copy()
-    g = Builder(out)
+    arrays = {v: out.constants.pop(v) for v in moved}
+    g = Builder(out)  # after the constants gave their names back
     values: dict[Value, Value] = {}
     for v, name in moved.items():
         new = g.value(name, Type(v.type.shape))
-        out.params[new] = out.constants.pop(v)
+        out.params[new] = arrays[v]
         values[v] = new
     out.nodes = [
         Node(n.op, tuple(None if v is None else values.get(v, v) for v in n.inputs), n.outputs,
