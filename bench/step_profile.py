@@ -1,4 +1,4 @@
-"""Time of each step of an entry: python bench/profile.py program.elp [entry] [--top 20].
+"""Time of each step of an entry: python bench/step_profile.py program.elp [entry] [--top 20].
 
 CPU time of this thread, least of several runs, so that a busy machine disturbs little. Steps are
 run one after another as in training; only the clock stands between them.
