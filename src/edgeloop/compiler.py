@@ -30,6 +30,7 @@ from edgeloop.passes.lora import insert_lora
 from edgeloop.passes.name_outputs import name_outputs
 from edgeloop.passes.needs import Needs
 from edgeloop.passes.recompute import recompute
+from edgeloop.passes.reserve_names import reserve_names
 from edgeloop.passes.schedule import schedule
 from edgeloop.passes.share import share
 from edgeloop.passes.thaw import thaw
@@ -156,7 +157,8 @@ def adapt(imported: Imported, options: Options) -> Graph:
     """Forward graph as the importer gave it -> normal form with what trains in place."""
     steps: list[Pass] = [fold_constants, sink_transposes, fold_constants, attach_bias,
                          pointwise_to_linear]
-    graph = _run(imported.graph, steps)
+    graph = reserve_names(imported.graph, imported.outputs, _reserved(options))
+    graph = _run(graph, steps)
     for option in options.train:
         if not isinstance(option, LoRA):
             graph = verify(thaw(graph, option), f"thaw {option}")
@@ -169,6 +171,13 @@ def adapt(imported: Imported, options: Options) -> Graph:
         raise CompileError("nothing to train: the options leave no trainable tensor")
     graph = _run(graph, [fold_batchnorm, sink_transposes, fold_constants])
     return name_outputs(graph, dict(zip(imported.outputs, graph.outputs, strict=True)))
+
+
+def _reserved(options: Options) -> set[str]:
+    """Names of the inputs and outputs that the entries add to the model's own."""
+    target = "labels" if isinstance(options.loss, CrossEntropy) else "targets"
+    scalars = {*options.optimizer.scalars(), "accumulate_scale"}
+    return {target, "sample_weight", "norm", "loss", "grad_norm"} | scalars
 
 
 def training_entries(graph: Graph, options: Options) -> dict[str, Graph]:

@@ -46,7 +46,8 @@ def fuse_sums(graph: Graph) -> Graph:
                 continue
             at = ACC_INPUT.get(p.op)
             free = at is not None and (len(p.inputs) <= at or p.inputs[at] is None)
-            if free and not p.attrs.get("act", 0) and other.type == n.output.type:
+            plain = product.type == other.type == n.output.type  # nothing is broadcast
+            if free and not p.attrs.get("act", 0) and plain:
                 picks.append((order[id(p)], p, other))
         if not picks:
             continue

@@ -22,6 +22,6 @@ def name_outputs(graph: Graph, outputs: Mapping[str, Value]) -> Graph:
             continue
         for other in made:
             if other.name == name:
-                other.name = value.name + ".model"
+                other.name = out.fresh(f"{name}.model", other.type).name
         value.name = name
     return out

@@ -1,0 +1,33 @@
+"""Keep the names that training adds (labels, norm, lr, ...) free of the model's own."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from edgeloop.errors import CompileError
+from edgeloop.ir import Graph
+
+
+def reserve_names(graph: Graph, outputs: Collection[str], reserved: Collection[str]) -> Graph:
+    """Let weights and inner values that bear a reserved name step aside.
+
+    Requires: a forward graph. Ensures: no value bears a name of ``reserved``; results and public
+    names are unchanged.
+
+    Raises
+    ------
+    CompileError
+        An input or output of the model bears a reserved name, so nobody can step aside.
+    """
+    public = [v.name for v in graph.inputs] + list(outputs)
+    for name in public:
+        if name in reserved:
+            raise CompileError(
+                f"the model has an input or output named '{name}', which training uses itself "
+                f"({', '.join(sorted(reserved))}); rename it when you export the model"
+            )
+    out = graph.copy()
+    for v in [*out.constants, *(v for n in out.nodes for v in n.outputs)]:
+        if v.name in reserved:
+            v.name = out.fresh(f"{v.name}.model", v.type).name
+    return out

@@ -1,0 +1,54 @@
+"""attach_loss: what it takes off the model's end, and which inputs it adds."""
+
+from __future__ import annotations
+
+import pytest
+from tests.passes.text import graph, shown, text
+
+from edgeloop.errors import CompileError
+from edgeloop.loss import BCE, MSE, CrossEntropy
+from edgeloop.passes.attach_loss import attach_loss
+
+NET = "input x : f32[2,3]\nconst w : f32[4,3]\nh = linear(x, w)  # fc\n"
+
+
+@pytest.mark.parametrize(("end", "loss", "reads"), [
+    ("y = softmax(h)", CrossEntropy(), "h"),
+    ("y = log_softmax(h)", CrossEntropy(), "h"),
+    ("p = softmax(h)\ny = identity(p)", CrossEntropy(), "h"),
+    ("y = relu(h)", CrossEntropy(), "y"),
+    ("y = sigmoid(h)", CrossEntropy(), "y"),
+    ("y = sigmoid(h)", BCE(), "h"),
+    ("y = softmax(h)", BCE(), "y"),
+    ("y = sigmoid(h)", MSE(), "y"),
+])
+def test_probabilities_train_on_their_logits(end, loss, reads):
+    before = graph(f"{NET}{end}\noutput y")
+    made = attach_loss(before, loss)
+    node = made.graph.producers()[made.loss]
+    assert node.inputs[0].name == reads
+    assert [v.name for v in made.graph.outputs] == ["y"]  # what the model says stays
+
+
+def test_before_and_after():
+    made = attach_loss(graph(NET + "y = softmax(h)\noutput y"), CrossEntropy())
+    assert text(made.graph) == shown("""
+        input x : f32[2,3]
+        input labels : i32[2]
+        input sample_weight : f32[2]
+        input norm : f32[1]
+        const w : f32[4,3]
+        h = linear(x, w) : f32[2,4] # fc
+        y = softmax(h) : f32[2,4]
+        loss, loss.1 = softmax_cross_entropy(h, labels, sample_weight, norm) : """
+        "f32[1], f32[2,4] # loss\noutput y")
+    assert (made.target.name, made.loss.name) == ("labels", "loss")
+    targets = attach_loss(graph(NET + "y = tanh(h)\noutput y"), MSE()).target
+    assert (targets.name, targets.type.shape) == ("targets", (2, 4))
+
+
+def test_outputs_that_fit_no_loss():
+    with pytest.raises(CompileError, match=r"needs an output \[batch, classes\]; 'x' is"):
+        attach_loss(graph("input x : f32[2,3,4]\noutput x"), CrossEntropy())
+    with pytest.raises(CompileError, match=r"mse needs an output \[batch, ...\]"):
+        attach_loss(graph("input x : f32[2]\noutput x"), MSE())

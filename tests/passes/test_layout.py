@@ -1,0 +1,137 @@
+"""layout: transposes cancel, pointwise convolutions become dense, sums become biases."""
+
+from __future__ import annotations
+
+import pytest
+from tests.passes.text import assert_same, graph, shown, text
+
+from edgeloop.passes.fold_constants import fold_constants
+from edgeloop.passes.layout import attach_bias, pointwise_to_linear, sink_transposes
+
+
+def check(pass_, before: str, after: str) -> None:
+    g = graph(before)
+    made = pass_(g)
+    assert text(made) == shown(after)
+    assert_same(g, made)
+
+
+def test_a_pair_around_an_activation_cancels():
+    check(sink_transposes, """
+        input x : f32[2,5,4,3]
+        a = transpose(x) {perm=[0,3,1,2]}
+        b = relu(a)
+        y = transpose(b) {perm=[0,2,3,1]}
+        output y
+    """, """
+        input x : f32[2,5,4,3]
+        relu = relu(x) : f32[2,5,4,3]
+        output relu
+    """)
+
+
+def test_a_transpose_of_ones_is_a_reshape():
+    check(sink_transposes, """
+        input x : f32[2,1,1,3]
+        y = transpose(x) {perm=[0,3,1,2]}
+        output y
+    """, """
+        input x : f32[2,1,1,3]
+        reshape = reshape(x) {shape=[2,3,1,1]} : f32[2,3,1,1]
+        output reshape
+    """)
+
+
+@pytest.mark.parametrize("middle", [
+    "c = mul(a, k)", "c = sub(k, a)", "c = add(a, one)", "c = add(a, a)",
+    "c = reduce_max(a) {axes=[1] keepdims=1}", "c = concat(a, a) {axis=1}", "c = hard_swish(a)",
+])
+def test_it_sinks_through(middle):
+    """Whatever lies between, the inverse behind it meets the transpose and both are gone."""
+    before = graph(f"""
+        input x : f32[2,5,4,3]
+        const k : f32[3,1,1]
+        const one : f32[1]
+        a = transpose(x) {{perm=[0,3,1,2]}}
+        {middle}
+        y = transpose(c) {{perm=[0,2,3,1]}}
+        output y
+    """)
+    after = fold_constants(sink_transposes(before))
+    assert_same(before, after)
+    assert "transpose" not in {n.op for n in after.nodes}
+
+
+@pytest.mark.parametrize("middle", [
+    "y = reduce_mean(a) {axes=[2,3] keepdims=0}", "y = reduce_sum(a) {axes=[1,3] keepdims=0}",
+    "y = reduce_max(a) {axes=[2] keepdims=1}", "y = softmax(a)", "y = add(a, z)",
+    "y = concat(a, z) {axis=0}",
+])
+def test_what_it_meets_keeps_its_result(middle):
+    before = graph(f"""
+        input x : f32[2,5,4,3]
+        input z : f32[2,3,5,4]
+        a = transpose(x) {{perm=[0,3,1,2]}}
+        {middle}
+        output y
+    """)
+    assert_same(before, sink_transposes(before))
+
+
+def test_a_pointwise_convolution_is_dense():
+    check(pointwise_to_linear, """
+        input x : f32[2,5,4,3]
+        const w : f32[6,1,1,3]
+        const b : f32[6]
+        y = conv2d(x, w, b)  # pw
+        output y
+    """, """
+        input x : f32[2,5,4,3]
+        const b : f32[6]
+        const w.1 : f32[6,3]
+        linear = linear(x, w.1, b) : f32[2,5,4,6] # pw
+        output linear
+    """)
+
+
+@pytest.mark.parametrize(("w", "attrs"), [
+    ("6,1,1,3", "strides=[2,2]"), ("6,1,1,3", "pads=[1,1,1,1]"), ("3,1,1,1", "groups=3"),
+    ("6,3,1,3", "strides=[1,1]"),
+])
+def test_other_convolutions_stay(w, attrs):
+    before = graph(f"""
+        input x : f32[2,5,4,3]
+        const w : f32[{w}]
+        y = conv2d(x, w) {{{attrs}}}
+        output y
+    """)
+    assert text(pointwise_to_linear(before)) == text(before)
+
+
+def test_a_sum_along_the_channels_becomes_the_bias():
+    check(attach_bias, """
+        input x : f32[2,3]
+        const w : f32[4,3]
+        const b : f32[1,4]
+        h = linear(x, w)  # fc
+        y = add(b, h)
+        output y
+    """, """
+        input x : f32[2,3]
+        const w : f32[4,3]
+        const b.1 : f32[4]
+        h = linear(x, w, b.1) : f32[2,4] # fc
+        output h
+    """)
+
+
+@pytest.mark.parametrize("tail", [
+    "y = add(h, b)\noutput y\noutput h", "a = add(h, b)\ny = mul(a, h)\noutput y",
+    "y = add(h, d)\noutput y",
+])
+def test_other_sums_stay(tail):
+    before = graph("input x : f32[2,3]\nconst w : f32[4,3]\nconst b : f32[4]\nconst d : f32[2,4]\n"
+                   "h = linear(x, w)  # fc\n" + tail)
+    after = attach_bias(before)
+    assert [n.op for n in after.nodes] == [n.op for n in before.nodes]
+    assert_same(before, after)

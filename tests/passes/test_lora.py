@@ -1,0 +1,93 @@
+"""insert_lora: what it adds, under which names, and that B = 0 changes nothing."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from tests.passes.text import graph, randomise, results, shown, text
+
+from edgeloop.errors import CompileError
+from edgeloop.options import LoRA
+from edgeloop.passes.lora import insert_lora
+
+DENSE = """
+    input x : f32[2,3]
+    const w : f32[4,3]
+    const b : f32[4]
+    y = linear(x, w, b)  # head
+    output y
+"""
+CONV = """
+    input x : f32[2,7,6,4]
+    const w : f32[6,3,3,{c}]
+    const b : f32[6]
+    y = conv2d(x, w, b) {{pads=[1,1,0,0] strides=[2,1] groups={groups}}}  # conv
+    output y
+"""
+CASES = {
+    "dense": DENSE,
+    "conv": CONV.format(c=4, groups=1),
+    "grouped": CONV.format(c=2, groups=2),
+}
+
+
+def test_a_dense_layer_before_and_after():
+    after = insert_lora(graph(DENSE), LoRA(rank=2, alpha=6))
+    assert text(after) == shown("""
+        input x : f32[2,3]
+        const w : f32[4,3]
+        const b : f32[4]
+        param head.lora_A : f32[2,3]
+        param head.lora_B : f32[4,2]
+        y.base = linear(x, w, b) : f32[2,4] # head
+        head.down = linear(x, head.lora_A) : f32[2,2] # head
+        head.up = linear(head.down, head.lora_B) {alpha=3} : f32[2,4] # head
+        y = add(y.base, head.up) : f32[2,4] # head
+        output y
+    """)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_zero_b_changes_nothing_and_another_b_does(case):
+    before = graph(CASES[case])
+    target = before.nodes[0].name  # by name, because "*" leaves grouped convolutions out
+    after = insert_lora(before, LoRA(rank=3, targets=target))
+    old, new = results(before, np.float32), results(after, np.float32)
+    np.testing.assert_array_equal(new[0], old[0])
+    assert not np.allclose(results(randomise(after, "lora_B"))[0], old[0])
+
+
+def test_a_grouped_convolution_adapts_its_weight():
+    after = randomise(insert_lora(graph(CASES["grouped"]), LoRA(rank=3, targets="conv")), "lora_B")
+    a, b = (next(p for v, p in after.params.items() if v.name == f"conv.lora_{k}") for k in "AB")
+    merged = graph(CASES["grouped"])
+    w = merged.nodes[0].inputs[1]
+    merged.constants[w] = merged.constants[w] + (2 * b @ a).reshape(w.type.shape)
+    np.testing.assert_allclose(results(after)[0], results(merged)[0], rtol=1e-5)
+
+
+def test_names_are_unique_and_streams_independent():
+    twice = graph(DENSE.replace("output y", """const w2 : f32[5,4]
+        z = linear(y, w2)  # head
+        output z"""))
+    both = insert_lora(twice, LoRA(rank=2), seed=5)
+    assert sorted(v.name for v in both.params) == [
+        "head.1.lora_A", "head.1.lora_B", "head.lora_A", "head.lora_B"]
+    alone = insert_lora(twice, LoRA(rank=2, targets="head.1"), seed=5)
+    assert [v.name for v in alone.params] == ["head.1.lora_A", "head.1.lora_B"]
+    in_both = {v.name: a for v, a in both.params.items()}
+    for v, a in alone.params.items():
+        np.testing.assert_array_equal(a, in_both[v.name])
+    other = insert_lora(twice, LoRA(rank=2, targets="head.1"), seed=6)
+    assert not np.array_equal(next(iter(other.params.values())), in_both["head.1.lora_A"])
+
+
+def test_targets():
+    mixed = graph(CASES["grouped"].replace("output y", """const p : f32[4,6]
+        z = linear(y, p)  # point
+        output z"""))
+    assert {v.name for v in insert_lora(mixed, LoRA()).params} == {"point.lora_A", "point.lora_B"}
+    assert len(insert_lora(mixed, LoRA(targets=("conv", "p*"))).params) == 4
+    assert not insert_lora(mixed, LoRA(), skip=["point"]).params
+    with pytest.raises(CompileError, match="'nowhere' matches no layer; layers: conv, point"):
+        insert_lora(mixed, LoRA(targets="nowhere"))
