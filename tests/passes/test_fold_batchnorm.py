@@ -75,6 +75,20 @@ def test_a_depthwise_convolution_that_trains():
     assert on_activations(after) == ["conv2d"]
 
 
+def test_a_convolution_in_one_dim_has_a_reshape_between():
+    before = graph(NORM + """
+        input x : f32[2,1,5,3]
+        const w : f32[4,1,3,3]
+        h = conv2d(x, w)  # conv
+        r = reshape(h) {shape=[2,3,4]}
+        y = batch_norm(r, s, t, m, v) {eps=0.01}  # norm
+        output y
+    """)
+    after = fold_batchnorm(before)
+    assert_same(before, after)
+    assert on_activations(after) == ["conv2d", "reshape"]
+
+
 def test_a_sum_of_two_layers_is_scaled_in_both():
     before = graph(NORM + """
         input x : f32[2,3]
@@ -100,7 +114,12 @@ def test_a_sum_of_two_layers_is_scaled_in_both():
     "y = mul(n, h)\noutput y"),
     ("const w : f32[4,4]\na = linear(x, w)  # fc\nh = add(a, x)\n"
     "y = batch_norm(h, s, t, m, v)  # norm\noutput y"),
-], ids=["no layer before", "the layer is an output", "two readers", "a skip connection"])
+    ("const w : f32[4,4]\na = linear(x, w)  # fc\nh = add(a, a)\n"
+    "y = batch_norm(h, s, t, m, v)  # norm\noutput y"),
+    ("const w : f32[8,4]\na = linear(x, w)  # fc\nh = reshape(a) {shape=[4,4]}\n"
+    "y = batch_norm(h, s, t, m, v)  # norm\noutput y"),
+], ids=["no layer before", "the layer is an output", "two readers", "a skip connection",
+        "a sum with itself", "channels are regrouped"])
 def test_elsewhere_a_product_and_a_sum_remain(body):
     """Also the negative control: these graphs show what the checks above would see."""
     before = graph(NORM + "input x : f32[2,4]\n" + body)

@@ -8,6 +8,7 @@ from edgeloop.ir import Graph, Node, Value
 from edgeloop.ops import Builder
 from edgeloop.passes.dce import drop_dead
 from edgeloop.passes.fold_constants import fold_constants
+from edgeloop.passes.layers import LAYER_OPS
 from edgeloop.passes.rewrite import substitute
 
 
@@ -15,10 +16,10 @@ def fold_batchnorm(graph: Graph) -> Graph:
     """Remove every batch_norm(x, scale, bias, mean, var).
 
     With s = scale / sqrt(var + eps): where x comes from layers (a dense or convolution node, or a
-    sum of such as LoRA makes it) that nothing else reads, s is multiplied into their weights and
-    biases. For a frozen weight that happens here, once; for a trained weight (LoRA's B, a thawed
-    weight) a small product w * s is computed in every step, so that the param itself stays the
-    one of the unfolded module. Elsewhere y = x * s + t remains.
+    sum of such as LoRA makes it; a reshape may follow) that nothing else reads, s is multiplied
+    into their weights and biases. For a frozen weight that happens here, once; for a trained weight
+    (LoRA's B, a thawed weight) a small product w * s is computed in every step, so that the param
+    itself stays the one of the unfolded module. Elsewhere y = x * s + t remains.
 
     Requires: constants folded. Ensures: no batch_norm is left.
     """
@@ -59,7 +60,7 @@ def _fold_one(graph: Graph, bn: Node) -> Graph:
     pending = [shift]  # goes into the bias of the first layer; the others only scale
     replaced: dict[int, Node] = {}
     for n in cone:
-        if n.op == "add":
+        if n.op not in LAYER_OPS:
             continue
         g.layer = n.name
         w, b = n.inputs[1], n.inputs[2] if len(n.inputs) > 2 else None
@@ -119,10 +120,14 @@ def _foldable(
     n = producers.get(x)
     if n is None:
         return False
-    if n.op in ("linear", "conv2d"):
+    if n.op in LAYER_OPS:
         cone.append(n)
         return True
-    if n.op == "add" and all(v is not None and v.type == x.type for v in n.inputs):
+    source = n.inputs[0] if n.inputs else None
+    if n.op == "reshape" and source is not None and source.type.shape[-1:] == x.type.shape[-1:]:
+        return _foldable(graph, source, n, producers, users, cone)  # as around 1-D convolutions
+    apart = n.op == "add" and n.inputs[0] is not n.inputs[1]  # the shift must arrive once
+    if apart and all(v is not None and v.type == x.type for v in n.inputs):
         cone.append(n)
         return all(_foldable(graph, v, n, producers, users, cone) for v in n.inputs if v)
     return False
