@@ -10,7 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from edgeloop.errors import BudgetError, CompileError
+import numpy as np
+
+from edgeloop.errors import BudgetError, CompileError, EdgeLoopError
 from edgeloop.importer import Imported, load_model
 from edgeloop.ir import Graph, Type, Value, verify
 from edgeloop.loss import CrossEntropy, Loss, resolve
@@ -37,6 +39,7 @@ from edgeloop.passes.thaw import thaw
 from edgeloop.program import Program
 from edgeloop.units import parse_bytes
 
+MAX_THREADS = 64  # as the core has it
 ENTRIES = ("train", "eval", "predict", "grad", "accumulate", "apply")
 Pass = Callable[[Graph], Graph]
 
@@ -80,8 +83,8 @@ def compile(  # noqa: A001  the public name is el.compile
         "cross_entropy", "mse", "bce" or an ``el.loss`` record; over the model's first output.
     train
         What learns: ``el.LoRA`` (default, rank 4 on every layer), ``el.LastLayers``,
-        ``el.Bias``, ``el.Full``, or several of them; a layer that another method trains whole
-        gets no LoRA.
+        ``el.Bias``, ``el.Full``, or several of them. A layer that another method trains whole
+        gets no LoRA; of several LoRAs that name a layer, the first one takes it.
     optimizer
         ``el.SGD`` (default) or ``el.AdamW``.
     batch, predict_batch
@@ -118,8 +121,11 @@ def compile(  # noqa: A001  the public name is el.compile
     options = _options(loss, train, optimizer, entries, seed)
     if target != "host":
         raise CompileError(f"unknown target '{target}'; this version compiles for 'host'")
-    if batch < 1 or predict_batch < 1:
-        raise CompileError(f"batch={batch}, predict_batch={predict_batch}: both must be >= 1")
+    _check_whole("batch", batch, 1)
+    _check_whole("predict_batch", predict_batch, 1)
+    _check_whole("threads", threads, 1, MAX_THREADS)
+    _check_whole("seed", seed, 0)
+    limit = None if budget is None else _limit(budget)
     variants = [dict(shapes)] if isinstance(shapes, Mapping) else [dict(s) for s in shapes or [{}]]
     made: dict[str, Graph] = {}
     first: Imported | None = None
@@ -145,8 +151,7 @@ def compile(  # noqa: A001  the public name is el.compile
         )
 
     found = program(thorough=False)
-    if budget is not None:
-        limit = parse_bytes(budget)
+    if limit is not None:
         if found.plan.ram_bytes > limit:
             found = program(thorough=True)
         _check_budget(found, limit)
@@ -163,10 +168,8 @@ def adapt(imported: Imported, options: Options) -> Graph:
         if not isinstance(option, LoRA):
             graph = verify(thaw(graph, option), f"thaw {option}")
     full = [x.name for x in layers(graph) if x.weight in graph.params]
-    for option in options.train:
-        if isinstance(option, LoRA):
-            graph = insert_lora(graph, option, seed=options.seed, skip=full)
-            verify(graph, f"insert_lora {option}")
+    loras = [option for option in options.train if isinstance(option, LoRA)]
+    graph = verify(insert_lora(graph, *loras, seed=options.seed, skip=full), "insert_lora")
     if not graph.params:
         raise CompileError("nothing to train: the options leave no trainable tensor")
     graph = _run(graph, [fold_batchnorm, sink_transposes, fold_constants])
@@ -249,12 +252,35 @@ def _scheduled(made: Mapping[str, Graph], needs: Needs, thorough: bool) -> dict[
     return out
 
 
+def _check_whole(name: str, value: Any, low: int, high: int | None = None) -> None:
+    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    if not whole or value < low or (high is not None and value > high):
+        span = f"from {low} on" if high is None else f"from {low} to {high}"
+        raise CompileError(f"{name}={value!r}: it must be a whole number {span}")
+
+
+def _limit(budget: Any) -> int:
+    if not isinstance(budget, str | int):
+        raise CompileError(f'budget={budget!r}: write bytes, or a size such as "256 KiB"')
+    try:
+        return parse_bytes(budget)
+    except EdgeLoopError as e:
+        raise CompileError(f"budget: {e}") from None
+
+
 def _options(
     loss: str | Loss, train: Train | Sequence[Train] | None, optimizer: Optimizer | None,
     entries: Sequence[str], seed: int,
 ) -> Options:
     methods = (LoRA(),) if train is None else (
-        (train,) if isinstance(train, LoRA | LastLayers | Bias | Full) else tuple(train))
+        tuple(train) if isinstance(train, list | tuple) else (train,))
+    for method in methods:
+        if not isinstance(method, LoRA | LastLayers | Bias | Full):
+            raise CompileError(f"train={method!r}: use el.LoRA(...), el.LastLayers(...), "
+                               "el.Bias(...), el.Full(...) or a list of them")
+    if not isinstance(optimizer, Optimizer | None):
+        raise CompileError(f"optimizer={optimizer!r}: use el.SGD(...) or el.AdamW(...)")
+    entries = (entries,) if isinstance(entries, str) else tuple(entries)
     unknown = [e for e in entries if e not in ENTRIES]
     if unknown or not entries:
         raise CompileError(f"entries {list(entries)}: choose from {', '.join(ENTRIES)}")

@@ -37,8 +37,8 @@ LOSSES: dict[str, type[CrossEntropy | MSE | BCE]] = {
 
 def resolve(loss: str | Loss) -> Loss:
     """Return the record for a name; CompileError names the choices."""
-    if not isinstance(loss, str):
+    if isinstance(loss, CrossEntropy | MSE | BCE):
         return loss
-    if loss not in LOSSES:
-        raise CompileError(f"unknown loss '{loss}'; one of {', '.join(LOSSES)}")
+    if not isinstance(loss, str) or loss not in LOSSES:
+        raise CompileError(f"unknown loss {loss!r}; one of {', '.join(LOSSES)}")
     return LOSSES[loss]()

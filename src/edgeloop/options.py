@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +12,10 @@ from edgeloop.errors import CompileError
 def _check(ok: bool, what: str) -> None:
     if not ok:
         raise CompileError(what)
+
+
+def _finite(*values: Any) -> bool:
+    return all(isinstance(v, int | float) and math.isfinite(v) for v in values)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +38,10 @@ class LoRA:
     targets: str | tuple[str, ...] = "*"
 
     def __post_init__(self) -> None:
-        _check(self.rank >= 1, f"LoRA rank is {self.rank}; it must be 1 or more")
+        _check(isinstance(self.rank, int) and self.rank >= 1,
+               f"LoRA rank is {self.rank}; it must be a whole number, 1 or more")
+        _check(self.alpha is None or _finite(self.alpha),
+               f"LoRA alpha is {self.alpha}; it must be a finite number")
         if isinstance(self.targets, list):
             object.__setattr__(self, "targets", tuple(self.targets))
 
@@ -50,7 +58,8 @@ class LastLayers:
     count: int = 1
 
     def __post_init__(self) -> None:
-        _check(self.count >= 1, f"LastLayers count is {self.count}; it must be 1 or more")
+        _check(isinstance(self.count, int) and self.count >= 1,
+               f"LastLayers count is {self.count}; it must be a whole number, 1 or more")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +88,8 @@ class SGD:
     weight_decay: float = 0.0
 
     def __post_init__(self) -> None:
+        _check(_finite(self.lr, self.momentum, self.weight_decay),
+               f"{self}: every value must be a finite number")
         _check(self.lr >= 0, f"SGD lr is {self.lr}; it must not be negative")
         _check(0 <= self.momentum < 1, f"SGD momentum is {self.momentum}; it must lie in [0, 1)")
 
@@ -98,6 +109,8 @@ class AdamW:
     weight_decay: float = 0.01
 
     def __post_init__(self) -> None:
+        _check(_finite(self.lr, *self.betas, self.eps, self.weight_decay) and self.eps >= 0,
+               f"{self}: every value must be a finite number, and eps not negative")
         _check(self.lr >= 0, f"AdamW lr is {self.lr}; it must not be negative")
         _check(all(0 <= b < 1 for b in self.betas), f"AdamW betas are {self.betas}; in [0, 1)")
 

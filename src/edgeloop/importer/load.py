@@ -36,6 +36,8 @@ def read_model(source: str | os.PathLike[str] | onnx.ModelProto) -> onnx.ModelPr
     if isinstance(source, onnx.ModelProto):
         where, base = "the given ModelProto", None
         model.CopyFrom(source)
+    elif not isinstance(source, str | os.PathLike):
+        raise ModelError(f"a model is a path or an onnx.ModelProto, not {type(source).__name__}")
     else:
         path = Path(source)
         where, base = str(path), path.parent

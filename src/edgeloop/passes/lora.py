@@ -24,8 +24,8 @@ def initial_a(shape: tuple[int, ...], name: str, seed: int) -> Array:
     return rng.uniform(-bound, bound, shape).astype(np.float32)
 
 
-def insert_lora(graph: Graph, option: LoRA, *, seed: int = 0, skip: Iterable[str] = ()) -> Graph:
-    """Add A and B beside every targeted layer.
+def insert_lora(graph: Graph, *options: LoRA, seed: int = 0, skip: Iterable[str] = ()) -> Graph:
+    """Add A and B beside every targeted layer; of several options, the first that names it.
 
     Dense: A [r, k], B [n, r]. Convolution: A [r, kh, kw, c] with the layer's stride and padding,
     B [o, r] pointwise. Grouped and depthwise convolution: the weight itself gets
@@ -45,16 +45,16 @@ def insert_lora(graph: Graph, option: LoRA, *, seed: int = 0, skip: Iterable[str
     for n in graph.nodes:
         g.reserve(v.name for v in n.outputs)
     skipped = set(skip)
-    chosen = {
-        id(x.node): x
-        for x in select(layers(graph), option.targets, "LoRA")
-        if x.name not in skipped
-    }
+    chosen: dict[int, tuple[Layer, LoRA]] = {}
+    for option in options:
+        for x in select(layers(graph), option.targets, "LoRA"):
+            if x.name not in skipped:
+                chosen.setdefault(id(x.node), (x, option))
     for n in graph.nodes:
-        layer = chosen.get(id(n))
-        if layer is None:
+        if id(n) not in chosen:
             out.nodes.append(n)
             continue
+        layer, option = chosen[id(n)]
         g.layer = n.name
         (_adapt_weight if layer.grouped else _adapt_output)(g, n, layer, option, seed)
     return out
