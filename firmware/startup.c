@@ -26,10 +26,22 @@ typedef union vector {
 } vector;
 
 __attribute__((section(".vectors"), used)) static const vector vectors[16] = {
-    {.stack = el_stack_top}, {.run = Reset_Handler}, {.run = fault}, {.run = fault},
-    {.run = fault},          {.run = fault},         {.run = fault}, {.run = fault},
-    {.run = 0},              {.run = 0},             {.run = 0},     {.run = fault},
-    {.run = fault},          {.run = 0},             {.run = fault}, {.run = fault},
+    {.stack = el_stack_top},
+    {.run = Reset_Handler},
+    {.run = fault},
+    {.run = fault},
+    {.run = fault},
+    {.run = fault},
+    {.run = fault},
+    {.run = fault},
+    {.run = 0},
+    {.run = 0},
+    {.run = 0},
+    {.run = fault},
+    {.run = fault},
+    {.run = 0},
+    {.run = fault},
+    {.run = fault},
 };
 
 __attribute__((noreturn, used)) static void start(void) {

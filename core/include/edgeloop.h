@@ -21,17 +21,23 @@
 
 typedef enum el_status {
   EL_OK = 0,
-  EL_E_ARG = -1,       /* an argument is NULL, out of range or misaligned */
-  EL_E_FORMAT = -2,    /* the program table is damaged or of another version */
-  EL_E_BOUNDS = -3,    /* an offset, size or stride leaves its region */
-  EL_E_KERNEL = -4,    /* unknown opcode, or no variant for this machine */
-  EL_E_MISMATCH = -5,  /* operand types or shapes do not fit the kernel */
+  EL_E_ARG = -1,      /* an argument is NULL, out of range or misaligned */
+  EL_E_FORMAT = -2,   /* the program table is damaged or of another version */
+  EL_E_BOUNDS = -3,   /* an offset, size or stride leaves its region */
+  EL_E_KERNEL = -4,   /* unknown opcode, or no variant for this machine */
+  EL_E_MISMATCH = -5, /* operand types or shapes do not fit the kernel */
 } el_status;
 
 typedef enum el_dtype { EL_F32 = 0, EL_I32 = 1, EL_U8 = 2 } el_dtype;
 
 /* Instruction sets, best last. EL_ISA_REF is portable C, bit-identical on every machine. */
-typedef enum el_isa { EL_ISA_REF = 0, EL_ISA_NEON = 1, EL_ISA_AVX2 = 2, EL_ISA_AVX512 = 3, EL_ISA_COUNT = 4 } el_isa;
+typedef enum el_isa {
+  EL_ISA_REF = 0,
+  EL_ISA_NEON = 1,
+  EL_ISA_AVX2 = 2,
+  EL_ISA_AVX512 = 3,
+  EL_ISA_COUNT = 4
+} el_isa;
 
 /* A view of memory. Strides are in elements and may be 0 (broadcast). rank 0 is a scalar.
  * An optional operand that is absent has data NULL, dtype EL_ABSENT (so that a plan function
@@ -51,7 +57,8 @@ typedef union el_word {
   float f;
 } el_word;
 
-/* What a kernel sees. Operands stand in the order of the operator's record: inputs, then outputs. */
+/* What a kernel sees. Operands stand in the order of the operator's record, inputs before outputs.
+ */
 typedef struct el_call {
   const el_tensor *t;
   const el_word *attr;
@@ -66,9 +73,9 @@ typedef void el_kernel(const el_call *call);
 
 /* What a step needs besides its operands. */
 typedef struct el_need {
-  uint32_t chunks;  /* parts that may run in any order and at the same time; depends on shapes only */
   size_t scratch;   /* bytes for each worker */
-  uint32_t outputs; /* the last `outputs` operands are written; 1 before the plan function is called */
+  uint32_t chunks;  /* parts that may run in any order, also at once; depends on shapes only */
+  uint32_t outputs; /* the last `outputs` operands are written; 1 before the plan is called */
 } el_need;
 
 /* Fills *need for a call (data pointers may be NULL or fake) on one instruction set.
@@ -110,7 +117,12 @@ el_kernel *el_variant(const el_op *op, el_isa isa);
 
 /* Weights are read-only; the other regions are disjoint RAM. */
 typedef enum el_region {
-  EL_WEIGHTS = 0, EL_ARENA = 1, EL_PARAMS = 2, EL_STATE = 3, EL_IO = 4, EL_REGIONS = 5
+  EL_WEIGHTS = 0,
+  EL_ARENA = 1,
+  EL_PARAMS = 2,
+  EL_STATE = 3,
+  EL_IO = 4,
+  EL_REGIONS = 5
 } el_region;
 
 /* Filled by el_parse; points into the table, which must outlive it. Members are for the core. */
@@ -137,7 +149,7 @@ typedef struct el_memory {
 typedef struct el_step {
   el_tensor t[EL_OPERANDS];
   el_word attr[EL_WORDS];
-  el_call call;        /* scratch: the block of worker 0, or NULL when the step needs none */
+  el_call call; /* scratch: the block of worker 0, or NULL when the step needs none */
   el_kernel *kernel;
   size_t scratch_step; /* bytes from one worker's scratch block to the next */
   const el_op *op;

@@ -14,7 +14,8 @@ el_status el_plan_binary(const el_call *call, el_isa isa, el_need *need) {
   (void)isa;
   const el_tensor *a = &call->t[0], *b = &call->t[1], *y = &call->t[2];
   if (call->n != 3 || call->n_attr != 0 || !el_plain(a, EL_F32) || !el_plain(b, EL_F32) ||
-      !el_plain(y, EL_F32) || a->rank > y->rank || b->rank > y->rank || !fits(a, y) || !fits(b, y)) {
+      !el_plain(y, EL_F32) || a->rank > y->rank || b->rank > y->rank || !fits(a, y) ||
+      !fits(b, y)) {
     return EL_E_MISMATCH;
   }
   size_t size = el_size(y);

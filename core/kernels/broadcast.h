@@ -23,7 +23,8 @@ static inline void el_broadcast(const el_call *call, el_row *row) {
     size_t d = (size_t)ty->dims[i];
     if (d == 1) continue;
     size_t na = el_aligned_stride(ta, ty, i), nb = el_aligned_stride(tb, ty, i);
-    int joins = rank > 0 && na == sa[rank - 1] * dims[rank - 1] && nb == sb[rank - 1] * dims[rank - 1];
+    int joins =
+        rank > 0 && na == sa[rank - 1] * dims[rank - 1] && nb == sb[rank - 1] * dims[rank - 1];
     if (joins) {
       dims[rank - 1] *= d;
     } else {

@@ -37,7 +37,9 @@ static inline el_conv el_get_conv(const el_call *call, const el_tensor *x, const
                                   const el_tensor *y) {
   return (el_conv){
       .w = el_get_window(call, x, y, w->dims[1], w->dims[2]),
-      .batch = x->dims[0], .in_c = x->dims[3], .out_c = y->dims[3],
+      .batch = x->dims[0],
+      .in_c = x->dims[3],
+      .out_c = y->dims[3],
       .groups = call->attr[EL_W_END].i,
       .alpha = call->attr[EL_W_END + 1].f,
   };

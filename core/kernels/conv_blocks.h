@@ -42,24 +42,51 @@ static inline size_t el_block(const el_conv *c, size_t pixels) {
  * forward: y = taps w.T; back: dtaps = dy w; weight: dw[:, columns] += dy.T taps. */
 static inline el_product el_forward_product(const el_conv *c, size_t rows) {
   size_t k = el_taps_of(c), o = (size_t)c->out_c;
-  return (el_product){.m = rows, .n = o / (size_t)c->groups, .k = k, .a_row = k, .a_col = 1,
-                      .b_row = 1, .b_col = k, .c_row = o, .c_col = 1, .alpha = c->alpha, .keep = 1.0f};
+  return (el_product){.m = rows,
+                      .n = o / (size_t)c->groups,
+                      .k = k,
+                      .a_row = k,
+                      .a_col = 1,
+                      .b_row = 1,
+                      .b_col = k,
+                      .c_row = o,
+                      .c_col = 1,
+                      .alpha = c->alpha,
+                      .keep = 1.0f};
 }
 
 static inline el_product el_back_product(const el_conv *c, size_t rows) {
   size_t k = el_taps_of(c), o = (size_t)c->out_c;
-  return (el_product){.m = rows, .n = k, .k = o / (size_t)c->groups, .a_row = o, .a_col = 1,
-                      .b_row = k, .b_col = 1, .c_row = k, .c_col = 1, .alpha = c->alpha, .keep = 1.0f};
+  return (el_product){.m = rows,
+                      .n = k,
+                      .k = o / (size_t)c->groups,
+                      .a_row = o,
+                      .a_col = 1,
+                      .b_row = k,
+                      .b_col = 1,
+                      .c_row = k,
+                      .c_col = 1,
+                      .alpha = c->alpha,
+                      .keep = 1.0f};
 }
 
 static inline el_product el_weight_product(const el_conv *c, size_t rows, size_t columns) {
   size_t k = el_taps_of(c), o = (size_t)c->out_c;
-  return (el_product){.m = o / (size_t)c->groups, .n = columns, .k = rows, .a_row = 1, .a_col = o,
-                      .b_row = columns, .b_col = 1, .c_row = k, .c_col = 1, .alpha = c->alpha, .keep = 1.0f};
+  return (el_product){.m = o / (size_t)c->groups,
+                      .n = columns,
+                      .k = rows,
+                      .a_row = 1,
+                      .a_col = o,
+                      .b_row = columns,
+                      .b_col = 1,
+                      .c_row = k,
+                      .c_col = 1,
+                      .alpha = c->alpha,
+                      .keep = 1.0f};
 }
 
-/* Window positions [*begin, *end) whose weight gradients chunk `chunk` computes: at least 48 columns
- * of the product, so that it stays efficient. */
+/* Window positions [*begin, *end) whose weight gradients chunk `chunk` computes: at least 48
+ * columns of the product, so that it stays efficient. */
 static inline void el_positions(const el_conv *c, uint32_t chunk, uint32_t chunks, size_t *begin,
                                 size_t *end) {
   size_t columns = (size_t)(c->in_c / c->groups), grain = (47 + columns) / columns;

@@ -28,7 +28,8 @@ EL_KERNEL(conv2d) {
   size_t begin, end;
   el_range(call, (size_t)c.batch * (size_t)c.w.out[0], 1, &begin, &end);
   for (size_t row = begin; row < end; row++) {
-    int32_t b = (int32_t)(row / (size_t)c.w.out[0]), oy = (int32_t)(row % (size_t)c.w.out[0]), y0, y1;
+    int32_t b = (int32_t)(row / (size_t)c.w.out[0]), oy = (int32_t)(row % (size_t)c.w.out[0]), y0,
+            y1;
     el_taps(&c.w, 0, oy, &y0, &y1);
     for (int32_t ox = 0; ox < c.w.out[1]; ox++) {
       int32_t x0, x1;
@@ -40,12 +41,16 @@ EL_KERNEL(conv2d) {
           for (int32_t kx = x0; kx < x1; kx++) {
             int32_t iy = oy * c.w.stride[0] - c.w.pad[0] + ky * c.w.step[0];
             int32_t ix = ox * c.w.stride[1] - c.w.pad[1] + kx * c.w.step[1];
-            const float *x = el_cf32(xt) + el_pixel(b, iy, ix, c.w.in, c.in_c) + (size_t)(o / og * cg);
-            const float *w = el_cf32(wt) + (((size_t)o * (size_t)kh + (size_t)ky) * (size_t)kw + (size_t)kx) * (size_t)cg;
+            const float *x =
+                el_cf32(xt) + el_pixel(b, iy, ix, c.w.in, c.in_c) + (size_t)(o / og * cg);
+            const float *w =
+                el_cf32(wt) +
+                (((size_t)o * (size_t)kh + (size_t)ky) * (size_t)kw + (size_t)kx) * (size_t)cg;
             for (int32_t i = 0; i < cg; i++) sum += x[i] * w[i];
           }
         }
-        el_f32(yt)[at + (size_t)o] = finish(&c, sum, at_or_null(bias, (size_t)o), at_or_null(acc, at + (size_t)o));
+        el_f32(yt)[at + (size_t)o] =
+            finish(&c, sum, at_or_null(bias, (size_t)o), at_or_null(acc, at + (size_t)o));
       }
     }
   }
@@ -103,7 +108,8 @@ EL_KERNEL(conv2d_dw) {
             for (int32_t ox = 0; ox < c.w.out[1]; ox++) {
               int32_t ix = ox * c.w.stride[1] - c.w.pad[1] + kx * c.w.step[1];
               if (ix < 0 || ix >= c.w.in[1]) continue;
-              float x = el_cf32(xt)[el_pixel(b, iy, ix, c.w.in, c.in_c) + (size_t)(o / og * cg + i)];
+              float x =
+                  el_cf32(xt)[el_pixel(b, iy, ix, c.w.in, c.in_c) + (size_t)(o / og * cg + i)];
               sum += el_cf32(dyt)[el_pixel(b, oy, ox, c.w.out, c.out_c) + (size_t)o] * x;
             }
           }

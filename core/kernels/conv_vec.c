@@ -50,8 +50,8 @@ static void next(const el_conv *c, pixel *p) {
 
 /* col[i, ..] = the inputs that output pixel first + i sees through window positions [p0, p1) in
  * channels [ch, ch + n); 0 outside the image. */
-static void gather(const el_conv *c, const float *x, size_t first, size_t rows, int32_t p0, int32_t p1,
-                   int32_t ch, int32_t n, float *col) {
+static void gather(const el_conv *c, const float *x, size_t first, size_t rows, int32_t p0,
+                   int32_t p1, int32_t ch, int32_t n, float *col) {
   const el_window *w = &c->w;
   pixel o = pixel_of(c, first);
   size_t cn = (size_t)n;
@@ -101,7 +101,8 @@ static void spread(const el_conv *c, float *dx, size_t first, size_t rows, int32
     int32_t iy = o.y * w->stride[0] - w->pad[0], ix = o.x * w->stride[1] - w->pad[1];
     for (int32_t ky = 0; ky < w->taps[0]; ky++, col += line) {
       if (ky < y0 || ky >= y1 || x0 >= x1) continue;
-      float *d = dx + el_pixel(o.b, iy + ky * w->step[0], ix + x0 * w->step[1], w->in, c->in_c) + (size_t)ch;
+      float *d = dx + el_pixel(o.b, iy + ky * w->step[0], ix + x0 * w->step[1], w->in, c->in_c) +
+                 (size_t)ch;
       const float *s = col + (size_t)x0 * cn;
       if (whole) {
         add(d, s, (size_t)(x1 - x0) * cn);

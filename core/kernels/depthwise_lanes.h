@@ -1,9 +1,10 @@
 /* Depthwise loops over one group of channels, included once for each width of a group:
- * V the vector type, W its lanes, LD and ST load and store, FIN the epilogue, NAME adds a suffix. */
+ * V the vector type, W its lanes, LD and ST load and store, FIN the epilogue, NAME adds a suffix.
+ */
 
 /* One output pixel at a border: only the taps inside the image. */
-static void NAME(border_pixel)(const el_conv *c, const el_product *p, const float *x, const float *w,
-                               int32_t b, int32_t oy, int32_t ox, size_t ch) {
+static void NAME(border_pixel)(const el_conv *c, const el_product *p, const float *x,
+                               const float *w, int32_t b, int32_t oy, int32_t ox, size_t ch) {
   int32_t y0, y1, x0, x1;
   size_t channels = (size_t)c->in_c;
   el_taps(&c->w, 0, oy, &y0, &y1);
@@ -58,26 +59,33 @@ INLINE void NAME(segment)(const el_product *p, const float *const *cols, size_t 
   for (size_t i = 0; i < pixels; i++) FIN(p, at + i * channels + ch, done[i], bias);
 }
 
-#define SEGMENT(first, pixels, narrow)                                                          \
-  for (size_t h = ch; h + W <= channels; h += W) {                                              \
-    NAME(segment)(p, cols + (first) * stride, n_cols, rows, kw, stride, step, w, channels, h,   \
-                  at + (first) * channels, pixels, narrow);                                     \
+#define SEGMENT(first, pixels, narrow)                                         \
+  for (size_t h = ch; h + W <= channels; h += W) {                             \
+    NAME(segment)                                                              \
+    (p, cols + (first)*stride, n_cols, rows, kw, stride, step, w, channels, h, \
+     at + (first)*channels, pixels, narrow);                                   \
   }
 
 /* All groups of channels from `ch` on; returns the first channel left over. */
-static size_t NAME(segments)(const el_product *p, const float *const *cols, size_t n_cols, size_t rows,
-                             size_t kw, size_t stride, size_t step, const float *w, size_t channels,
-                             size_t ch, size_t at, size_t pixels) {
+static size_t NAME(segments)(const el_product *p, const float *const *cols, size_t n_cols,
+                             size_t rows, size_t kw, size_t stride, size_t step, const float *w,
+                             size_t channels, size_t ch, size_t at, size_t pixels) {
   size_t i = 0;
 #if W > 1
   if (kw == 3 && stride == 1 && step == 1) {
     switch (pixels) {
-      case 6: SEGMENT(0, 6, 1) break;
-      case 5: SEGMENT(0, 5, 1) break;
-      case 4: SEGMENT(0, 4, 1) break;
-      case 3: SEGMENT(0, 3, 1) break;
-      case 2: SEGMENT(0, 2, 1) break;
-      default: SEGMENT(0, 1, 1) break;
+      case 6:
+        SEGMENT(0, 6, 1) break;
+      case 5:
+        SEGMENT(0, 5, 1) break;
+      case 4:
+        SEGMENT(0, 4, 1) break;
+      case 3:
+        SEGMENT(0, 3, 1) break;
+      case 2:
+        SEGMENT(0, 2, 1) break;
+      default:
+        SEGMENT(0, 1, 1) break;
     }
     i = pixels;
   }
@@ -99,7 +107,8 @@ INLINE void NAME(weights)(const el_conv *c, const float *dy, const float *x, int
   V zero = {0}, sum[4] = {zero, zero, zero, zero};
   int32_t lo = 0, hi = w->out[1]; /* columns that see every one of these taps */
   while (lo < hi && lo * w->stride[1] - w->pad[1] + kx * w->step[1] < 0) lo++;
-  while (hi > lo && (hi - 1) * w->stride[1] - w->pad[1] + (kx + taps - 1) * w->step[1] >= w->in[1]) hi--;
+  while (hi > lo && (hi - 1) * w->stride[1] - w->pad[1] + (kx + taps - 1) * w->step[1] >= w->in[1])
+    hi--;
   for (int32_t b = 0; b < c->batch; b++) {
     for (int32_t oy = 0; oy < w->out[0]; oy++) {
       int32_t iy = oy * w->stride[0] - w->pad[0] + ky * w->step[0];
@@ -108,7 +117,8 @@ INLINE void NAME(weights)(const el_conv *c, const float *dy, const float *x, int
       const float *line = x + el_pixel(b, iy, 0, w->in, c->in_c) + ch;
       for (int32_t ox = 0; ox < w->out[1]; ox++) {
         if (ox == lo && lo < hi) {
-          const float *s = line + (size_t)(lo * w->stride[1] - w->pad[1] + kx * w->step[1]) * channels;
+          const float *s =
+              line + (size_t)(lo * w->stride[1] - w->pad[1] + kx * w->step[1]) * channels;
           const float *e = d + (size_t)lo * channels;
           for (; ox < hi; ox++, e += channels, s += far) {
             V g = LD(e);
@@ -121,7 +131,8 @@ INLINE void NAME(weights)(const el_conv *c, const float *dy, const float *x, int
 #pragma GCC unroll 4
         for (int32_t t = 0; t < taps; t++) {
           int32_t ix = ox * w->stride[1] - w->pad[1] + (kx + t) * w->step[1];
-          if (ix >= 0 && ix < w->in[1]) sum[t] += LD(d + (size_t)ox * channels) * LD(line + (size_t)ix * channels);
+          if (ix >= 0 && ix < w->in[1])
+            sum[t] += LD(d + (size_t)ox * channels) * LD(line + (size_t)ix * channels);
         }
       }
     }
@@ -130,8 +141,8 @@ INLINE void NAME(weights)(const el_conv *c, const float *dy, const float *x, int
   for (int32_t t = 0; t < taps; t++) ST(out + t * W, sum[t]);
 }
 
-static void NAME(all_weights)(const el_conv *c, const el_product *p, const float *dy, const float *x,
-                              size_t ch) {
+static void NAME(all_weights)(const el_conv *c, const el_product *p, const float *dy,
+                              const float *x, size_t ch) {
   int32_t kw = c->w.taps[1], n = c->w.taps[0] * kw;
   float sums[4 * W];
   for (int32_t ky = 0; ky < c->w.taps[0]; ky++) {
@@ -144,7 +155,8 @@ static void NAME(all_weights)(const el_conv *c, const el_product *p, const float
       for (int32_t t = 0; t < taps; t++, kx++) {
         for (size_t i = 0; i < W; i++) {
           size_t at = (ch + i) * (size_t)n + (size_t)(ky * kw + kx);
-          p->c[at] = el_finish(sums[t * W + (int32_t)i], p, 0.0f, p->acc != NULL ? p->acc[at] : 0.0f);
+          p->c[at] =
+              el_finish(sums[t * W + (int32_t)i], p, 0.0f, p->acc != NULL ? p->acc[at] : 0.0f);
         }
       }
     }

@@ -3,7 +3,6 @@
 #include "depthwise.h"
 #include "vec.h"
 
-
 static inline float load1(const float *p) { return *p; }
 static inline void store1(float *p, float v) { *p = v; }
 INLINE void finish1(const el_product *p, size_t at, float sum, float bias) {
@@ -40,15 +39,16 @@ INLINE void finish1(const el_product *p, size_t at, float sum, float bias) {
 static void turn_weights(const el_conv *c, const float *w, float alpha, int flip, float *out) {
   size_t n = el_taps_of(c), channels = (size_t)c->in_c;
   for (size_t i = 0; i < channels; i++) {
-    for (size_t t = 0; t < n; t++) out[(flip ? n - 1 - t : t) * channels + i] = alpha * w[i * n + t];
+    for (size_t t = 0; t < n; t++)
+      out[(flip ? n - 1 - t : t) * channels + i] = alpha * w[i * n + t];
   }
 }
 
 enum { MOST_COLUMNS = 256, MOST_PIXELS = 6 };
 
 /* One output pixel by its taps inside the image: windows too large for the table of columns. */
-static void lone_pixel(const el_conv *c, const el_product *p, const float *x, const float *w, int32_t b,
-                       int32_t oy, int32_t ox) {
+static void lone_pixel(const el_conv *c, const el_product *p, const float *x, const float *w,
+                       int32_t b, int32_t oy, int32_t ox) {
   size_t ch = 0;
   for (; ch + LANES <= (size_t)c->in_c; ch += LANES) border_pixel_wide(c, p, x, w, b, oy, ox, ch);
 #if LANES > 4
@@ -57,7 +57,8 @@ static void lone_pixel(const el_conv *c, const el_product *p, const float *x, co
   for (; ch < (size_t)c->in_c; ch++) border_pixel_one(c, p, x, w, b, oy, ox, ch);
 }
 
-/* y = conv(x) with turned weights, rows [begin, end) of batch * out[0]. zeros: one pixel of them. */
+/* y = conv(x) with turned weights, rows [begin, end) of batch * out[0]. zeros: one pixel of them.
+ */
 static void forward(const el_conv *c, const el_product *p, const float *x, const float *w,
                     const float *zeros, size_t begin, size_t end) {
   const el_window *d = &c->w;
@@ -105,29 +106,36 @@ static const float *zero_pixel(const el_conv *c, float *w) {
 void EL_K(depthwise)(const el_call *call, const el_conv *c, const float *bias, const float *acc) {
   float *w = call->scratch;
   turn_weights(c, el_cf32(&call->t[1]), 1.0f, 0, w);
-  el_product p = {.c = el_f32(&call->t[call->n - 1]), .bias = bias, .acc = acc, .alpha = c->alpha,
-                  .keep = 1.0f, .act = c->act};
+  el_product p = {.c = el_f32(&call->t[call->n - 1]),
+                  .bias = bias,
+                  .acc = acc,
+                  .alpha = c->alpha,
+                  .keep = 1.0f,
+                  .act = c->act};
   size_t begin, end;
   el_range(call, (size_t)c->batch * (size_t)c->w.out[0], 1, &begin, &end);
   forward(c, &p, el_cf32(&call->t[0]), w, zero_pixel(c, w), begin, end);
 }
 
 /* dx[line of input row iy] += dy w, tap by tap; strides other than 1. */
-static void back_row(const el_conv *c, const float *dy, const float *w, int32_t b, int32_t iy, float *dx) {
+static void back_row(const el_conv *c, const float *dy, const float *w, int32_t b, int32_t iy,
+                     float *dx) {
   const el_window *d = &c->w;
   size_t channels = (size_t)c->in_c, far = (size_t)d->stride[1] * channels;
   for (int32_t ky = 0; ky < d->taps[0]; ky++) {
     int32_t oy = el_seen_by(d, 0, iy, ky);
     if (oy < 0) continue;
     for (int32_t kx = 0; kx < d->taps[1]; kx++) {
-      int32_t shift = kx * d->step[1] - d->pad[1], ox = shift < 0 ? (d->stride[1] - 1 - shift) / d->stride[1] : 0;
+      int32_t shift = kx * d->step[1] - d->pad[1],
+              ox = shift < 0 ? (d->stride[1] - 1 - shift) / d->stride[1] : 0;
       const float *e = dy + el_pixel(b, oy, 0, d->out, c->in_c) + (size_t)ox * channels;
       const float *t = w + (size_t)(ky * d->taps[1] + kx) * channels;
       int64_t ix = (int64_t)ox * d->stride[1] + shift;
       float *out = dx + (size_t)ix * channels;
       for (; ox < d->out[1] && ix < d->in[1]; ox++, ix += d->stride[1], e += channels, out += far) {
         size_t i = 0;
-        for (; i + LANES <= channels; i += LANES) store(out + i, load(out + i) + load(e + i) * load(t + i));
+        for (; i + LANES <= channels; i += LANES)
+          store(out + i, load(out + i) + load(e + i) * load(t + i));
         for (; i < channels; i++) out[i] += e[i] * t[i];
       }
     }
@@ -155,7 +163,8 @@ void EL_K(depthwise_dx)(const el_call *call, const el_conv *c, const float *acc)
   size_t line = (size_t)c->w.in[1] * (size_t)c->in_c;
   for (size_t row = begin; row < end; row++) {
     for (size_t i = row * line; i < (row + 1) * line; i++) dx[i] = acc != NULL ? acc[i] : 0.0f;
-    back_row(c, dy, w, (int32_t)(row / (size_t)c->w.in[0]), (int32_t)(row % (size_t)c->w.in[0]), dx + row * line);
+    back_row(c, dy, w, (int32_t)(row / (size_t)c->w.in[0]), (int32_t)(row % (size_t)c->w.in[0]),
+             dx + row * line);
   }
 }
 

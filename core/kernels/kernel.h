@@ -12,7 +12,7 @@
 #define EL_CAT3_(a, b, c) a##b##_##c
 #define EL_CAT3(a, b, c) EL_CAT3_(a, b, c)
 #define EL_K(name) EL_CAT3(el_k_, name, EL_ISA_NAME)
-#define EL_KERNEL(name) \
+#define EL_KERNEL(name)                 \
   void EL_K(name)(const el_call *call); \
   void EL_K(name)(const el_call *call)
 

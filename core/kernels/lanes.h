@@ -14,11 +14,11 @@ static inline float el_lanes_sum(float *lane) {
   return lane[0];
 }
 
-#define EL_LANES_LOOP(n, body)                                    \
-  size_t i = 0;                                                   \
-  for (; i + EL_LANES <= (n); i += EL_LANES) {                    \
-    for (size_t j = 0; j < EL_LANES; j++) body;                   \
-  }                                                               \
+#define EL_LANES_LOOP(n, body)                  \
+  size_t i = 0;                                 \
+  for (; i + EL_LANES <= (n); i += EL_LANES) {  \
+    for (size_t j = 0; j < EL_LANES; j++) body; \
+  }                                             \
   for (size_t j = 0; i + j < (n); j++) body
 
 /* sum x */

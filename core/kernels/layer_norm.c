@@ -27,7 +27,8 @@ EL_KERNEL(layer_norm) {
     const float *x = el_cf32(&t[0]) + row * n;
     float *y = el_f32(&t[3]) + row * n;
     stats s = stats_of(x, n, call->attr[0].f);
-    EL_INDEPENDENT for (size_t i = 0; i < n; i++) y[i] = (x[i] - s.mean) * s.rstd * scale[i] + bias[i];
+    EL_INDEPENDENT for (size_t i = 0; i < n; i++) y[i] =
+        (x[i] - s.mean) * s.rstd * scale[i] + bias[i];
   }
 }
 
@@ -45,9 +46,7 @@ EL_KERNEL(layer_norm_grad) {
     stats s = stats_of(x, n, call->attr[0].f);
     float mean_g = el_row_dot(dy, scale, n) / (float)n;
     float lane[EL_LANES] = {0};
-    {
-      EL_LANES_LOOP(n, lane[j] += dy[i + j] * scale[i + j] * ((x[i + j] - s.mean) * s.rstd));
-    }
+    { EL_LANES_LOOP(n, lane[j] += dy[i + j] * scale[i + j] * ((x[i + j] - s.mean) * s.rstd)); }
     float mean_gh = el_lanes_sum(lane) / (float)n;
     EL_INDEPENDENT for (size_t i = 0; i < n; i++) {
       float h = (x[i] - s.mean) * s.rstd;

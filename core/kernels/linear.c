@@ -21,12 +21,23 @@ EL_KERNEL(linear) {
   const el_tensor *x = &call->t[0], *w = &call->t[1];
   size_t k = last_dim(x), n = (size_t)w->dims[0];
   el_product p = {
-      .m = rows_of(x), .n = n, .k = k,
-      .a = el_cf32(x), .a_row = k, .a_col = 1,
-      .b = el_cf32(w), .b_row = 1, .b_col = k,
-      .c = el_f32(&call->t[call->n - 1]), .c_row = n, .c_col = 1,
-      .bias = optional(call, 2), .acc = optional(call, 3),
-      .alpha = call->attr[0].f, .keep = 1.0f, .act = call->attr[1].i,
+      .m = rows_of(x),
+      .n = n,
+      .k = k,
+      .a = el_cf32(x),
+      .a_row = k,
+      .a_col = 1,
+      .b = el_cf32(w),
+      .b_row = 1,
+      .b_col = k,
+      .c = el_f32(&call->t[call->n - 1]),
+      .c_row = n,
+      .c_col = 1,
+      .bias = optional(call, 2),
+      .acc = optional(call, 3),
+      .alpha = call->attr[0].f,
+      .keep = 1.0f,
+      .act = call->attr[1].i,
   };
   EL_K(product)(&p, call->scratch, call->chunk, call->chunks);
 }
@@ -35,11 +46,21 @@ EL_KERNEL(linear_dx) {
   const el_tensor *dy = &call->t[0], *w = &call->t[1];
   size_t n = (size_t)w->dims[0], k = (size_t)w->dims[1];
   el_product p = {
-      .m = rows_of(dy), .n = k, .k = n,
-      .a = el_cf32(dy), .a_row = n, .a_col = 1,
-      .b = el_cf32(w), .b_row = k, .b_col = 1,
-      .c = el_f32(&call->t[call->n - 1]), .c_row = k, .c_col = 1,
-      .acc = optional(call, 2), .alpha = call->attr[0].f, .keep = 1.0f,
+      .m = rows_of(dy),
+      .n = k,
+      .k = n,
+      .a = el_cf32(dy),
+      .a_row = n,
+      .a_col = 1,
+      .b = el_cf32(w),
+      .b_row = k,
+      .b_col = 1,
+      .c = el_f32(&call->t[call->n - 1]),
+      .c_row = k,
+      .c_col = 1,
+      .acc = optional(call, 2),
+      .alpha = call->attr[0].f,
+      .keep = 1.0f,
   };
   EL_K(product)(&p, call->scratch, call->chunk, call->chunks);
 }
@@ -47,10 +68,18 @@ EL_KERNEL(linear_dx) {
 static el_product weight_product(const el_tensor *dy, const el_tensor *x, float *dw) {
   size_t n = last_dim(dy), k = last_dim(x);
   return (el_product){
-      .m = n, .n = k, .k = rows_of(dy),
-      .a = el_cf32(dy), .a_row = 1, .a_col = n,
-      .b = el_cf32(x), .b_row = k, .b_col = 1,
-      .c = dw, .c_row = k, .c_col = 1,
+      .m = n,
+      .n = k,
+      .k = rows_of(dy),
+      .a = el_cf32(dy),
+      .a_row = 1,
+      .a_col = n,
+      .b = el_cf32(x),
+      .b_row = k,
+      .b_col = 1,
+      .c = dw,
+      .c_row = k,
+      .c_col = 1,
       .keep = 1.0f,
   };
 }
@@ -91,11 +120,17 @@ EL_KERNEL(matmul) {
   size_t m = (size_t)c->dims[c->rank - 2], n = last_dim(c);
   size_t k = (size_t)a->dims[a->rank - (ta ? 2 : 1)];
   el_product p = {
-      .m = m, .n = n, .k = k,
-      .a_row = ta ? 1 : k, .a_col = ta ? m : 1,
-      .b_row = tb ? 1 : n, .b_col = tb ? k : 1,
-      .c_row = n, .c_col = 1,
-      .alpha = call->attr[2].f, .keep = 1.0f,
+      .m = m,
+      .n = n,
+      .k = k,
+      .a_row = ta ? 1 : k,
+      .a_col = ta ? m : 1,
+      .b_row = tb ? 1 : n,
+      .b_col = tb ? k : 1,
+      .c_row = n,
+      .c_col = 1,
+      .alpha = call->attr[2].f,
+      .keep = 1.0f,
   };
   /* One product is cut into chunks itself; of several, each chunk takes some whole ones. */
   size_t batches = el_size(c) / (m * n), begin = 0, end = 1;

@@ -31,8 +31,15 @@ el_status el_plan_linear(const el_call *call, el_isa isa, el_need *need) {
     return EL_E_MISMATCH;
   }
   size_t k = (size_t)last(x), n = (size_t)last(y);
-  el_product p = {.m = lead(x), .n = n, .k = k, .a_row = k, .a_col = 1, .b_row = 1, .b_col = k,
-                  .c_row = n, .c_col = 1};
+  el_product p = {.m = lead(x),
+                  .n = n,
+                  .k = k,
+                  .a_row = k,
+                  .a_col = 1,
+                  .b_row = 1,
+                  .b_col = k,
+                  .c_row = n,
+                  .c_col = 1};
   return product_needs(need, &p, isa);
 }
 
@@ -45,8 +52,15 @@ el_status el_plan_linear_dx(const el_call *call, el_isa isa, el_need *need) {
     return EL_E_MISMATCH;
   }
   size_t k = (size_t)last(dx), n = (size_t)last(dy);
-  el_product p = {.m = lead(dy), .n = k, .k = n, .a_row = n, .a_col = 1, .b_row = k, .b_col = 1,
-                  .c_row = k, .c_col = 1};
+  el_product p = {.m = lead(dy),
+                  .n = k,
+                  .k = n,
+                  .a_row = n,
+                  .a_col = 1,
+                  .b_row = k,
+                  .b_col = 1,
+                  .c_row = k,
+                  .c_col = 1};
   return product_needs(need, &p, isa);
 }
 
@@ -57,8 +71,15 @@ static el_status weight_needs(const el_tensor *dy, const el_tensor *x, const el_
     return EL_E_MISMATCH;
   }
   size_t k = (size_t)last(x), n = (size_t)last(dy);
-  el_product p = {.m = n, .n = k, .k = lead(dy), .a_row = 1, .a_col = n, .b_row = k, .b_col = 1,
-                  .c_row = k, .c_col = 1};
+  el_product p = {.m = n,
+                  .n = k,
+                  .k = lead(dy),
+                  .a_row = 1,
+                  .a_col = n,
+                  .b_row = k,
+                  .b_col = 1,
+                  .c_row = k,
+                  .c_col = 1};
   return product_needs(need, &p, isa);
 }
 
@@ -89,19 +110,27 @@ el_status el_plan_matmul(const el_call *call, el_isa isa, el_need *need) {
     return EL_E_MISMATCH;
   }
   for (int32_t i = 3; i <= c->rank; i++) {
-    int32_t da = i <= a->rank ? a->dims[a->rank - i] : 1, db = i <= b->rank ? b->dims[b->rank - i] : 1;
+    int32_t da = i <= a->rank ? a->dims[a->rank - i] : 1,
+            db = i <= b->rank ? b->dims[b->rank - i] : 1;
     int32_t dc = c->dims[c->rank - i];
-    if ((da != dc && da != 1) || (db != dc && db != 1) || (da != dc && db != dc)) return EL_E_MISMATCH;
+    if ((da != dc && da != 1) || (db != dc && db != 1) || (da != dc && db != dc))
+      return EL_E_MISMATCH;
   }
   int ta = call->attr[0].i, tb = call->attr[1].i;
   if ((ta != 0 && ta != 1) || (tb != 0 && tb != 1)) return EL_E_MISMATCH;
   int32_t m = a->dims[a->rank - (ta ? 1 : 2)], k = a->dims[a->rank - (ta ? 2 : 1)];
   int32_t n = b->dims[b->rank - (tb ? 2 : 1)];
-  if (b->dims[b->rank - (tb ? 1 : 2)] != k || c->dims[c->rank - 2] != m || last(c) != n) return EL_E_MISMATCH;
-  el_product p = {.m = (size_t)m, .n = (size_t)n, .k = (size_t)k,
-                  .a_row = ta ? 1 : (size_t)k, .a_col = ta ? (size_t)m : 1,
-                  .b_row = tb ? 1 : (size_t)n, .b_col = tb ? (size_t)k : 1,
-                  .c_row = (size_t)n, .c_col = 1};
+  if (b->dims[b->rank - (tb ? 1 : 2)] != k || c->dims[c->rank - 2] != m || last(c) != n)
+    return EL_E_MISMATCH;
+  el_product p = {.m = (size_t)m,
+                  .n = (size_t)n,
+                  .k = (size_t)k,
+                  .a_row = ta ? 1 : (size_t)k,
+                  .a_col = ta ? (size_t)m : 1,
+                  .b_row = tb ? 1 : (size_t)n,
+                  .b_col = tb ? (size_t)k : 1,
+                  .c_row = (size_t)n,
+                  .c_col = 1};
   return el_needs(need, (uint64_t)el_size(c) * (uint64_t)k, el_product_scratch(&p, isa));
 }
 

@@ -52,52 +52,52 @@ EL_KERNEL(softmax_cross_entropy_grad) {
 }
 
 /* pred [b, ..], target [b, ..], weight [b], norm [1] -> loss [1], loss_b a mean over the sample. */
-#define PER_ELEMENT(name, expr)                                        \
-  EL_KERNEL(name) {                                                    \
-    const el_tensor *t = call->t;                                      \
-    const float *weight = el_cf32(&t[2]);                              \
-    size_t batch = (size_t)t[0].dims[0], n = el_size(&t[0]) / batch;   \
-    float sum = 0.0f;                                                  \
-    for (size_t b = 0; b < batch; b++) {                               \
-      if (weight[b] == 0.0f) continue;                                 \
-      const float *pred = el_cf32(&t[0]) + b * n;                      \
-      const float *target = el_cf32(&t[1]) + b * n;                    \
-      float lane[EL_LANES] = {0};                                      \
-      size_t i = 0;                                                    \
-      for (; i + EL_LANES <= n; i += EL_LANES) {                       \
-        for (size_t j = 0; j < EL_LANES; j++) {                        \
-          float x = pred[i + j], y = target[i + j];                    \
-          lane[j] += (expr);                                           \
-        }                                                              \
-      }                                                                \
-      for (size_t j = 0; i + j < n; j++) {                             \
-        float x = pred[i + j], y = target[i + j];                      \
-        lane[j] += (expr);                                             \
-      }                                                                \
-      sum += weight[b] * (el_lanes_sum(lane) / (float)n);              \
-    }                                                                  \
-    el_f32(&t[4])[0] = sum / el_cf32(&t[3])[0];                        \
+#define PER_ELEMENT(name, expr)                                      \
+  EL_KERNEL(name) {                                                  \
+    const el_tensor *t = call->t;                                    \
+    const float *weight = el_cf32(&t[2]);                            \
+    size_t batch = (size_t)t[0].dims[0], n = el_size(&t[0]) / batch; \
+    float sum = 0.0f;                                                \
+    for (size_t b = 0; b < batch; b++) {                             \
+      if (weight[b] == 0.0f) continue;                               \
+      const float *pred = el_cf32(&t[0]) + b * n;                    \
+      const float *target = el_cf32(&t[1]) + b * n;                  \
+      float lane[EL_LANES] = {0};                                    \
+      size_t i = 0;                                                  \
+      for (; i + EL_LANES <= n; i += EL_LANES) {                     \
+        for (size_t j = 0; j < EL_LANES; j++) {                      \
+          float x = pred[i + j], y = target[i + j];                  \
+          lane[j] += (expr);                                         \
+        }                                                            \
+      }                                                              \
+      for (size_t j = 0; i + j < n; j++) {                           \
+        float x = pred[i + j], y = target[i + j];                    \
+        lane[j] += (expr);                                           \
+      }                                                              \
+      sum += weight[b] * (el_lanes_sum(lane) / (float)n);            \
+    }                                                                \
+    el_f32(&t[4])[0] = sum / el_cf32(&t[3])[0];                      \
   }
 
 /* pred, target, weight, norm, dloss [1] -> dpred */
-#define PER_ELEMENT_GRAD(name, expr)                                   \
-  EL_KERNEL(name) {                                                    \
-    const el_tensor *t = call->t;                                      \
-    const float *weight = el_cf32(&t[2]);                              \
-    float norm = el_cf32(&t[3])[0], dloss = el_cf32(&t[4])[0];         \
-    size_t n = el_size(&t[0]) / (size_t)t[0].dims[0], b, end;          \
-    el_range(call, (size_t)t[0].dims[0], 1, &b, &end);                 \
-    for (; b < end; b++) {                                             \
-      const float *pred = el_cf32(&t[0]) + b * n;                      \
-      const float *target = el_cf32(&t[1]) + b * n;                    \
-      float *dx = el_f32(&t[5]) + b * n;                               \
-      float s = weight[b] / norm / (float)n * dloss;                   \
-      int padding = weight[b] == 0.0f;                                 \
-      EL_INDEPENDENT for (size_t i = 0; i < n; i++) {                  \
-        float x = pred[i], y = target[i];                              \
-        dx[i] = el_pick(padding, 0.0f, (expr) * s);                    \
-      }                                                                \
-    }                                                                  \
+#define PER_ELEMENT_GRAD(name, expr)                           \
+  EL_KERNEL(name) {                                            \
+    const el_tensor *t = call->t;                              \
+    const float *weight = el_cf32(&t[2]);                      \
+    float norm = el_cf32(&t[3])[0], dloss = el_cf32(&t[4])[0]; \
+    size_t n = el_size(&t[0]) / (size_t)t[0].dims[0], b, end;  \
+    el_range(call, (size_t)t[0].dims[0], 1, &b, &end);         \
+    for (; b < end; b++) {                                     \
+      const float *pred = el_cf32(&t[0]) + b * n;              \
+      const float *target = el_cf32(&t[1]) + b * n;            \
+      float *dx = el_f32(&t[5]) + b * n;                       \
+      float s = weight[b] / norm / (float)n * dloss;           \
+      int padding = weight[b] == 0.0f;                         \
+      EL_INDEPENDENT for (size_t i = 0; i < n; i++) {          \
+        float x = pred[i], y = target[i];                      \
+        dx[i] = el_pick(padding, 0.0f, (expr)*s);              \
+      }                                                        \
+    }                                                          \
   }
 
 PER_ELEMENT(mse_loss, (x - y) * (x - y))

@@ -8,7 +8,8 @@
 #include <string.h>
 
 /* No square root instruction: a correctly rounded one from integers takes its place. */
-#if !defined(EL_SOFT_SQRT) && ((defined(__arm__) && !defined(__ARM_FP)) || (defined(__riscv) && !defined(__riscv_flen)))
+#if !defined(EL_SOFT_SQRT) && \
+    ((defined(__arm__) && !defined(__ARM_FP)) || (defined(__riscv) && !defined(__riscv_flen)))
 #define EL_SOFT_SQRT 1
 #endif
 
@@ -188,7 +189,8 @@ static inline float el_sqrtf(float x) {
 static inline float el_sqrtf(float x) { return __builtin_sqrtf(x); }
 #endif
 
-/* x to the power y, as C's pow is specified; inside in double, so within 1 unit in the last place. */
+/* x to the power y, as C's pow is specified; inside in double, so within 1 unit in the last place.
+ */
 float el_powf(float x, float y);
 
 #endif

@@ -38,7 +38,8 @@ static void copy_words(word *restrict y, const word *restrict x, size_t n) {
 #define TILE 16
 
 /* y [rows, n] from x whose rows lie next to each other: x[r + i * step]. Read in bursts along r. */
-static void transpose_rows(word *restrict y, const word *restrict x, size_t rows, size_t n, ptrdiff_t step) {
+static void transpose_rows(word *restrict y, const word *restrict x, size_t rows, size_t n,
+                           ptrdiff_t step) {
   for (size_t i = 0; i < n; i += TILE) {
     size_t width = n - i < TILE ? n - i : TILE;
     if (rows == TILE && width == TILE) {
@@ -105,7 +106,8 @@ EL_KERNEL(transpose) {
   const el_tensor *x = &call->t[0], *y = &call->t[1];
   walk w;
   start(&w);
-  for (int32_t i = y->rank - 1; i >= 0; i--) walk_add(&w, (size_t)y->dims[i], x->strides[call->attr[i].i]);
+  for (int32_t i = y->rank - 1; i >= 0; i--)
+    walk_add(&w, (size_t)y->dims[i], x->strides[call->attr[i].i]);
   gather_walk(call, &w, (const word *)x->data, (word *)y->data, el_size(y));
 }
 
@@ -151,8 +153,10 @@ static void scatter(const el_call *call, const el_word *first, const el_word *by
       int64_t at = (int64_t)(rest % (size_t)ty->dims[i]) - first[i].i;
       int64_t step = by == NULL ? 1 : by[i].i;
       rest /= (size_t)ty->dims[i];
-      if (at % step != 0 || at / step < 0 || at / step >= tx->dims[i]) inside = 0;
-      else x += (ptrdiff_t)(at / step) * tx->strides[i];
+      if (at % step != 0 || at / step < 0 || at / step >= tx->dims[i])
+        inside = 0;
+      else
+        x += (ptrdiff_t)(at / step) * tx->strides[i];
     }
     for (size_t i = 0; i < n; i++) y[i] = fill;
     if (!inside) continue;
@@ -161,7 +165,8 @@ static void scatter(const el_call *call, const el_word *first, const el_word *by
     } else if (by == NULL || by[last].i == 1) {
       copy_words(y + first[last].i, x, (size_t)tx->dims[last]);
     } else {
-      for (int32_t i = 0; i < tx->dims[last]; i++) y[first[last].i + (ptrdiff_t)i * by[last].i] = x[i];
+      for (int32_t i = 0; i < tx->dims[last]; i++)
+        y[first[last].i + (ptrdiff_t)i * by[last].i] = x[i];
     }
   }
 }
@@ -256,11 +261,19 @@ EL_KERNEL(cast) {
   for (; i < end; i++) {
     float f;
     switch (x->dtype) {
-      case EL_I32: f = (float)el_ci32(x)[i]; break;
-      case EL_U8: f = (float)((const uint8_t *)x->data)[i]; break;
-      default: f = el_cf32(x)[i]; break;
+      case EL_I32:
+        f = (float)el_ci32(x)[i];
+        break;
+      case EL_U8:
+        f = (float)((const uint8_t *)x->data)[i];
+        break;
+      default:
+        f = el_cf32(x)[i];
+        break;
     }
-    if (y->dtype == EL_F32) el_f32(y)[i] = f;
-    else ((int32_t *)y->data)[i] = x->dtype == EL_I32 ? el_ci32(x)[i] : to_int(f);
+    if (y->dtype == EL_F32)
+      el_f32(y)[i] = f;
+    else
+      ((int32_t *)y->data)[i] = x->dtype == EL_I32 ? el_ci32(x)[i] : to_int(f);
   }
 }

@@ -2,9 +2,12 @@
  * the new versions. */
 #include "plan.h"
 
-static int scalar(const el_tensor *t) { return el_plain(t, EL_F32) && t->rank == 1 && t->dims[0] == 1; }
+static int scalar(const el_tensor *t) {
+  return el_plain(t, EL_F32) && t->rank == 1 && t->dims[0] == 1;
+}
 
-static el_status update(const el_call *call, el_need *need, uint32_t tensors, uint32_t scalars, uint32_t outputs) {
+static el_status update(const el_call *call, el_need *need, uint32_t tensors, uint32_t scalars,
+                        uint32_t outputs) {
   const el_tensor *t = call->t;
   if (call->n != tensors + scalars + outputs || call->n_attr != 0) return EL_E_MISMATCH;
   for (uint32_t i = 0; i < call->n; i++) {
@@ -21,8 +24,8 @@ static el_status update(const el_call *call, el_need *need, uint32_t tensors, ui
   return EL_OK;
 }
 
-el_plan el_plan_sgd, el_plan_momentum, el_plan_adam_tick, el_plan_adamw, el_plan_accumulate, el_plan_zero,
-    el_plan_norm_sq;
+el_plan el_plan_sgd, el_plan_momentum, el_plan_adam_tick, el_plan_adamw, el_plan_accumulate,
+    el_plan_zero, el_plan_norm_sq;
 el_status el_plan_sgd(const el_call *call, el_isa isa, el_need *need) {
   (void)isa;
   return update(call, need, 2, 3, 1);
@@ -41,7 +44,8 @@ el_status el_plan_adam_tick(const el_call *call, el_isa isa, el_need *need) {
 el_status el_plan_adamw(const el_call *call, el_isa isa, el_need *need) {
   (void)isa;
   const el_tensor *powers = &call->t[4];
-  if (call->n != 14 || !el_plain(powers, EL_F32) || powers->rank != 1 || powers->dims[0] != 2) return EL_E_MISMATCH;
+  if (call->n != 14 || !el_plain(powers, EL_F32) || powers->rank != 1 || powers->dims[0] != 2)
+    return EL_E_MISMATCH;
   /* the rest is four tensors, six scalars and three outputs: the powers left out */
   el_tensor rest[13];
   for (uint32_t i = 0; i < 13; i++) rest[i] = call->t[i < 4 ? i : i + 1];

@@ -19,8 +19,8 @@ static span taps_of(const el_window *w, int32_t oy, int32_t ox) {
   return s;
 }
 
-static size_t input_at(const el_window *w, int32_t b, int32_t oy, int32_t ox, int32_t ky, int32_t kx,
-                       int32_t c) {
+static size_t input_at(const el_window *w, int32_t b, int32_t oy, int32_t ox, int32_t ky,
+                       int32_t kx, int32_t c) {
   int32_t iy = oy * w->stride[0] - w->pad[0] + ky * w->step[0];
   int32_t ix = ox * w->stride[1] - w->pad[1] + kx * w->step[1];
   return el_pixel(b, iy, ix, w->in, c);

@@ -21,7 +21,7 @@ typedef struct el_product {
   size_t b_row, b_col;
   float *c;
   size_t c_row, c_col;
-  const float *acc; /* laid out as c, or NULL; may be c itself */
+  const float *acc;  /* laid out as c, or NULL; may be c itself */
   const float *bias; /* [n], or NULL */
   float alpha, keep;
   int act;

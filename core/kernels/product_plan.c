@@ -30,7 +30,8 @@ uint64_t el_conv_scratch(const el_conv *c, el_isa isa) {
   el_product whole = el_forward_product(c, pixels), full = el_forward_product(c, block);
   if (el_is_pointwise(c)) return el_product_scratch(&whole, isa);
   el_product rest = el_forward_product(c, pixels % block > 0 ? pixels % block : block);
-  return el_gather_bytes(c, pixels) + larger(el_product_scratch(&full, isa), el_product_scratch(&rest, isa));
+  return el_gather_bytes(c, pixels) +
+         larger(el_product_scratch(&full, isa), el_product_scratch(&rest, isa));
 }
 
 uint64_t el_conv_dx_scratch(const el_conv *c, el_isa isa) {
@@ -40,7 +41,8 @@ uint64_t el_conv_dx_scratch(const el_conv *c, el_isa isa) {
   el_product whole = el_back_product(c, all), full = el_back_product(c, block);
   if (el_is_pointwise(c)) return el_product_scratch(&whole, isa);
   el_product rest = el_back_product(c, pixels % block > 0 ? pixels % block : block);
-  return el_gather_bytes(c, pixels) + larger(el_product_scratch(&full, isa), el_product_scratch(&rest, isa));
+  return el_gather_bytes(c, pixels) +
+         larger(el_product_scratch(&full, isa), el_product_scratch(&rest, isa));
 }
 
 uint64_t el_conv_dw_scratch(const el_conv *c, uint32_t chunks, el_isa isa) {
@@ -55,7 +57,8 @@ uint64_t el_conv_dw_scratch(const el_conv *c, uint32_t chunks, el_isa isa) {
     el_positions(c, i, chunks, &begin, &end);
     if (begin == end) continue;
     size_t columns = (end - begin) * (size_t)(c->in_c / c->groups);
-    el_product full = el_weight_product(c, block, columns), last = el_weight_product(c, rest, columns);
+    el_product full = el_weight_product(c, block, columns),
+               last = el_weight_product(c, rest, columns);
     most = larger(most, larger(el_product_scratch(&full, isa), el_product_scratch(&last, isa)));
   }
   return el_gather_bytes(c, pixels) + most;

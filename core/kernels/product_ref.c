@@ -3,7 +3,8 @@
 
 static void store(const el_product *p, size_t i, size_t j, float sum) {
   size_t at = i * p->c_row + j * p->c_col;
-  float v = el_finish(sum, p, p->bias != NULL ? p->bias[j] : 0.0f, p->acc != NULL ? p->acc[at] : 0.0f);
+  float v =
+      el_finish(sum, p, p->bias != NULL ? p->bias[j] : 0.0f, p->acc != NULL ? p->acc[at] : 0.0f);
   if (p->guard && v - v != 0.0f) return;
   p->c[at] = v;
 }

@@ -12,7 +12,11 @@ typedef struct job {
   int adds;      /* C = alpha * sum + acc */
 } job;
 
-enum { ROWS = (LANES == 8 ? 6 : 8), TURNED_ROWS = (LANES == 8 ? 4 : 8), VECS = (LANES == 8 ? 2 : 3) };
+enum {
+  ROWS = (LANES == 8 ? 6 : 8),
+  TURNED_ROWS = (LANES == 8 ? 4 : 8),
+  VECS = (LANES == 8 ? 2 : 3)
+};
 
 static float bias_at(const job *q, size_t i, size_t j) {
   return q->p.bias == NULL ? 0.0f : q->p.bias[q->bias_down ? i : j];
@@ -59,7 +63,8 @@ static void finish_rows(const job *q, const float *sums, size_t nv, size_t i, si
   for (size_t r = 0; r < mr; r++) {
     for (size_t v = 0; v < nv; v++, sums += LANES) {
       vec bias = {0};
-      if (p->bias != NULL) bias = q->bias_down ? splat(p->bias[i + r]) : load(p->bias + j + v * LANES);
+      if (p->bias != NULL)
+        bias = q->bias_down ? splat(p->bias[i + r]) : load(p->bias + j + v * LANES);
       finish_vec(p, (i + r) * p->c_row + j + v * LANES, load(sums), bias);
     }
   }
@@ -97,7 +102,8 @@ INLINE void tile(const job *q, const float *b, size_t b_row, size_t i, size_t j,
 #pragma GCC unroll 8
       for (size_t r = 0; r < mr; r++) {
 #pragma GCC unroll 4
-        for (size_t v = 0; v < nv; v++) store(p->c + (i + r) * p->c_row + j + v * LANES, alpha * sum[r][v]);
+        for (size_t v = 0; v < nv; v++)
+          store(p->c + (i + r) * p->c_row + j + v * LANES, alpha * sum[r][v]);
       }
       return;
     }
@@ -128,25 +134,23 @@ INLINE void tile(const job *q, const float *b, size_t b_row, size_t i, size_t j,
 
 typedef void tile_fn(const job *q, const float *b, size_t b_row, size_t i, size_t j, size_t cols);
 
-#define TILE(mr, nv)                                                                              \
-  static void tile_##mr##_##nv(const job *q, const float *b, size_t b_row, size_t i, size_t j,    \
-                               size_t cols) {                                                     \
-    tile(q, b, b_row, i, j, cols, mr, nv);                                                        \
+#define TILE(mr, nv)                                                                           \
+  static void tile_##mr##_##nv(const job *q, const float *b, size_t b_row, size_t i, size_t j, \
+                               size_t cols) {                                                  \
+    tile(q, b, b_row, i, j, cols, mr, nv);                                                     \
   }
 #define TILES(nv) \
   TILE(1, nv) TILE(2, nv) TILE(3, nv) TILE(4, nv) TILE(5, nv) TILE(6, nv) EL_MORE_TILES(nv)
 #define NAMES(nv) \
-  {tile_1_##nv, tile_2_##nv, tile_3_##nv, tile_4_##nv, tile_5_##nv, tile_6_##nv EL_MORE_NAMES(nv)}
+  { tile_1_##nv, tile_2_##nv, tile_3_##nv, tile_4_##nv, tile_5_##nv, tile_6_##nv EL_MORE_NAMES(nv) }
 #if LANES == 8
 #define EL_MORE_TILES(nv)
 #define EL_MORE_NAMES(nv)
-TILES(1) TILES(2)
-static tile_fn *const tiles[VECS][ROWS] = {NAMES(1), NAMES(2)};
+TILES(1) TILES(2) static tile_fn *const tiles[VECS][ROWS] = {NAMES(1), NAMES(2)};
 #else
 #define EL_MORE_TILES(nv) TILE(7, nv) TILE(8, nv)
 #define EL_MORE_NAMES(nv) , tile_7_##nv, tile_8_##nv
-TILES(1) TILES(2) TILES(3)
-static tile_fn *const tiles[VECS][ROWS] = {NAMES(1), NAMES(2), NAMES(3)};
+TILES(1) TILES(2) TILES(3) static tile_fn *const tiles[VECS][ROWS] = {NAMES(1), NAMES(2), NAMES(3)};
 #endif
 
 /* panel[l, x] = B[l, j + x] for x < cols, else 0. */

@@ -64,7 +64,8 @@ static inline void el_reduce_of(el_reduce *r, const el_tensor *x, uint32_t mask)
   }
 }
 
-static inline size_t el_offset_of(const size_t *dim, const size_t *stride, int32_t n, size_t index) {
+static inline size_t el_offset_of(const size_t *dim, const size_t *stride, int32_t n,
+                                  size_t index) {
   size_t at = 0;
   for (int32_t k = 0; k < n; k++) {
     at += index % dim[k] * stride[k];

@@ -12,7 +12,8 @@ el_plan el_plan_reduce, el_plan_sum_to;
 el_status el_plan_reduce(const el_call *call, el_isa isa, el_need *need) {
   (void)isa;
   const el_tensor *x = &call->t[0], *y = &call->t[1];
-  if (call->n != 2 || call->n_attr != EL_RANK + 1 || !el_plain(x, EL_F32) || !el_plain(y, EL_F32)) return EL_E_MISMATCH;
+  if (call->n != 2 || call->n_attr != EL_RANK + 1 || !el_plain(x, EL_F32) || !el_plain(y, EL_F32))
+    return EL_E_MISMATCH;
   for (uint32_t i = 0; i < EL_RANK; i++) {
     if (call->attr[i].i < -1 || call->attr[i].i >= x->rank) return EL_E_MISMATCH;
   }
@@ -30,7 +31,8 @@ el_status el_plan_reduce(const el_call *call, el_isa isa, el_need *need) {
 el_status el_plan_sum_to(const el_call *call, el_isa isa, el_need *need) {
   (void)isa;
   const el_tensor *x = &call->t[0], *y = &call->t[1];
-  if (call->n != 2 || call->n_attr != 0 || !el_plain(x, EL_F32) || !el_plain(y, EL_F32) || y->rank > x->rank) {
+  if (call->n != 2 || call->n_attr != 0 || !el_plain(x, EL_F32) || !el_plain(y, EL_F32) ||
+      y->rank > x->rank) {
     return EL_E_MISMATCH;
   }
   for (int32_t i = 0; i < y->rank; i++) {

@@ -12,9 +12,12 @@ typedef struct el_tiles {
   uint32_t lanes, rows, turned_rows, vecs;
 } el_tiles;
 
-#define EL_TILES_AVX512 {16, 8, 8, 3}
-#define EL_TILES_AVX2 {8, 6, 4, 2}
-#define EL_TILES_NEON {4, 8, 8, 3}
+#define EL_TILES_AVX512 \
+  { 16, 8, 8, 3 }
+#define EL_TILES_AVX2 \
+  { 8, 6, 4, 2 }
+#define EL_TILES_NEON \
+  { 4, 8, 8, 3 }
 
 static inline el_tiles el_tiles_of(el_isa isa) {
   static const el_tiles avx512 = EL_TILES_AVX512, avx2 = EL_TILES_AVX2, neon = EL_TILES_NEON;
@@ -22,9 +25,9 @@ static inline el_tiles el_tiles_of(el_isa isa) {
 }
 
 typedef enum el_way {
-  EL_TILED = 0,   /* vectors along the columns of C */
-  EL_TURNED = 1,  /* the transposed product: vectors along the rows of C */
-  EL_DOTS = 2,    /* few columns: vectors along the sum */
+  EL_TILED = 0,  /* vectors along the columns of C */
+  EL_TURNED = 1, /* the transposed product: vectors along the rows of C */
+  EL_DOTS = 2,   /* few columns: vectors along the sum */
   EL_TURNED_DOTS = 3,
 } el_way;
 
@@ -71,15 +74,18 @@ static inline uint64_t el_tile_cost(const el_product *p, const el_tiles *t, uint
 static inline uint64_t el_dot_cost(const el_product *p, const el_tiles *t) {
   if (p->n > EL_DOT_COLUMNS || p->a_col != 1 || p->k < 2 * t->lanes) return UINT64_MAX;
   uint64_t m = p->m, n = p->n, k = p->k, columns = n / 4 * 4 + n % 4 * 2;
-  return m * columns * ((k + t->lanes - 1) / t->lanes) + m * columns * 5 + (p->b_row != 1 ? n * k : 0);
+  return m * columns * ((k + t->lanes - 1) / t->lanes) + m * columns * 5 +
+         (p->b_row != 1 ? n * k : 0);
 }
 
 static inline el_way el_choose(const el_product *p, el_isa isa) {
   el_tiles t = el_tiles_of(isa);
   el_product turned = el_turn(p);
   uint64_t cost[4] = {
-      el_tile_cost(p, &t, t.rows), el_tile_cost(&turned, &t, t.turned_rows),
-      el_dot_cost(p, &t), el_dot_cost(&turned, &t),
+      el_tile_cost(p, &t, t.rows),
+      el_tile_cost(&turned, &t, t.turned_rows),
+      el_dot_cost(p, &t),
+      el_dot_cost(&turned, &t),
   };
   int best = 0;
   for (int i = 1; i < 4; i++) {

@@ -18,11 +18,11 @@ struct el_pool {
   _Atomic uint64_t ticket;
   _Atomic uint32_t done; /* chunks of the current step that are finished */
   _Atomic int stop;
-  const el_step *step;   /* valid while chunks of the current generation are left */
+  const el_step *step; /* valid while chunks of the current generation are left */
   pthread_mutex_t lock;
   pthread_cond_t wake;
-  uint32_t sleepers;     /* under lock */
-  uint32_t workers;      /* threads besides the caller */
+  uint32_t sleepers; /* under lock */
+  uint32_t workers;  /* threads besides the caller */
   pid_t owner;
   struct worker {
     pthread_t thread;
@@ -118,7 +118,8 @@ void el_pool_free(el_pool *p) {
 
 static void run_step(el_pool *p, const el_step *step) {
   uint32_t chunks = step->call.chunks;
-  uint32_t generation = (uint32_t)(atomic_load_explicit(&p->ticket, memory_order_relaxed) >> 32) + 1;
+  uint32_t generation =
+      (uint32_t)(atomic_load_explicit(&p->ticket, memory_order_relaxed) >> 32) + 1;
   p->step = step;
   atomic_store_explicit(&p->done, 0, memory_order_relaxed);
   pthread_mutex_lock(&p->lock); /* a worker between its last look and its sleep must see this */

@@ -7,12 +7,18 @@ static const char *const isa_names[EL_ISA_COUNT] = {"ref", "neon", "avx2", "avx5
 
 const char *el_status_text(el_status s) {
   switch (s) {
-    case EL_OK: return "ok";
-    case EL_E_ARG: return "bad argument";
-    case EL_E_FORMAT: return "damaged table or other version";
-    case EL_E_BOUNDS: return "offset, size or stride out of bounds";
-    case EL_E_KERNEL: return "unknown kernel";
-    case EL_E_MISMATCH: return "operands do not fit the kernel";
+    case EL_OK:
+      return "ok";
+    case EL_E_ARG:
+      return "bad argument";
+    case EL_E_FORMAT:
+      return "damaged table or other version";
+    case EL_E_BOUNDS:
+      return "offset, size or stride out of bounds";
+    case EL_E_KERNEL:
+      return "unknown kernel";
+    case EL_E_MISMATCH:
+      return "operands do not fit the kernel";
   }
   return "unknown status";
 }
@@ -25,7 +31,8 @@ static PyObject *py_kernels(PyObject *self, PyObject *args) {
   const el_op *ops = el_ops(&n);
   PyObject *list = PyList_New(0);
   for (uint32_t i = 0; list != NULL && i < n; i++) {
-    PyObject *item = Py_BuildValue("(isd)", (int)ops[i].opcode, ops[i].name, (double)ops[i].tolerance);
+    PyObject *item =
+        Py_BuildValue("(isd)", (int)ops[i].opcode, ops[i].name, (double)ops[i].tolerance);
     if (item == NULL || PyList_Append(list, item) < 0) Py_CLEAR(list);
     Py_XDECREF(item);
   }
@@ -79,7 +86,9 @@ static int operand(PyObject *item, el_tensor *t, Py_buffer *view) {
   if (item == Py_None) return 0;
   PyObject *buffer, *dims, *strides;
   int dtype;
-  if (!PyArg_ParseTuple(item, "OiO!O!", &buffer, &dtype, &PyTuple_Type, &dims, &PyTuple_Type, &strides)) return -1;
+  if (!PyArg_ParseTuple(item, "OiO!O!", &buffer, &dtype, &PyTuple_Type, &dims, &PyTuple_Type,
+                        &strides))
+    return -1;
   Py_ssize_t rank = PyTuple_Size(dims);
   if (rank > EL_RANK || PyTuple_Size(strides) != rank) {
     PyErr_SetString(PyExc_ValueError, "rank too large, or dims and strides differ in length");
@@ -107,7 +116,9 @@ static PyObject *py_call(PyObject *self, PyObject *args) {
   int opcode, run;
   const char *isa_name;
   PyObject *operands, *words, *result = NULL;
-  if (!PyArg_ParseTuple(args, "isO!O!p", &opcode, &isa_name, &PyList_Type, &operands, &PyList_Type, &words, &run)) return NULL;
+  if (!PyArg_ParseTuple(args, "isO!O!p", &opcode, &isa_name, &PyList_Type, &operands, &PyList_Type,
+                        &words, &run))
+    return NULL;
   int isa = el_isa_of(isa_name);
   if (isa < 0) return NULL;
   const el_op *op = el_find_op((uint16_t)opcode);
@@ -122,8 +133,10 @@ static PyObject *py_call(PyObject *self, PyObject *args) {
   memset(t, 0, sizeof t);
   memset(attr, 0, sizeof attr);
   for (Py_ssize_t i = 0; i < nw; i++) attr[i].i = (int32_t)PyLong_AsLong(PyList_GetItem(words, i));
-  for (Py_ssize_t i = 0; i < n && !PyErr_Occurred(); i++) operand(PyList_GetItem(operands, i), &t[i], &views[i]);
-  el_call call = {.t = t, .attr = attr, .n = (uint32_t)n, .n_attr = (uint32_t)nw, .chunk = 0, .chunks = 1};
+  for (Py_ssize_t i = 0; i < n && !PyErr_Occurred(); i++)
+    operand(PyList_GetItem(operands, i), &t[i], &views[i]);
+  el_call call = {
+      .t = t, .attr = attr, .n = (uint32_t)n, .n_attr = (uint32_t)nw, .chunk = 0, .chunks = 1};
   el_need need = {.chunks = 1, .scratch = 0, .outputs = 1};
   void *scratch = NULL;
   if (!PyErr_Occurred()) {
@@ -140,7 +153,8 @@ static PyObject *py_call(PyObject *self, PyObject *args) {
       uintptr_t p = ((uintptr_t)scratch + EL_ALIGN - 1) & ~(uintptr_t)(EL_ALIGN - 1);
       call.scratch = (void *)p;
       call.chunks = need.chunks;
-      for (call.chunk = 0; call.chunk < need.chunks; call.chunk++) el_variant(op, (el_isa)isa)(&call);
+      for (call.chunk = 0; call.chunk < need.chunks; call.chunk++)
+        el_variant(op, (el_isa)isa)(&call);
     }
     result = Py_BuildValue("(InI)", need.chunks, (Py_ssize_t)need.scratch, need.outputs);
   }
@@ -153,14 +167,20 @@ static PyMethodDef methods[] = {
     {"kernels", py_kernels, METH_NOARGS, "kernels() -> list of (opcode, name, tolerance)"},
     {"plans", py_plans, METH_NOARGS, "plans() -> {kernel: name of its plan function}"},
     {"isas", py_isas, METH_NOARGS, "isas() -> instruction sets that this machine runs"},
-    {"call", py_call, METH_VARARGS, "call(opcode, isa, operands, words, run) -> (chunks, scratch bytes, outputs)"},
-    {"check", el_py_check, METH_VARARGS, "check(table, isa, threads): ValueError if a table is refused"},
-    {"open", el_py_open, METH_VARARGS, "open(table, isa, threads, weights, arena, params, state, io) -> runner"},
-    {"run", el_py_run, METH_VARARGS, "run(runner, entry, first, last): run steps first .. last - 1"},
-    {"first_nonfinite", el_py_first_nonfinite, METH_O, "first_nonfinite(f32 buffer) -> index or -1"},
+    {"call", py_call, METH_VARARGS,
+     "call(opcode, isa, operands, words, run) -> (chunks, scratch bytes, outputs)"},
+    {"check", el_py_check, METH_VARARGS,
+     "check(table, isa, threads): ValueError if a table is refused"},
+    {"open", el_py_open, METH_VARARGS,
+     "open(table, isa, threads, weights, arena, params, state, io) -> runner"},
+    {"run", el_py_run, METH_VARARGS,
+     "run(runner, entry, first, last): run steps first .. last - 1"},
+    {"first_nonfinite", el_py_first_nonfinite, METH_O,
+     "first_nonfinite(f32 buffer) -> index or -1"},
     {NULL, NULL, 0, NULL},
 };
 
-static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "edgeloop._core", "The C core.", -1, methods, NULL, NULL, NULL, NULL};
+static struct PyModuleDef module = {
+    PyModuleDef_HEAD_INIT, "edgeloop._core", "The C core.", -1, methods, NULL, NULL, NULL, NULL};
 
 PyMODINIT_FUNC PyInit__core(void) { return PyModule_Create(&module); }

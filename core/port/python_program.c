@@ -115,10 +115,10 @@ PyObject *el_py_run(PyObject *self, PyObject *args) {
   runner *r = PyCapsule_GetPointer(capsule, runner_name);
   if (r == NULL) return NULL;
   el_status s;
-  Py_BEGIN_ALLOW_THREADS
-  s = el_pool_run(r->pool, &r->program, &r->memory, r->isa, entry, first, last);
-  Py_END_ALLOW_THREADS
-  if (s != EL_OK) return PyErr_Format(PyExc_ValueError, "entry %u: %s", entry, el_status_text(s));
+  Py_BEGIN_ALLOW_THREADS s =
+      el_pool_run(r->pool, &r->program, &r->memory, r->isa, entry, first, last);
+  Py_END_ALLOW_THREADS if (s != EL_OK) return PyErr_Format(PyExc_ValueError, "entry %u: %s", entry,
+                                                           el_status_text(s));
   Py_RETURN_NONE;
 }
 

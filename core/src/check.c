@@ -3,7 +3,8 @@
 #include "table.h"
 
 /* Regions are below 2^40 bytes and fit size_t, so that sums of a few of them never wrap. */
-static const uint64_t max_region = (SIZE_MAX >> 8) > 0xFFFFFFFFu ? (uint64_t)1 << 40 : (uint64_t)1 << 31;
+static const uint64_t max_region = (SIZE_MAX >> 8) > 0xFFFFFFFFu ? (uint64_t)1 << 40
+                                                                 : (uint64_t)1 << 31;
 
 el_status el_parse(const void *table, size_t bytes, el_program *p) {
   if (table == NULL || p == NULL) return EL_E_ARG;
@@ -102,7 +103,8 @@ static el_status check_step(const el_program *p, uint32_t index, el_isa isa, uin
     region[i] = place.region;
   }
   for (uint32_t i = 0; i < r.n_words; i++) attr[i].i = el_i32(p->words + (size_t)(r.word + i) * 4);
-  el_call call = {.t = t, .attr = attr, .n = r.n, .n_attr = r.n_words, .chunk = 0, .chunks = r.chunks};
+  el_call call = {
+      .t = t, .attr = attr, .n = r.n, .n_attr = r.n_words, .chunk = 0, .chunks = r.chunks};
   el_need need = {.chunks = 1, .scratch = 0, .outputs = 1};
   el_status s = op->plan(&call, isa, &need);
   if (s != EL_OK) return s;

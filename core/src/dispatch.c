@@ -18,12 +18,12 @@
 #include "kernels.def"
 #undef EL_OP
 
-#define EL_OP(opcode, name, plan, tolerance)                    \
-  {#name,                                                       \
-   opcode,                                                      \
-   plan,                                                        \
-   {el_k_##name##_ref, EL_IF_ARM(el_k_##name##_neon),           \
-    EL_IF_X86(el_k_##name##_avx2), EL_IF_X86(el_k_##name##_avx512)}, \
+#define EL_OP(opcode, name, plan, tolerance)                                         \
+  {#name,                                                                            \
+   opcode,                                                                           \
+   plan,                                                                             \
+   {el_k_##name##_ref, EL_IF_ARM(el_k_##name##_neon), EL_IF_X86(el_k_##name##_avx2), \
+    EL_IF_X86(el_k_##name##_avx512)},                                                \
    (float)(tolerance)},
 static const el_op ops[] = {
 #include "kernels.def"

@@ -26,16 +26,22 @@ el_status el_bind(const el_program *p, const el_memory *m, el_isa isa, uint32_t 
     el_read_tensor(p, at, &s->t[i], &place);
     s->t[i].data = (uint8_t *)m->base[place.region] + place.offset;
   }
-  for (uint32_t i = 0; i < r.n_words; i++) s->attr[i].i = el_i32(p->words + (size_t)(r.word + i) * 4);
+  for (uint32_t i = 0; i < r.n_words; i++)
+    s->attr[i].i = el_i32(p->words + (size_t)(r.word + i) * 4);
   s->scratch_step = (size_t)el_align_up(r.scratch_bytes);
   void *scratch = r.scratch_bytes > 0 ? (uint8_t *)m->base[EL_ARENA] + r.scratch_offset : NULL;
-  s->call = (el_call){.t = s->t, .attr = s->attr, .scratch = scratch, .n = r.n,
-                      .n_attr = r.n_words, .chunk = 0, .chunks = r.chunks};
+  s->call = (el_call){.t = s->t,
+                      .attr = s->attr,
+                      .scratch = scratch,
+                      .n = r.n,
+                      .n_attr = r.n_words,
+                      .chunk = 0,
+                      .chunks = r.chunks};
   return EL_OK;
 }
 
-el_status el_run(const el_program *p, const el_memory *m, el_isa isa, uint32_t entry, uint32_t first,
-                 uint32_t last) {
+el_status el_run(const el_program *p, const el_memory *m, el_isa isa, uint32_t entry,
+                 uint32_t first, uint32_t last) {
   el_status status = el_check_memory(p, m);
   if (status != EL_OK) return status;
   el_entry e;

@@ -34,8 +34,10 @@ static void fill(uint8_t *b, uint64_t n, uint64_t seed) {
   for (uint64_t i = 0; i + 4 <= n; i += 4) {
     s = s * 6364136223846793005u + 1442695040888963407u;
     uint32_t word = (uint32_t)(s >> 32);
-    if ((word & 7u) < 3) word &= 3u;                                   /* labels, indices */
-    else if ((word & 7u) < 7) word = 0x3F800000u | (word & 0x807FFFFFu); /* +-1..2 */
+    if ((word & 7u) < 3)
+      word &= 3u; /* labels, indices */
+    else if ((word & 7u) < 7)
+      word = 0x3F800000u | (word & 0x807FFFFFu); /* +-1..2 */
     memcpy(b + i, &word, 4);
   }
 }
@@ -66,6 +68,5 @@ static el_status exercise(const uint8_t *data, size_t size, el_isa isa, uint64_t
   free(table);
   return s;
 }
-
 
 #endif

@@ -35,17 +35,30 @@ static void put32(uint8_t *b, uint32_t v) {
 /* One change: a bit, a byte, an interesting or slightly different number, a copied or swapped
  * record. Lengths stay: the checker refuses every other length in its first lines. */
 static void mutate(uint8_t *b, size_t size) {
-  static const uint32_t numbers[] = {0, 1, 2, 3, 7, 63, 64, 65, 128, 255, 0xFFFF, 0x10000,
+  static const uint32_t numbers[] = {0,          1,          2,          3,         7,      63,
+                                     64,         65,         128,        255,       0xFFFF, 0x10000,
                                      0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 0x40000000};
   uint32_t words = (uint32_t)(size / 4);
   uint32_t at = 4 * below(words), from = 4 * below(words);
   switch (below(7)) {
-    case 0: b[below((uint32_t)size)] ^= (uint8_t)(1u << below(8)); break;
-    case 1: b[below((uint32_t)size)] = (uint8_t)below(256); break;
-    case 2: put32(b + at, numbers[below(sizeof numbers / sizeof numbers[0])]); break;
-    case 3: put32(b + at, el_u32(b + at) + below(9) - 4); break;
-    case 4: memcpy(b + at, b + from, 4); break;
-    case 5: put32(b + at, below(40)); break;
+    case 0:
+      b[below((uint32_t)size)] ^= (uint8_t)(1u << below(8));
+      break;
+    case 1:
+      b[below((uint32_t)size)] = (uint8_t)below(256);
+      break;
+    case 2:
+      put32(b + at, numbers[below(sizeof numbers / sizeof numbers[0])]);
+      break;
+    case 3:
+      put32(b + at, el_u32(b + at) + below(9) - 4);
+      break;
+    case 4:
+      memcpy(b + at, b + from, 4);
+      break;
+    case 5:
+      put32(b + at, below(40));
+      break;
     default: {
       uint32_t n = 64 * (1 + below(2));
       if (at + n <= size && from + n <= size) memmove(b + at, b + from, n);
