@@ -13,7 +13,6 @@ _PYTHON_HOST_PLATFORM=linux-aarch64 "$PY" -m pip --disable-pip-version-check -q 
   -C cmake.define.CMAKE_TOOLCHAIN_FILE="$PWD/tools/aarch64.cmake" \
   -C cmake.define.Python_INCLUDE_DIR="$("$PY" -c 'import sysconfig; print(sysconfig.get_path("include"))')"
 wheel=$(ls -t "$OUT"/edgeloop-*aarch64.whl | head -1)
-file -L "$wheel" >/dev/null 2>&1 || true
 
 if [ ! -x "$OUT/root/usr/bin/python3.11" ]; then
   S=$([ "$(id -u)" = 0 ] || echo sudo)
@@ -29,12 +28,12 @@ fi
   --platform manylinux2014_aarch64 --platform linux_aarch64 --python-version 3.11 \
   --only-binary=:all: "$wheel"
 
-"$PY" tools/aarch64_step.py compile "$OUT"
-EDGELOOP_ISA=ref "$PY" tools/aarch64_step.py run "$OUT" | tee "$OUT/host.txt"
+PYTHONPATH=src "$PY" tools/aarch64_step.py compile "$OUT"
+EDGELOOP_ISA=ref PYTHONPATH=src "$PY" tools/aarch64_step.py run "$OUT" | tee "$OUT/host.txt"
 arm() { PYTHONPATH="$OUT/site" qemu-aarch64 -L "$OUT/root" -E EDGELOOP_ISA="$1" \
   "$OUT/root/usr/bin/python3.11" tools/aarch64_step.py run "$OUT"; }
 arm ref | tee "$OUT/arm.txt"
 cmp "$OUT/host.txt" "$OUT/arm.txt"
 arm neon | tee "$OUT/neon.txt"
-"$PY" tools/aarch64_step.py close "$OUT/host.txt" "$OUT/neon.txt"
+PYTHONPATH=src "$PY" tools/aarch64_step.py close "$OUT/host.txt" "$OUT/neon.txt"
 echo "aarch64: portable kernels give the host's bits, NEON kernels agree; $(basename "$wheel")"
