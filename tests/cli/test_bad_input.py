@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
+import subprocess
 
 import pytest
 
@@ -46,6 +49,19 @@ def test_truncated_model(here, capsys, size):
     assert not (here / "new.elp").exists()
 
 
+def test_modified_model(here, capsys):
+    """Whatever bytes change: refused in one line, or still a model."""
+    content = (here / "model.onnx").read_bytes()
+    for place in range(0, len(content), len(content) // 60):
+        bad = bytearray(content)
+        bad[place] ^= 0x5A
+        (here / "bad.onnx").write_bytes(bad)
+        status = main(compile_(model="bad.onnx"))
+        error = capsys.readouterr().err
+        assert status in (0, 3), (place, error)
+        assert status == 0 or re.fullmatch(r"edgeloop: error: [^\n]+\n", error), (place, error)
+
+
 def test_not_a_model(here, capsys):
     for command in (["inspect", "stream.csv"], compile_(model="stream.csv")):
         assert "stream.csv" in refused(capsys, 3, *command)
@@ -79,6 +95,11 @@ def test_unsupported_operator_is_named_with_its_node(here, capsys):
         (3, ["--optimizer", "sgd:lr"], "lr"),
         (3, ["--entries", "fly"], "fly"),
         (3, ["--batch", "0"], "batch"),
+        (3, ["--threads", "0"], "threads=0"),
+        (3, ["--seed", "-1"], "seed=-1"),
+        (3, ["--budget", "much"], "'much' is not a size"),
+        (3, ["--isa", "sse9"], "sse9"),
+        (3, ["--shapes", "time=4"], "time"),
         (2, ["--shapes", "x"], "NAME=SIZE"),
         (2, ["--classes", "a,a,b,c"], "twice"),
         (2, ["--features", "stream.csv"], "neither TOML nor JSON"),
@@ -127,6 +148,39 @@ def test_modified_program(here, capsys):
         assert status == 0 or re.fullmatch(r"edgeloop: error: [^\n]+\n", error), (place, error)
 
 
+def test_program_changes_while_it_runs(here, device):
+    """A running process keeps the bytes it checked; the next one refuses the damaged file."""
+    rows = (here / "stream.csv").read_text().splitlines()[1:]
+    edit(here / "loop.toml", 'kind = "csv"\npath = "stream.csv"\nlabel = "label"',
+         'kind = "stdin"')
+    lines = []
+    for row in rows:
+        *x, label = row.split(",")
+        lines.append(json.dumps({"x": [float(v) for v in x], "y": label}) + "\n")
+    running = subprocess.Popen(
+        device.command("run", "loop.toml", "--json"), cwd=here, env=device.environment(),
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )
+    running.stdin.writelines(lines[:20])
+    running.stdin.flush()
+    assert json.loads(running.stdout.readline())["event"] == "start"
+    good = (here / "model.elp").read_bytes()
+    with (here / "model.elp").open("r+b") as file:  # in place, as a map would see it
+        file.truncate(100)
+    out, error = running.communicate("".join(lines[20:]))
+    assert running.returncode == 0, error
+    assert json.loads(out.splitlines()[-1])["items"] == len(lines)
+    done = device.run("run", "loop.toml")
+    assert done.returncode == 3
+    assert re.fullmatch(r"edgeloop: error: [^\n]*model.elp[^\n]+\n", done.stderr), done.stderr
+    (here / "model.elp").write_bytes(good)
+    kept = device.run("versions", "loop.toml", "--json")
+    assert kept.returncode == 0, kept.stderr
+    promoted = json.loads(out.splitlines()[-1])["promoted"]
+    assert promoted >= 1
+    assert len(json.loads(kept.stdout)["versions"]) == promoted + 1  # and the shipped one
+
+
 def test_state_of_another_program(here, capsys):
     assert main(["run", "loop.toml", "--quiet", "--until", "20"]) == 0
     assert main(["compile", "model.onnx", "-o", "model.elp", "--seed", "1"]) == 0
@@ -169,6 +223,15 @@ def test_data_that_does_not_fit(here, capsys, old, new, says):
         rows[0] = new + rows[0].removeprefix(old)
         (here / "stream.csv").write_text("\n".join(rows) + "\n")
     assert says in refused(capsys, 5, "run", "loop.toml", "--quiet")
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "1e39"])
+def test_predict_refuses_what_is_not_finite(here, capsys, value):
+    lines = (here / "stream.csv").read_text().splitlines()
+    lines[7] = value + "," + lines[7].split(",", 1)[1]
+    (here / "bad.csv").write_text("\n".join(lines) + "\n")
+    error = refused(capsys, 5, "predict", "model.elp", "bad.csv", "--source", "label=label")
+    assert "row 8" in error
 
 
 def test_predict_input_that_does_not_fit(here, capsys):
@@ -236,6 +299,21 @@ def test_disk_full_while_running_then_free_again(new_device, shim):
             assert [v.sha256 for v in left.versions()] == [v.sha256 for v in right.versions()]
 
 
+def test_disk_full_while_writing_a_file(new_device, shim):
+    """Neither half a program nor half a package is left behind, nor the old one hurt."""
+    device = new_device()
+    assert device.run("run", "loop.toml", "--quiet").returncode == 0
+    pack = ("pack", "loop.toml", "-o", "update.eld", "--old", "shipped")
+    for name, command in (("new.elp", compile_()), ("update.eld", pack)):
+        (device.folder / name).write_text("the old one")
+        done = device.run(*command, LD_PRELOAD=shim, EL_SHIM_MATCH=name, EL_SHIM_FULL_AT="1")
+        assert done.returncode != 0
+        assert re.fullmatch(r"edgeloop: error: [^\n]+\n", done.stderr), done.stderr
+        assert "No space left" in done.stderr
+        assert (device.folder / name).read_text() == "the old one"
+        assert [p.name for p in device.folder.iterdir() if name in p.name] == [name]
+
+
 def test_state_path_that_cannot_be(here, capsys):
     (here / "device.db").mkdir()
     assert "device.db" in refused(capsys, 4, "run", "loop.toml", "--quiet")
@@ -243,3 +321,18 @@ def test_state_path_that_cannot_be(here, capsys):
     (here / "device.db").write_text("my notes, not yours\n" * 50)
     assert "damaged" in refused(capsys, 4, "run", "loop.toml", "--quiet")
     assert (here / "device.db").read_text().startswith("my notes")
+
+
+def test_two_processes_on_one_state_file(here, capsys):
+    assert main(["run", "loop.toml", "--quiet", "--until", "100"]) == 0
+    capsys.readouterr()
+    with Store.open(here / "device.db") as holder:
+        for command in (["run", "loop.toml", "--quiet"], ["rollback", "loop.toml"]):
+            error = refused(capsys, 4, *command)
+            assert f"in use by process {os.getpid()}" in error
+            assert "stop that one first" in error
+        assert main(["status", "loop.toml"]) == 0  # looking is allowed
+        holder.live()
+    capsys.readouterr()
+    assert main(["run", "loop.toml", "--quiet"]) == 0
+    assert "260 records" in capsys.readouterr().out
