@@ -27,7 +27,14 @@ def reserve_names(graph: Graph, outputs: Collection[str], reserved: Collection[s
                 f"({', '.join(sorted(reserved))}); rename it when you export the model"
             )
     out = graph.copy()
-    for v in [*out.constants, *(v for n in out.nodes for v in n.outputs)]:
-        if v.name in reserved:
-            v.name = out.fresh(f"{v.name}.model", v.type).name
+    made = [v for n in out.nodes for v in n.outputs]
+    renamed = {
+        v: out.fresh(f"{v.name}.model", v.type)
+        for v in (*out.constants, *made) if v.name in reserved
+    }
+    out.constants = {renamed.get(v, v): a for v, a in out.constants.items()}
+    out.outputs = [renamed.get(v, v) for v in out.outputs]
+    for n in out.nodes:
+        n.inputs = tuple(None if v is None else renamed.get(v, v) for v in n.inputs)
+        n.outputs = tuple(renamed.get(v, v) for v in n.outputs)
     return out
