@@ -29,14 +29,14 @@ CHUNK = 16
 
 
 def compile_program(folder: Path) -> dict[str, Any]:
-    """ONNX to program, with LoRA on every pointwise layer and a trainable head."""
+    """ONNX to program, with rank-2 LoRA on every layer but the depthwise ones."""
     import edgeloop as el
 
     start = time.perf_counter()
     program = el.compile(
         HERE / "base.onnx",
-        train=[el.LoRA(rank=4, targets="*.pointwise"), el.LastLayers(1)],
-        optimizer=el.AdamW(lr=3e-3),
+        train=el.LoRA(rank=2),
+        optimizer=el.AdamW(lr=5e-3),
         batch=CHUNK,
         features=json.loads((HERE / "features.json").read_text()),
         classes=class_names(),

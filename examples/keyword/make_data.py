@@ -77,7 +77,7 @@ def main() -> None:
         make_clips(args.out)
 
 
-def make_training(out: Path, per_class: int = 1200) -> None:
+def make_training(out: Path, per_class: int = 480) -> None:
     """Write int16 clips of the base voices (training and validation) as one npz file."""
     arrays = {}
     for part, seed, count, variants in (
@@ -95,7 +95,7 @@ def make_training(out: Path, per_class: int = 1200) -> None:
 def make_clips(out: Path) -> None:
     """Write the shipped WAV files and their manifest."""
     sets = {
-        "base/anchor": draw_base(12, 18, TRAIN_VARIANTS),
+        "base/anchor": draw_anchors(),
         "base/test": draw_base(13, 10, TEST_VARIANTS),
         "speaker/stream": draw_speaker(21, 16),
         "speaker/test": draw_speaker(23, 10),
@@ -119,7 +119,19 @@ def make_clips(out: Path) -> None:
     (out / "MANIFEST.json").write_text(text + "\n")
 
 
-def draw_base(seed: int, per_class: int, variants: tuple[str, ...]) -> list[Utterance]:
+def draw_anchors() -> list[Utterance]:
+    """Draw what the device rehearses: 18 of each word, 6 of "silence", 48 of "unknown".
+
+    "unknown" is many words; with 18 of them it was what a new speaker made the model forget.
+    """
+    drawn = draw_base(12, 18, TRAIN_VARIANTS)
+    few = [u for i, u in enumerate(drawn) if u.label != "silence" or i < 6 * len(CLASSES)]
+    return few + draw_base(14, 30, TRAIN_VARIANTS, ("unknown",))
+
+
+def draw_base(
+    seed: int, per_class: int, variants: tuple[str, ...], classes: tuple[str, ...] = CLASSES
+) -> list[Utterance]:
     """Draw utterances of the base voices, `per_class` of each class."""
     rng = np.random.default_rng(seed)
     return [
@@ -133,7 +145,7 @@ def draw_base(seed: int, per_class: int, variants: tuple[str, ...]) -> list[Utte
             **draw_recording(label, rng),
         )
         for _ in range(per_class)
-        for label in CLASSES
+        for label in classes
     ]
 
 
