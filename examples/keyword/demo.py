@@ -29,15 +29,16 @@ CHUNK = 16
 
 
 def compile_program(folder: Path) -> dict[str, Any]:
-    """ONNX to program, with rank-2 LoRA on every layer but the depthwise ones."""
+    """ONNX to program, with rank-4 LoRA on every layer but the depthwise ones."""
     import edgeloop as el
 
     start = time.perf_counter()
     program = el.compile(
         HERE / "base.onnx",
-        train=el.LoRA(rank=2),
-        optimizer=el.AdamW(lr=5e-3),
+        train=el.LoRA(rank=4),
+        optimizer=el.AdamW(lr=3e-3),
         batch=CHUNK,
+        threads=2,
         features=json.loads((HERE / "features.json").read_text()),
         classes=class_names(),
     )
