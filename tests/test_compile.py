@@ -36,6 +36,7 @@ import edgeloop as el
     ({"budget": "much"}, "'much' is not a size"),
     ({"budget": 1.5}, r"budget=1\.5"),
     ({"classes": ["a", "b"]}, "2 class names for an output of 5 classes"),
+    ({"classes": ["a", "b", "c", "b", "d"]}, "class names must differ; 'b' is given twice"),
 ])
 def test_options_that_do_not_fit(options, message):
     with pytest.raises(el.CompileError, match=message):
@@ -49,6 +50,22 @@ def test_options_that_do_not_fit(options, message):
 def test_records_refuse_numbers_that_make_no_sense(make):
     with pytest.raises(el.CompileError):
         make()
+
+
+def test_cross_entropy_needs_two_classes():
+    graph = helper.make_graph(
+        [helper.make_node("Gemm", ["x", "w"], ["y"], "only")], "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 1])],
+        [numpy_helper.from_array(np.ones((3, 1), np.float32), "w")],
+    )
+    one = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+    with pytest.raises(el.CompileError, match=r"at least two classes.*use loss='bce'"):
+        el.compile(one)
+    session = el.Session(el.compile(one, loss="bce", batch=2))
+    with pytest.raises(el.InputError, match=r"'targets' is 2\.0 at row 1; bce needs 0 to 1"):
+        session.step(np.ones((2, 3), np.float32), [[0.5], [2]])
+    session.step(np.ones((2, 3), np.float32), [[0], [1]])
 
 
 @pytest.mark.parametrize("given", [5, None, b"", []])

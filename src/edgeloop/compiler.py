@@ -299,6 +299,9 @@ def _metadata(
         width = first.graph.outputs[0].type.shape[-1]
         if len(classes) != width:
             raise CompileError(f"{len(classes)} class names for an output of {width} classes")
+    twice = next((c for c in classes or () if list(classes or ()).count(c) > 1), None)
+    if twice is not None:
+        raise CompileError(f"class names must differ; {twice!r} is given twice")
     return {
         "batch": batch, "predict_batch": predict_batch, "loss": options.loss.name,
         "inputs": {k: _described(t) for k, t in first.inputs.items()},

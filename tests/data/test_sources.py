@@ -267,6 +267,13 @@ def test_csv_bad_rows_name_row_and_column(tmp_path):
     assert xs(i for i in items if isinstance(i, Item)) == [[1, 2], [11, 12]]
 
 
+def test_csv_row_with_too_many_fields_is_named(tmp_path):
+    path = csv_file(tmp_path, "a,b\n1,2\n3,4,5\n")
+    _good, bad = CsvSource(path).items()
+    assert isinstance(bad, DataError)
+    assert "row 3 has more fields than the header's 2; repair the row" in str(bad)
+
+
 def test_csv_window_starts_again_after_a_bad_row(tmp_path):
     path = csv_file(tmp_path, "a\n1\n2\nx\n3\n4\n5\n")
     items = list(CsvSource(path, window=2).items())

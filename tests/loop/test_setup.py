@@ -223,6 +223,11 @@ def test_missing_entries_are_named(device):
         loop.run(edit(device, "har.elp", "other.elp"))
 
 
+def test_input_as_target_needs_a_loss_that_takes_it(device):
+    with pytest.raises(ConfigError, match=r'train\.target.*"input".*mse'):
+        loop.run(edit(device, "[train]", '[train]\ntarget = "input"'))
+
+
 def test_hashed_ids_keep_their_key(kit, device):
     path = edit(device, "[trigger]", "[privacy]\nhash_ids = true\n[trigger]")
     loop.run(path, until=20)

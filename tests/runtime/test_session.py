@@ -7,6 +7,7 @@ import threading
 import numpy as np
 import pytest
 from tests.program.tiny import ROWS, WIDTH, dense, relu, tiny_spec
+from tests.runtime.mlp import compiled
 
 import edgeloop as el
 from edgeloop.runtime.inputs import as_rows
@@ -279,3 +280,25 @@ sys.exit(f"imported {bad}" if bad else 0)
 def test_an_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="no attribute 'nope'"):
         _ = el.nope
+
+
+@pytest.mark.parametrize("value", ["fast", None, [1, 2], -1.0, 1e60, float("nan")])
+def test_a_scalar_that_is_no_number_is_refused(value):
+    session = el.Session(compiled())
+    before = session.lr
+    with pytest.raises(el.InputError, match=r"lr = .* is not a finite number from 0 on"):
+        session.lr = value
+    assert session.lr == before
+
+
+def test_what_is_handed_in_wrong_is_an_error_of_the_library(session, tmp_path):
+    with pytest.raises(el.InputError, match="input 'x' is not an array"):
+        session.predict([[1.0, 2.0], [1.0]])
+    with pytest.raises(el.InputError, match="not a snapshot"):
+        session.restore("text")
+    with pytest.raises(el.InputError, match="an adapter is a dict"):
+        session.load_adapter(None)
+    with pytest.raises(el.ProgramError, match=r"el\.load"):
+        el.Session(str(tmp_path / "p.elp"))
+    with pytest.raises(el.ProgramError, match="threads=9: the program was compiled for 1"):
+        el.Session(session.program, threads=9)

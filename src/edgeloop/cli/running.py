@@ -96,6 +96,11 @@ def run(args: argparse.Namespace, out: Output) -> int:
         f"{report.items} records, {report.accepted} samples kept; {report.promoted} updates live, "
         f"{report.rejected} turned down; {report.ended} after {report.seconds:.1f} s"
     )
+    if report.unlabelled:
+        out.line(
+            f"{report.unlabelled} records without a label were not used: name the label with "
+            'source.label, or set train.target = "input" for a model that reproduces its input'
+        )
     if report.updates:
         columns = ["version", "reason", "stop", "epochs", "steps", "train_seconds", "cycle_seconds"]
         out.table(columns, [[getattr(u, name) for name in columns] for u in report.updates])

@@ -188,6 +188,11 @@ def labels_of(config: Config, program: Program) -> Labels:
             f"{config.name}: model.program: has no entry {', '.join(missing)}; compile it with "
             "train, eval and predict (the default)"
         )
+    if config.train.target == "input" and program.metadata["loss"] == "cross_entropy":
+        raise ConfigError(
+            f'{config.name}: train.target: "input" needs a model that reproduces its input; this '
+            'program was compiled for cross_entropy: compile with loss mse, or use "label"'
+        )
     if program.metadata["loss"] != "cross_entropy":
         return Labels(values=program.metadata["labels"]["shape"][1:])
     scores = next(iter(program.entries["predict"].outputs.values()))

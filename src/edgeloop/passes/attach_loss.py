@@ -43,6 +43,10 @@ def attach_loss(graph: Graph, loss: Loss) -> WithLoss:
             raise CompileError(
                 f"cross_entropy needs an output [batch, classes]; '{y.name}' is {y.type}"
             )
+        if y.type.shape[1] < 2:
+            raise CompileError(
+                f"cross_entropy needs at least two classes; '{y.name}' is {y.type}: use loss='bce'"
+            )
         target = g.input("labels", Type((batch,), "i32"))
     else:
         if y.type.rank < 2:

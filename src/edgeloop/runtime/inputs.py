@@ -29,7 +29,10 @@ def as_rows(value: Any, tensor: TableTensor, name: str, classes: int = 0) -> Arr
         Wrong kind of numbers, wrong shape after the first axis, out of the type's range, or NaN
         or infinite; the message names the input and the row.
     """
-    a = np.asarray(value)
+    try:
+        a = np.asarray(value)
+    except ValueError as e:
+        raise InputError(f"input '{name}' is not an array: rows differ in length") from e
     if a.dtype.kind not in _KINDS[tensor.dtype]:
         raise InputError(
             f"input '{name}' has type {a.dtype}; {_NUMPY[tensor.dtype].__name__} is needed"
@@ -62,6 +65,14 @@ def check_weights(weight: Array, name: str) -> None:
     """InputError when a weight is negative or all of them are zero."""
     if weight.min() < 0 or weight.max() == 0:
         raise InputError(f"'{name}' must not be negative, nor zero for every row")
+
+
+def check_probabilities(targets: Array, name: str) -> None:
+    """InputError when a target of binary cross-entropy lies outside 0 to 1."""
+    wrong = (targets < 0) | (targets > 1)
+    if wrong.any():
+        at = np.unravel_index(int(np.argmax(wrong)), targets.shape)
+        raise InputError(f"'{name}' is {targets[at]} at row {at[0]}; bce needs 0 to 1")
 
 
 def by_name(x: Any, names: tuple[str, ...]) -> dict[str, Any]:

@@ -58,6 +58,8 @@ class Session:
         self, program: Program, *, threads: int | None = None, isa: str | None = None
     ) -> None:
         set_ = object.__setattr__  # scalars go through __setattr__
+        if not isinstance(program, Program):
+            raise ProgramError(f"a session needs a program, not {program!r}; read it with el.load")
         sizes = program.table.sizes
         ram = program.plan.ram_bytes
         try:
@@ -74,6 +76,11 @@ class Session:
         set_(self, "steps", 0)
         set_(self, "_lock", threading.Lock())
         workers = program.table.threads if threads is None else threads
+        if not 1 <= workers <= program.table.threads:
+            raise ProgramError(
+                f"threads={workers}: the program was compiled for {program.table.threads}; ask for "
+                "1 to that many, or compile with more"
+            )
         try:
             runner = _core.open(
                 program.table_bytes, self.isa, workers, regions["weights"], regions["arena"],
@@ -124,10 +131,14 @@ class Session:
             raise AttributeError(
                 f"a session has no run-time scalar '{name}'; there are {sorted(self._scalars)}"
             )
-        number = np.float32(value)
-        if not np.isfinite(number):
-            raise InputError(f"{name} = {value} is not a finite number")
-        self._scalars[name] = float(number)
+        try:
+            with np.errstate(over="ignore"):  # too large for f32: infinite, refused below
+                number = float(np.float32(value))
+        except (TypeError, ValueError):
+            number = math.nan
+        if not math.isfinite(number) or (number < 0 and name != "accumulate_scale"):
+            raise InputError(f"{name} = {value!r} is not a finite number from 0 on")
+        self._scalars[name] = number
 
     # ---- training and inference
 
@@ -315,6 +326,8 @@ class Session:
             if t.dtype == "i32" and entry.classes == 0:
                 entry.classes = self._classes(entry)
             arrays[entry.target] = inputs.as_rows(y, t, entry.target, entry.classes)
+            if self.program.metadata.get("loss") == "bce":
+                inputs.check_probabilities(arrays[entry.target], entry.target)
         n = inputs.row_count(arrays)
         if WEIGHT in entry.tensors and sample_weight is not None:
             weight = inputs.as_rows(sample_weight, entry.tensors[WEIGHT], WEIGHT)

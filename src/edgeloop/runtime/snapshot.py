@@ -29,6 +29,8 @@ def unpack(
     data: bytes, program: str, param_bytes: int, state_bytes: int
 ) -> tuple[int, memoryview, memoryview]:
     """Return (steps, params, state) of a snapshot of this program; InputError otherwise."""
+    if not isinstance(data, bytes | bytearray | memoryview):
+        raise InputError("this is not a snapshot of a session")
     b = memoryview(data)
     if len(b) < _HEADER.size or bytes(b[:8]) != _MAGIC:
         raise InputError("this is not a snapshot of a session")
@@ -46,6 +48,8 @@ def unpack(
 
 def check_adapter(adapter: Mapping[str, Any], params: Mapping[str, Array]) -> dict[str, Array]:
     """Return the adapter's arrays as f32, InputError unless they are exactly the parameters."""
+    if not isinstance(adapter, Mapping):
+        raise InputError("an adapter is a dict of arrays by name, such as session.adapter() gives")
     if set(adapter) != set(params):
         missing, extra = sorted(set(params) - set(adapter)), sorted(set(adapter) - set(params))
         raise InputError(f"the adapter does not fit: missing {missing}, unknown {extra}")

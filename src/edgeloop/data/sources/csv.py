@@ -105,6 +105,9 @@ class CsvSource:
 
     def _numbers(self, row: dict[str, str], line: int) -> np.ndarray:
         values = []
+        if None in row:
+            raise DataError(f"{self._path}: row {line} has more fields than the header's "
+                            f"{len(row) - 1}; repair the row")
         for name in self._columns:
             where = f"{self._path}: row {line}, column {name!r}"
             try:
