@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from edgeloop.errors import CompileError
@@ -151,6 +151,10 @@ class Spec:
     def build(self, table: dict[str, type[Any]], what: str) -> Any:
         """Make the record; CompileError names the choices."""
         _check(self.name in table, f"unknown {what} '{self.name}'; one of {', '.join(table)}")
+        known = [f.name for f in fields(table[self.name])]
+        unknown = [key for key in self.keys if key not in known]
+        _check(not unknown, f"{what} '{self.name}' has no option {', '.join(unknown)}; it has "
+                            f"{', '.join(known)}")
         try:
             return table[self.name](**self.keys)
         except TypeError as e:

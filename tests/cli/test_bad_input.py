@@ -90,6 +90,7 @@ def test_unsupported_operator_is_named_with_its_node(here, capsys):
         (3, ["--classes", "a,b"], "2 class names"),
         (3, ["--train", "magic"], "magic"),
         (3, ["--train", "lora:rank=0"], "rank"),
+        (3, ["--train", "lora:rnk=4"], "'lora' has no option rnk; it has rank, alpha, targets"),
         (3, ["--train", "lora:targets=nowhere"], "nowhere"),
         (3, ["--loss", "hinge"], "hinge"),
         (3, ["--optimizer", "sgd:lr"], "lr"),

@@ -78,3 +78,13 @@ def test_discard_job_and_other_state_file(here, capsys):
     assert report["items"] == 260
     assert (here / "x.db").exists()
     assert not (here / "device.db").exists()
+
+
+def test_records_without_a_label_are_not_dropped_in_silence(here, capsys):
+    assert main(["run", "loop.toml", "--until", "5"]) == 0
+    assert "without a label" not in capsys.readouterr().out
+    lines = (here / "stream.csv").read_text().splitlines()
+    lines[6:] = [line.rpartition(",")[0] + "," for line in lines[6:]]
+    (here / "stream.csv").write_text("\n".join(lines))
+    assert main(["run", "loop.toml"]) == 0
+    assert f"{len(lines) - 6} records without a label were not used" in capsys.readouterr().out
