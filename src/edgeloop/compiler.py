@@ -29,6 +29,7 @@ from edgeloop.passes.gradient_entries import accumulate_entry, apply_entry, grad
 from edgeloop.passes.layers import layers
 from edgeloop.passes.layout import attach_bias, pointwise_to_linear, sink_transposes
 from edgeloop.passes.lora import insert_lora
+from edgeloop.passes.merge_lora import merge_lora
 from edgeloop.passes.name_outputs import name_outputs
 from edgeloop.passes.needs import Needs
 from edgeloop.passes.recompute import recompute
@@ -195,7 +196,7 @@ def training_entries(graph: Graph, options: Options) -> dict[str, Graph]:
         backward = name_outputs(
             backward, {"loss": made.loss, **{f"grad:{p.name}": d for p, d in grads.items()}}
         )
-        backward = _run(backward, [fold_constants, fuse_sums])
+        backward = _run(backward, [fold_constants, fuse_sums, merge_lora])
         grads = dict(zip(grads, backward.outputs[1:], strict=True))
         loss = backward.outputs[0]
         if "train" in options.entries:
@@ -226,7 +227,7 @@ def predict_entry(graph: Graph) -> Graph:
 
 def forward(graph: Graph) -> Graph:
     """The part of a graph that its outputs need, with products summed in place."""
-    return _run(graph, [drop_dead, fuse_sums])
+    return _run(graph, [drop_dead, fuse_sums, merge_lora])
 
 
 def _run(graph: Graph, steps: Sequence[Pass]) -> Graph:
