@@ -88,9 +88,7 @@ def _sink(graph: Graph, values: set[Value]) -> Graph:
     for n in out.nodes:
         if n.output in late and late[n.output] is n:
             continue
-        for v in n.inputs:
-            if v in late:
-                nodes.append(late.pop(v))
+        nodes += [late.pop(v) for v in dict.fromkeys(n.inputs) if v in late]
         nodes.append(n)
     out.nodes = nodes
     return out
