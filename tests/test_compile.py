@@ -207,3 +207,12 @@ def test_rows_of_weight_zero_change_nothing(loss):
     assert c.step(x[kept], y[kept], weight[kept]) == pytest.approx(loss_a, rel=1e-5)
     for name, got in c.adapter().items():
         np.testing.assert_allclose(got, a.adapter()[name], rtol=1e-4, atol=1e-6)
+
+
+def test_the_total_counts_the_model_and_what_was_added():
+    proto = model()
+    own = sum(numpy_helper.to_array(t).size for t in proto.graph.initializer)
+    last = compiled_from(proto, train=el.LastLayers(1)).plan
+    assert last.total_params == own
+    lora = compiled_from(proto, train=el.LoRA(rank=4)).plan
+    assert lora.total_params == own + lora.trainable_params

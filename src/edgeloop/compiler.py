@@ -309,12 +309,18 @@ def _metadata(
         "outputs": list(first.outputs),
         "labels": {"name": name, **(_described(label) if label else {}),
                    "classes": first.graph.outputs[0].type.shape[-1] if name == "labels" else None},
-        "total_params": sum(x.params for x in first.layers),
+        "total_params": sum(x.params for x in first.layers) + _added(made),
         "features": dict(features) if features is not None else None,
         "classes": list(classes) if classes is not None else None,
         "train": [repr(t) for t in options.train], "optimizer": repr(options.optimizer),
         "seed": options.seed, "opset": first.opset, "producer": first.producer,
     }
+
+
+def _added(made: Mapping[str, Graph]) -> int:
+    """Elements of the params that the model itself does not have: LoRA's."""
+    params = {v.name: v.type.size for g in made.values() for v in g.params}
+    return sum(n for name, n in params.items() if name.endswith((".lora_A", ".lora_B")))
 
 
 def _described(t: Type) -> dict[str, Any]:

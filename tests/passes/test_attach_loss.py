@@ -17,9 +17,7 @@ NET = "input x : f32[2,3]\nconst w : f32[4,3]\nh = linear(x, w)  # fc\n"
     ("y = log_softmax(h)", CrossEntropy(), "h"),
     ("p = softmax(h)\ny = identity(p)", CrossEntropy(), "h"),
     ("y = relu(h)", CrossEntropy(), "y"),
-    ("y = sigmoid(h)", CrossEntropy(), "y"),
     ("y = sigmoid(h)", BCE(), "h"),
-    ("y = softmax(h)", BCE(), "y"),
     ("y = sigmoid(h)", MSE(), "y"),
 ])
 def test_probabilities_train_on_their_logits(end, loss, reads):
@@ -52,3 +50,13 @@ def test_outputs_that_fit_no_loss():
         attach_loss(graph("input x : f32[2,3,4]\noutput x"), CrossEntropy())
     with pytest.raises(CompileError, match=r"mse needs an output \[batch, ...\]"):
         attach_loss(graph("input x : f32[2]\noutput x"), MSE())
+
+
+@pytest.mark.parametrize(("end", "loss", "fits"), [
+    ("sigmoid", CrossEntropy(), "bce"),
+    ("softmax", BCE(), "cross_entropy"),
+    ("log_softmax", BCE(), "cross_entropy"),
+])
+def test_probabilities_are_not_taken_for_logits(end, loss, fits):
+    with pytest.raises(CompileError, match=f"ends in {end}.*use loss='{fits}'"):
+        attach_loss(graph(NET + f"y = {end}(h)\noutput y"), loss)

@@ -9,6 +9,8 @@ from edgeloop.ir import Graph, Type, Value
 from edgeloop.loss import BCE, CrossEntropy, Loss
 from edgeloop.ops import Builder
 
+# What a final activation is made for.
+_FITS = {"softmax": "cross_entropy", "log_softmax": "cross_entropy", "sigmoid": "bce"}
 _OPS = {"cross_entropy": "softmax_cross_entropy", "mse": "mse_loss", "bce": "bce_loss"}
 
 
@@ -65,7 +67,14 @@ def _logits(graph: Graph, loss: Loss) -> Value:
     n = producers.get(y)
     while n is not None and n.op in ("reshape", "identity") and n.output.type == n.inputs[0].type:  # type: ignore[union-attr]
         n = producers.get(n.inputs[0])  # type: ignore[arg-type]
-    if n is not None and n.op in ends and isinstance(loss, CrossEntropy | BCE):
+    if n is None or not isinstance(loss, CrossEntropy | BCE):
+        return y
+    if n.op in ends:
         assert n.inputs[0] is not None
         return n.inputs[0]
+    if n.op in _FITS:
+        raise CompileError(
+            f"the model ends in {n.op} ('{y.name}'): {loss.name} would take its probabilities for "
+            f"logits; use loss='{_FITS[n.op]}', or export the model without it"
+        )
     return y
