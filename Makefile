@@ -23,6 +23,8 @@ $(VENV)/.base: pyproject.toml
 	@touch $@
 $(VENV)/.test: $(VENV)/.base
 	@$(PIP) install --no-build-isolation -e '.[test]' && touch $@
+$(VENV)/.tasks: $(VENV)/.test
+	@$(PIP) install --no-build-isolation -e '.[tasks]' && touch $@
 $(VENV)/.lint: $(VENV)/.base
 	@$(PIP) install --no-build-isolation -e '.[lint]' && touch $@
 $(VENV)/.oracles: $(VENV)/.test
@@ -79,9 +81,17 @@ fuzz: build asan ## hostile step tables under the sanitizers, ten minutes (FUZZ_
 	@rm -rf build/seeds && PYTHONPATH=src $(PY) -m tests.core.seeds build/seeds
 	@build/asan/fuzz_check $(FUZZ_SECONDS) $(FUZZ_SEED) build/seeds/*.table
 
+# With the goal `quant` beside it, `bench` prints that table alone.
+ifeq ($(filter quant,$(MAKECMDGOALS)),)
 bench: $(VENV)/.oracles build ## step time, start-up and memory beside PyTorch (W1 to W3), GEMM
 	@$(PY) bench/gemm.py
 	@$(PY) bench/run.py $(ARGS)
+else
+bench:
+endif
+
+quant: $(VENV)/.tasks build ## `make bench quant`: what a quantized base costs in points, seven tasks
+	@PYTHONPATH=src $(PY) bench/quant.py $(ARGS)
 
 wheel: $(VENV)/.base ## wheel and sdist into dist/
 	@$(PIP) install build && $(PY) -m build --outdir dist . >build/wheel.log 2>&1 || { tail -30 build/wheel.log; exit 1; }
@@ -96,4 +106,4 @@ readme: ## run every command of the README as written, in a fresh copy
 clean: ## remove what was built
 	@rm -rf build dist src/edgeloop/_core*.so
 
-.PHONY: help setup-system build demo test test-oracles lint types contracts crash asan fuzz firmware bench wheel aarch64 readme clean
+.PHONY: help setup-system build demo test test-oracles lint types contracts crash asan fuzz firmware bench quant wheel aarch64 readme clean

@@ -31,6 +31,10 @@ class Net:
         self.weights.append(numpy_helper.from_array(array.astype(np.float32), name))
         return name
 
+    def integers(self, name: str, values) -> str:
+        self.weights.append(numpy_helper.from_array(np.asarray(values, np.int64), name))
+        return name
+
     def node(self, op: str, inputs: list[str], name: str, **attrs) -> str:
         out = f"{name}_out"
         self.nodes.append(helper.make_node(op, inputs, [out], f"/{name.replace('.', '/')}/{op}",
@@ -114,9 +118,9 @@ def ds_cnn() -> onnx.ModelProto:
     return n.model(n.fc(n.pool_flat(x, "head"), "head", 64, 12), (12,))
 
 
-def resnet8() -> onnx.ModelProto:
-    n = Net("resnet8", (3, 32, 32))
-    x = n.relu(n.norm(n.conv("x", "stem", 3, 16, 3), "stem_bn", 16), "stem_act")
+def resnet8(name: str = "resnet8", shape: tuple[int, int, int] = (3, 32, 32)) -> onnx.ModelProto:
+    n = Net(name, shape)
+    x = n.relu(n.norm(n.conv("x", "stem", shape[0], 16, 3), "stem_bn", 16), "stem_act")
     cin = 16
     for i, (c, s) in enumerate(((16, 1), (32, 2), (64, 2))):
         p = f"stack.{i}"

@@ -1,0 +1,11 @@
+"""Small adaptation tasks: a base model made and pre-trained here, then a shifted target."""
+
+from __future__ import annotations
+
+from tasks import anomaly, digits, forecast, keyword, motion
+from tasks.common import Task
+
+TASKS: dict[str, Task] = {
+    t.name: t
+    for t in (digits.VIT, digits.RESNET, keyword.TASK, motion.TASK, forecast.TASK, anomaly.TASK)
+}

@@ -1,0 +1,75 @@
+"""Handwritten digits (scikit-learn's copy of UCI's), upright to slanted, thick and faded.
+
+A small vision transformer and a small residual network with batch norms.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+import onnx
+from models import zoo
+from scipy import ndimage
+from sklearn.datasets import load_digits
+
+from tasks.common import Split, Task, accuracy, pretrained
+from tasks.net import TokenNet
+
+SIDE, PATCH, WIDTH, HEADS, BLOCKS = 8, 2, 32, 2, 2
+
+
+@cache
+def images() -> tuple[np.ndarray, np.ndarray]:
+    """[1797, 1, 8, 8] in 0..1 and labels, shuffled once."""
+    data = load_digits()
+    order = np.random.default_rng(3).permutation(len(data.target))
+    x = data.images[order].astype(np.float32)[:, None] / 16
+    return x, data.target[order].astype(np.int64)
+
+
+def source() -> np.ndarray:
+    return images()[0][:800]
+
+
+@cache
+def shifted() -> np.ndarray:
+    """The same images by another hand and camera: turned by 30 degrees, thicker, faded, on grey."""
+    x = images()[0]
+    turned = np.stack([ndimage.rotate(i[0], 30, reshape=False, order=1) for i in x])
+    thick = ndimage.grey_dilation(turned, size=(1, 2, 1))
+    return (0.25 + 0.5 * thick).astype(np.float32)[:, None]
+
+
+def target(seed: int) -> Split:
+    """300 of 500 images to adapt on; the last 497 test."""
+    x, y = shifted(), images()[1]
+    rows = 800 + np.random.default_rng([1, seed]).permutation(500)[:300]
+    return Split(x[rows], y[rows], x[1300:], y[1300:])
+
+
+def untrained_vit() -> onnx.ModelProto:
+    """Patches of 2 x 2, 16 tokens of width 32, mean pooling."""
+    n, tokens = TokenNet("digits_vit", (1, SIDE, SIDE)), (SIDE // PATCH) ** 2
+    x = n.conv("x", "patch", 1, WIDTH, PATCH, PATCH, [0] * 4, bias=True)
+    x = n.node("Reshape", [x, n.integers("flat.shape", (0, WIDTH, tokens))], "flat")
+    x = n.node("Transpose", [x], "rows", perm=[0, 2, 1])
+    place = n.weight("position", n.rng.standard_normal((tokens, WIDTH)) * 0.1)
+    x = n.node("Add", [x, place], "placed")
+    for i in range(BLOCKS):
+        x = n.block(x, f"blocks.{i}", tokens, WIDTH, HEADS)
+    x = n.layer_norm(x, "norm", WIDTH)
+    x = n.node("ReduceMean", [x], "pool", axes=[1], keepdims=0)
+    return n.model(n.fc(x, "head", WIDTH, 10), (10,))
+
+
+def vit() -> onnx.ModelProto:
+    return pretrained(untrained_vit(), source(), images()[1][:800], rounds=1, epochs=30)
+
+
+def resnet() -> onnx.ModelProto:
+    return pretrained(zoo.resnet8("digits_resnet", (1, SIDE, SIDE)), source(), images()[1][:800])
+
+
+VIT = Task("digits ViT", "accuracy", vit, source, target, accuracy, epochs=15, lr=5e-3)
+RESNET = Task("digits ResNet", "accuracy", resnet, source, target, accuracy)
