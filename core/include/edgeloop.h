@@ -28,7 +28,8 @@ typedef enum el_status {
   EL_E_MISMATCH = -5, /* operand types or shapes do not fit the kernel */
 } el_status;
 
-typedef enum el_dtype { EL_F32 = 0, EL_I32 = 1, EL_U8 = 2 } el_dtype;
+/* EL_U8 also holds int4 codes, two in a byte; EL_F16 is IEEE binary16. */
+typedef enum el_dtype { EL_F32 = 0, EL_I32 = 1, EL_U8 = 2, EL_I8 = 3, EL_F16 = 4 } el_dtype;
 
 /* Instruction sets, best last. EL_ISA_REF is portable C, bit-identical on every machine. */
 typedef enum el_isa {
@@ -109,7 +110,7 @@ el_kernel *el_variant(const el_op *op, el_isa isa);
  * el_check has not accepted for the same table, instruction set and number of threads. */
 
 #define EL_TABLE_MAJOR 1
-#define EL_TABLE_MINOR 0
+#define EL_TABLE_MINOR 1
 
 #define EL_WORDS 32        /* most attribute words of one step */
 #define EL_MAX_CHUNKS 1024 /* most chunks of one step */

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgeloop.ir.stored import Stored
 from edgeloop.ir.types import Type
 
 Array = npt.NDArray[Any]
@@ -56,6 +57,8 @@ class Graph:
     ``constants`` are frozen. ``params`` (trainable) and ``states`` (optimizer state) are
     versioned: ``updates`` maps the value holding the old version to the value holding the new
     one, which lives in the same memory; every read of the old one comes before that write.
+    ``stored`` says which constants the artifact keeps in fewer bits; their arrays are the f32
+    values that the codes mean.
     """
 
     inputs: list[Value] = field(default_factory=list)
@@ -65,13 +68,14 @@ class Graph:
     params: dict[Value, Array] = field(default_factory=dict)
     states: dict[Value, Array] = field(default_factory=dict)
     updates: dict[Value, Value] = field(default_factory=dict)
+    stored: dict[Value, Stored] = field(default_factory=dict)
 
     def copy(self) -> Graph:
         """Return a graph with its own containers and nodes over the same values and arrays."""
         nodes = [Node(n.op, n.inputs, n.outputs, dict(n.attrs), n.name) for n in self.nodes]
         return Graph(
             list(self.inputs), list(self.outputs), nodes, dict(self.constants),
-            dict(self.params), dict(self.states), dict(self.updates),
+            dict(self.params), dict(self.states), dict(self.updates), dict(self.stored),
         )
 
     def producers(self) -> dict[Value, Node]:

@@ -11,7 +11,8 @@ def verify(graph: Graph, after: str = "") -> Graph:
     """Check that a graph is well formed and return it.
 
     Each value has one producer and a unique name, is defined before it is read, arrays agree with
-    their types, and a versioned param or state is never read once its new version is written.
+    their types, codes stand for their constants, and a versioned param or state is
+    never read once its new version is written.
 
     Raises
     ------
@@ -39,6 +40,13 @@ def verify(graph: Graph, after: str = "") -> Graph:
         array = graph.array(v)
         if array is not None and tuple(array.shape) != v.type.shape:
             raise fail(f"{v.name} has type {v.type} but an array of shape {array.shape}")
+    for v, entry in graph.stored.items():
+        if v not in graph.constants:
+            raise fail(f"{v.name} is stored as {entry.kind} but is no constant")
+        fault = entry.fault()
+        if fault or not entry.stands_for(graph.constants[v]):
+            raise fail(f"the {entry.kind} codes of {v.name} are wrong: "
+                       f"{fault or 'they do not mean its array'}")
     writer = {new: old for old, new in graph.updates.items()}
     overwritten: dict[Value, str] = {}
     for n in graph.nodes:

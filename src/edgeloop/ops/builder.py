@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from edgeloop.errors import ModelError
-from edgeloop.ir import Array, Graph, Node, Type, Value
+from edgeloop.ir import NUMPY_NAME, Array, Graph, Node, Type, Value
 from edgeloop.ops.registry import OPS
 
-_NP_TO_DTYPE: dict[str, str] = {"float32": "f32", "int32": "i32", "uint8": "u8"}
+_NP_TO_DTYPE: dict[str, str] = {numpy: ours for ours, numpy in NUMPY_NAME.items()}
 
 
 class Builder:
@@ -48,7 +48,7 @@ class Builder:
         return v
 
     def constant(self, array: Array | float, name: str = "c") -> Value:
-        """Add a frozen array. float64 becomes f32, other integers i32; f32, i32, u8 stay."""
+        """Add a frozen array. float64 becomes f32, other integers i32; the types of the IR stay."""
         a = np.asarray(array)
         if a.dtype.name not in _NP_TO_DTYPE:
             a = a.astype(np.float32 if a.dtype.kind == "f" else np.int32)

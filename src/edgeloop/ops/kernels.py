@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 
 from edgeloop import _core
-from edgeloop.ir import Array, Type
+from edgeloop.ir import NUMPY_NAME, Array, Type
 from edgeloop.ops.registry import OpDef
 
-DTYPE_CODE = {"f32": 0, "i32": 1, "u8": 2}
-_NP = {"float32": 0, "int32": 1, "uint8": 2}
+DTYPE_CODE = {"f32": 0, "i32": 1, "u8": 2, "i8": 3, "f16": 4}
+_NP = {NUMPY_NAME[d]: code for d, code in DTYPE_CODE.items()}
 
 OPCODES: dict[str, int] = {name: code for code, name, _ in _core.kernels()}
 TOLERANCE: dict[str, float] = {name: tol for _, name, tol in _core.kernels()}
@@ -81,4 +81,4 @@ def isas() -> list[str]:
 
 def zeros(t: Type) -> Array:
     """Return a zeroed array of a type."""
-    return np.zeros(t.shape, {"f32": np.float32, "i32": np.int32, "u8": np.uint8}[t.dtype])
+    return np.zeros(t.shape, NUMPY_NAME[t.dtype])

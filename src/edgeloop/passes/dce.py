@@ -20,6 +20,7 @@ def drop_dead(graph: Graph) -> Graph:
             live.update(v for v in n.inputs if v is not None)
     out.nodes = kept[::-1]
     out.constants = {v: a for v, a in out.constants.items() if v in live}
+    out.stored = {v: s for v, s in out.stored.items() if v in live}
     out.params = {v: a for v, a in out.params.items() if v in live}
     out.states = {v: a for v, a in out.states.items() if v in live}
     return out

@@ -46,6 +46,8 @@ def share(graphs: Mapping[str, Graph]) -> dict[str, Graph]:
             if known is not v:
                 values[v] = known
                 g.constants[known] = g.constants.pop(v)
+                if v in g.stored:
+                    g.stored[known] = g.stored.pop(v)
         out[entry] = _replace(g, values) if values else g
     return out
 

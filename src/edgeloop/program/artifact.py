@@ -23,8 +23,8 @@ from edgeloop.program.table import ALIGN, align_up, encode, layout_weights
 
 VERSION = 1
 KEY = "edgeloop"
-_CODES = {"float32": "F32", "int32": "I32", "uint8": "U8"}
-_NUMPY = {"F32": "<f4", "I32": "<i4", "U8": "|u1"}
+_CODES = {"float32": "F32", "int32": "I32", "uint8": "U8", "int8": "I8", "float16": "F16"}
+_NUMPY = {"F32": "<f4", "I32": "<i4", "U8": "|u1", "I8": "|i1", "F16": "<f2"}
 _MAX_HEADER = 64 << 20
 _ZEROS = "0" * 64
 
@@ -101,7 +101,9 @@ def build(spec: ProgramSpec) -> bytes:
     at = 0
     for name, array in _tensors(spec):
         if array.dtype.name not in _CODES:
-            raise ProgramError(f"'{name}' has type {array.dtype}; f32, i32 and u8 can be stored")
+            raise ProgramError(
+                f"'{name}' has type {array.dtype}; f32, i32, u8, i8 and f16 can be stored"
+            )
         data = np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<")).tobytes()
         header[name] = {
             "dtype": _CODES[array.dtype.name], "shape": list(array.shape),

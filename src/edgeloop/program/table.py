@@ -17,10 +17,10 @@ from edgeloop.errors import ProgramError
 from edgeloop.program.spec import REGIONS, EntrySpec, ProgramSpec, StepSpec, TensorSpec
 
 ALIGN = 64
-MAJOR, MINOR = 1, 0
-DTYPES = ("f32", "i32", "u8")
-NUMPY: dict[str, str] = {"f32": "<f4", "i32": "<i4", "u8": "|u1"}
-ITEM_BYTES = {"f32": 4, "i32": 4, "u8": 1}
+MAJOR, MINOR = 1, 1
+DTYPES = ("f32", "i32", "u8", "i8", "f16")
+NUMPY: dict[str, str] = {"f32": "<f4", "i32": "<i4", "u8": "|u1", "i8": "|i1", "f16": "<f2"}
+ITEM_BYTES = {"f32": 4, "i32": 4, "u8": 1, "i8": 1, "f16": 2}
 RANK = 6
 NO_TENSOR = 0xFFFF
 
