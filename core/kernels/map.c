@@ -37,6 +37,9 @@
     }                                                    \
   }
 
+/* (1 + tanh(u)) / 2 is the sigmoid of 2 u; here 2 u = sqrt(8 / pi) (x + 0.044715 x^3). */
+static inline float tanh_inner(float x) { return 1.59576912f * (x + 0.044715f * (x * x * x)); }
+
 /* a and b are the attributes. NaN passes through relu and clip: a broken step shows in the loss. */
 MAP(relu, x < 0.0f ? 0.0f : x)
 MAP(leaky_relu, el_pick(x < 0.0f, x *a, x))
@@ -50,6 +53,8 @@ MAP(softplus, el_softplusf(x))
 MAP(neg, -x)
 MAP(erf, el_erff(x))
 MAP(gelu, 0.5f * x * (1.0f + el_erff(x * 0.70710678f)))
+MAP(silu, x *el_sigmoidf(x))
+MAP(gelu_tanh, x *el_sigmoidf(tanh_inner(x)))
 MAP(exp, el_expf(x))
 MAP(log, el_logf(x))
 MAP(sqrt, el_sqrtf(x))
@@ -68,4 +73,9 @@ MAP_GRAD(elu_grad, el_pick(v < 0.0f, dy *(a *el_expf(v)), dy))
 /* d/dv v Phi(v) = Phi(v) + v phi(v) */
 MAP_GRAD(gelu_grad,
          dy *(0.5f * (1.0f + el_erff(v * 0.70710678f)) + v * 0.39894228f * el_expf(-0.5f * v * v)))
+/* d/dv v s(v) = s + v s (1 - s), and for the inner function w(v) times w' */
+MAP_GRAD(silu_grad, dy *(el_sigmoidf(v) * (1.0f + v * (1.0f - el_sigmoidf(v)))))
+MAP_GRAD(gelu_tanh_grad, dy *(el_sigmoidf(tanh_inner(v)) *
+                              (1.0f + v * (1.0f - el_sigmoidf(tanh_inner(v))) *
+                                          (1.59576912f * (1.0f + 0.134145f * (v * v))))))
 MAP_GRAD(abs_grad, v > 0.0f ? dy : (v < 0.0f ? -dy : 0.0f))

@@ -62,7 +62,7 @@ REFUSED = {
 def collect():
     """Cases of supported operators; importing only their modules keeps this fast."""
     node = importlib.import_module("onnx.backend.test.case.node")
-    names = {op.lower() for op in OPERATORS} | {"batch_normalization"}
+    names = {op.lower() for op in OPERATORS} | {"batch_normalization", "instance_normalization"}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for module in pkgutil.iter_modules(node.__path__):

@@ -11,10 +11,14 @@ from edgeloop.errors import ModelError
 from edgeloop.importer import load_model
 from edgeloop.ir import Graph, Type
 from edgeloop.ops import OPS, Builder, OnnxNode, evaluate
+from edgeloop.ops.common import uniform
 
 
-def model(op, inputs, consts=(), *, opset=17, outputs=1, order=None, **attrs):
-    """One node over inputs x0.. and constants c0..; ``order`` names them, '' for absent."""
+def model(op, inputs, consts=(), *, opset=17, outputs=1, order=None, shape=None, **attrs):
+    """One node over inputs x0.. and constants c0..; ``order`` names them, '' for absent.
+
+    ``shape``: the outputs', where ONNX's inference finds none.
+    """
     names = [f"x{i}" for i in range(len(inputs))] + [f"c{i}" for i in range(len(consts))]
     outs = [f"y{i}" for i in range(outputs)]
     node = helper.make_node(op, names if order is None else order, outs, name="n", **attrs)
@@ -22,10 +26,11 @@ def model(op, inputs, consts=(), *, opset=17, outputs=1, order=None, **attrs):
         [node], "g",
         [helper.make_tensor_value_info(f"x{i}", TensorProto.FLOAT, s)
          for i, s in enumerate(inputs)],
-        [helper.make_tensor_value_info(o, TensorProto.FLOAT, None) for o in outs],
+        [helper.make_tensor_value_info(o, TensorProto.FLOAT, shape) for o in outs],
         [numpy_helper.from_array(np.asarray(c), f"c{i}") for i, c in enumerate(consts)],
     )
-    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+    opsets = [helper.make_opsetid("", opset), helper.make_opsetid("com.microsoft", 1)]
+    made = helper.make_model(graph, opset_imports=opsets, ir_version=8)
     return shape_inference.infer_shapes(made, data_prop=True)
 
 
@@ -217,3 +222,42 @@ def test_transformer_operators(op, consts, attrs, opset):
     if opset < {"LayerNormalization": 17, "Gelu": 20, "Erf": 13}[op]:
         return  # not there yet
     check(op, [(2, 3, 4)], consts, opset=opset, **attrs)
+
+
+@pytest.mark.parametrize("shape", [(2, 6, 5), (2, 6, 3, 4)])
+def test_instance_and_group_normalisation(shape):
+    vectors = [np.linspace(0.5, 2, 6, dtype=np.float32), np.linspace(-1, 1, 6, dtype=np.float32)]
+    check("InstanceNormalization", [shape], vectors, epsilon=1e-3)
+    check("GroupNormalization", [shape], vectors, opset=21, num_groups=3, shape=shape)
+    per_group = [np.array([0.5, 2, 1], np.float32), np.array([1, 0, -1], np.float32)]
+    check("GroupNormalization", [shape], per_group, opset=18, num_groups=3, shape=shape)
+
+
+def test_scale_and_bias_of_group_normalisation_may_be_computed():
+    check("GroupNormalization", [(2, 6, 5), (3,), (3,)], opset=18, num_groups=3, shape=(2, 6, 5))
+
+
+@pytest.mark.parametrize(("weight", "attrs"), [
+    ((4,), {}), ((3, 4), {"axis": 1, "epsilon": 1e-3}), ((1,), {}),
+])
+def test_rms_normalisation(weight, attrs):
+    check("RMSNormalization", [(2, 3, 4)], [uniform(0.5, 2, *weight)], opset=23, **attrs)
+
+
+@pytest.mark.parametrize("alpha", [1.0, 1.5])
+def test_swish(alpha):
+    check("Swish", [(2, 3, 4)], opset=24, alpha=alpha)
+
+
+@pytest.mark.parametrize(("op", "consts", "attrs"), [
+    ("Gelu", [], {}), ("FastGelu", [], {}), ("QuickGelu", [], {"alpha": 1.702}),
+    ("FastGelu", [np.linspace(-1, 1, 4, dtype=np.float32)], {}),
+    ("BiasGelu", [np.linspace(-1, 1, 4, dtype=np.float32)], {}),
+])
+def test_contributed_activations(op, consts, attrs):
+    check(op, [(2, 3, 4)], consts, domain="com.microsoft", shape=(2, 3, 4), **attrs)
+
+
+def test_operators_that_onnx_runtime_writes_without_their_domain():
+    check("SimplifiedLayerNormalization", [(2, 3, 4)], [uniform(0.5, 2, 4)], epsilon=1e-3, axis=-1,
+          shape=(2, 3, 4))

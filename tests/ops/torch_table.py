@@ -54,6 +54,12 @@ def avg_pool2d(x, pads=(0, 0, 0, 0), count_include_pad=0, uncounted=(0, 0), **wi
     return hwc(total / taps(counts, **window).sum(2).clamp(min=1))
 
 
+def group_norm(x, scale=None, bias=None, groups=1, eps=1e-5):
+    y = F.group_norm(x.movedim(-1, 1), groups, None, None, eps).movedim(1, -1)
+    y = y if scale is None else y * scale
+    return y if bias is None else y + bias
+
+
 def matmul(a, b, ta=0, tb=0, alpha=1.0):
     return alpha * ((a.mT if ta else a) @ (b.mT if tb else b))
 
@@ -111,6 +117,9 @@ TABLE = {
     "reciprocal": torch.reciprocal,
     "softmax": lambda x: x.softmax(-1), "log_softmax": lambda x: x.log_softmax(-1),
     "layer_norm": lambda x, s, b, eps: F.layer_norm(x, x.shape[-1:], s, b, eps),
+    "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"), "silu": F.silu,
+    "rms_norm": lambda x, w=None, eps=1e-5: F.rms_norm(x, x.shape[-1:], w, eps),
+    "group_norm": group_norm,
     "linear": linear, "conv2d": conv2d, "matmul": matmul, "max_pool2d": max_pool2d,
     "avg_pool2d": avg_pool2d, "reduce_sum": reduce(torch.sum), "reduce_mean": reduce(torch.mean),
     "reduce_max": reduce(torch.amax),

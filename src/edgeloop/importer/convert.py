@@ -48,7 +48,8 @@ def converters() -> dict[tuple[str, str], Converter]:
     table: dict[tuple[str, str], Converter] = {}
     for op in OPS.values():
         for name, convert in op.onnx.items():
-            table["", name] = convert
+            domain, _, op_type = name.rpartition(".")
+            table[domain, op_type] = convert
     table.update({("ai.onnx.ml", name): convert for name, convert in ML_CONVERTERS.items()})
     return table
 

@@ -21,6 +21,10 @@ NEWEST_OPSET: Final = onnx.defs.onnx_opset_version()
 MAX_FILE_BYTES: Final = 2**31 - 1
 MAX_DIM: Final = 2**31 - 1
 MAX_ELEMENTS: Final = 2**31 - 1
+# Operators of ONNX Runtime's domain that its optimizer writes without naming the domain.
+CONTRIB_DOMAIN: Final = "com.microsoft"
+CONTRIBUTED: Final = frozenset({"SimplifiedLayerNormalization", "SkipLayerNormalization",
+                                "SkipSimplifiedLayerNormalization"})
 
 
 def read_model(source: str | os.PathLike[str] | onnx.ModelProto) -> onnx.ModelProto:
@@ -49,6 +53,7 @@ def read_model(source: str | os.PathLike[str] | onnx.ModelProto) -> onnx.ModelPr
     _check_opset(model, where)
     _resolve_external(model, base, where)
     _check_dims(model, where)
+    _name_contributed(model)
     try:
         onnx.checker.check_model(model)
     except (onnx.checker.ValidationError, EncodeError, ValueError) as e:
@@ -133,6 +138,25 @@ def _check_opset(model: onnx.ModelProto, where: str) -> None:
             f"{where}: opset {version}, but edgeloop reads opset {OLDEST_OPSET} to {NEWEST_OPSET}; "
             "export with another opset_version, or use onnx.version_converter"
         )
+
+
+def _name_contributed(model: onnx.ModelProto) -> None:
+    """Give operators that no valid ONNX operator set holds a domain of their own.
+
+    ONNX Runtime's optimizer fuses layers into nodes such as SimplifiedLayerNormalization without a
+    domain; GroupNormalization of opset 18 to 20 is deprecated, because it scales by group.
+    """
+    names = CONTRIBUTED | ({"GroupNormalization"} if opset_of(model) < 21 else set())
+    found = [
+        n for nodes in (model.graph.node, *(f.node for f in model.functions)) for n in nodes
+        if n.op_type in names and n.domain in ("", "ai.onnx")
+    ]
+    for n in found:
+        n.domain = CONTRIB_DOMAIN
+    if found and not opset_of(model, CONTRIB_DOMAIN):
+        model.opset_import.append(onnx.helper.make_opsetid(CONTRIB_DOMAIN, 1))
+        for f in model.functions:
+            f.opset_import.append(onnx.helper.make_opsetid(CONTRIB_DOMAIN, 1))
 
 
 def _check_dims(model: onnx.ModelProto, where: str) -> None:

@@ -3,6 +3,7 @@
 from edgeloop.ops import (
     binary,
     conv,
+    group_norm,
     index,
     layer_norm,
     linear,
@@ -13,6 +14,7 @@ from edgeloop.ops import (
     optim,
     pool,
     reduce,
+    rms_norm,
     shape,
     softmax,
 )
@@ -22,6 +24,6 @@ from edgeloop.ops.registry import NO_GRAD, OPS, Attr, Grads, OpDef, Sample, regi
 
 __all__ = [
     "NO_GRAD", "OPS", "Attr", "Builder", "Grads", "OnnxNode", "OpDef", "Sample", "binary",
-    "conv", "evaluate", "index", "layer_norm", "linear", "loss", "maps", "matmul", "norm",
-    "optim", "pool", "reduce", "register", "shape", "softmax",
+    "conv", "evaluate", "group_norm", "index", "layer_norm", "linear", "loss", "maps", "matmul",
+    "norm", "optim", "pool", "reduce", "register", "rms_norm", "shape", "softmax",
 ]

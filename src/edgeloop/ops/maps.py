@@ -200,15 +200,50 @@ def _from_gelu(g: Builder, n: OnnxNode) -> Value:
     x = arg(g, n)
     if n.attrs.get("approximate", "none") == "none":
         return g.op("gelu", x)
-    cube = g.op("mul", g.op("mul", x, x), x)
-    inner = g.op("add", x, g.op("mul", cube, g.constant(0.044715)))
-    t = g.op("tanh", g.op("mul", inner, g.constant(math.sqrt(2 / math.pi))))
-    return g.op("mul", g.op("mul", x, g.constant(0.5)), g.op("add", t, g.constant(1.0)))
+    return g.op("gelu_tanh", x)
+
+
+def _biased(op: str) -> Converter:
+    """Convert a contributed operator that adds an optional bias before the map."""
+    def convert(g: Builder, n: OnnxNode) -> Value:
+        x = arg(g, n)
+        bias = n.inputs[1] if len(n.inputs) > 1 else None
+        return g.op(op, x if bias is None else g.op("add", x, bias))
+
+    return convert
+
+
+def _tanh_inner(x: Array) -> Array:
+    """2 u, where gelu_tanh is x (1 + tanh(u)) / 2 = x sigmoid(2 u)."""
+    return np.asarray(2 * math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x))
+
+
+def _gelu_tanh_grad(dy: Array, x: Array) -> Array:
+    s = sigmoid(_tanh_inner(x))
+    slope = 2 * math.sqrt(2 / math.pi) * (1 + 3 * 0.044715 * x * x)
+    return np.asarray(dy * s * (1 + x * (1 - s) * slope))
+
+
+def _from_swish(g: Builder, n: OnnxNode) -> Value:
+    """Convert x sigmoid(alpha x); ONNX's Swish has alpha 1, QuickGelu 1.702."""
+    x = arg(g, n)
+    alpha = float(n.attrs.get("alpha", 1.0 if n.op_type == "Swish" else 1.702))
+    if alpha == 1.0:
+        return g.op("silu", x)
+    return g.op("mul", x, g.op("sigmoid", g.op("mul", x, g.constant(alpha))))
 
 
 _map("erf", erf, _erf_rule, {"Erf": _plain("erf")})
-_map("gelu", _gelu, _by_input("gelu_grad"), {"Gelu": _from_gelu})
+_map("gelu", _gelu, _by_input("gelu_grad"),
+     {"Gelu": _from_gelu, "com.microsoft.Gelu": _biased("gelu"),
+      "com.microsoft.BiasGelu": _biased("gelu")})
 _map_grad("gelu_grad", _gelu_grad)
+_map("gelu_tanh", lambda x: x * sigmoid(_tanh_inner(x)), _by_input("gelu_tanh_grad"),
+     {"com.microsoft.FastGelu": _biased("gelu_tanh")})
+_map_grad("gelu_tanh_grad", _gelu_tanh_grad)
+_map("silu", lambda x: x * sigmoid(x), _by_input("silu_grad"),
+     {"Swish": _from_swish, "com.microsoft.QuickGelu": _from_swish})
+_map_grad("silu_grad", lambda dy, x: dy * sigmoid(x) * (1 + x * (1 - sigmoid(x))))
 
 _map("softplus", softplus,
      lambda g, node, dy: (g.op("mul", dy, g.op("sigmoid", node.inputs[0])),),

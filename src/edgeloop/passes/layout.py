@@ -16,7 +16,8 @@ Perm = tuple[int, ...]
 # y = f(x) element by element; attributes do not name axes.
 MAPS = frozenset({
     "relu", "leaky_relu", "clip", "sigmoid", "tanh", "hard_swish", "hard_sigmoid", "elu",
-    "softplus", "neg", "exp", "log", "sqrt", "abs", "identity", "reciprocal",
+    "softplus", "neg", "exp", "log", "sqrt", "abs", "identity", "reciprocal", "erf", "gelu",
+    "gelu_tanh", "silu",
 })
 BINARY = frozenset({"add", "sub", "mul", "div", "pow"})
 REDUCE = frozenset({"reduce_sum", "reduce_mean", "reduce_max"})
