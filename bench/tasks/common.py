@@ -160,10 +160,9 @@ def put_weights(model: onnx.ModelProto, trained: dict[str, Array]) -> None:
     turned = {n.input[1] for n in model.graph.node
               if n.op_type == "MatMul" or (n.op_type == "Gemm" and not _attr(n, "transB"))}
     for name, array in trained.items():
-        if array.ndim == 4:  # [o, kh, kw, c] -> [o, c, kh, kw]
-            a = array.transpose(0, 3, 1, 2)
-        else:
-            a = array.T if name in turned else array
+        a = array.T if name in turned else array
+        if a.ndim == 4:  # [o, kh, kw, c] -> [o, c, kh, kw]
+            a = a.transpose(0, 3, 1, 2)
         a = np.ascontiguousarray(a.reshape(tuple(store[name].dims)))
         store[name].CopyFrom(numpy_helper.from_array(a, name))
 

@@ -105,6 +105,15 @@ def elementwise_loss(function):
     return run
 
 
+def fake_quant(x, scale, zero, lo, hi, axis=0):
+    shape = [1] * x.dim() if len(scale) == 1 else [-1 if i == axis else 1 for i in range(x.dim())]
+    s, z = scale.reshape(shape), zero.reshape(shape)
+    level = torch.round(x / s) + z
+    y = (level.clamp(lo, hi) - z) * s
+    straight = torch.where((level >= lo) & (level <= hi), x, x.detach())
+    return straight + (y - x).detach()
+
+
 TABLE = {
     "add": torch.add, "sub": torch.sub, "mul": torch.mul, "div": torch.div, "pow": torch.pow,
     "maximum": torch.maximum, "minimum": torch.minimum,
@@ -128,6 +137,7 @@ TABLE = {
     "reshape": lambda x, shape: x.reshape(shape), "transpose": lambda x, perm: x.permute(*perm),
     "identity": lambda x: x, "copy": torch.clone, "slice": sliced, "pad": pad,
     "concat": lambda *xs, axis: torch.cat(xs, axis), "gather": gather,
+    "fake_quant": fake_quant,
     "softmax_cross_entropy": softmax_cross_entropy, "mse_loss": elementwise_loss(F.mse_loss),
     "bce_loss": elementwise_loss(F.binary_cross_entropy_with_logits),
 }

@@ -3,6 +3,7 @@
 from edgeloop.ops import (
     binary,
     conv,
+    fake_quant,
     group_norm,
     index,
     layer_norm,
@@ -23,7 +24,7 @@ from edgeloop.ops.interpreter import evaluate
 from edgeloop.ops.registry import NO_GRAD, OPS, Attr, Grads, OpDef, Sample, register
 
 __all__ = [
-    "NO_GRAD", "OPS", "Attr", "Builder", "Grads", "OnnxNode", "OpDef", "Sample", "binary",
-    "conv", "evaluate", "group_norm", "index", "layer_norm", "linear", "loss", "maps", "matmul",
-    "norm", "optim", "pool", "reduce", "register", "rms_norm", "shape", "softmax",
+    "NO_GRAD", "OPS", "Attr", "Builder", "Grads", "OnnxNode", "OpDef", "Sample", "binary", "conv",
+    "evaluate", "fake_quant", "group_norm", "index", "layer_norm", "linear", "loss", "maps",
+    "matmul", "norm", "optim", "pool", "reduce", "register", "rms_norm", "shape", "softmax",
 ]

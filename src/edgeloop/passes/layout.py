@@ -55,6 +55,10 @@ def sink_transposes(graph: Graph) -> Graph:
         x, perm = known[0]
         if node.op in MAPS:
             return (transposed(g, g.op(node.op, x, **node.attrs), perm),)
+        if node.op == "fake_quant" and node.inputs[0] in origin and _one(node.inputs[1]):
+            return (transposed(g, g.op(node.op, x, *node.inputs[1:], **node.attrs), perm),)
+        if node.op == "quant_range":  # the range of a tensor is that of its transpose
+            return g.ops(node.op, x, **node.attrs)
         if node.op in BINARY:
             sides = [_under(g, v, perm, origin) for v in node.inputs if v is not None]
             if any(s is None for s in sides):
@@ -73,6 +77,10 @@ def sink_transposes(graph: Graph) -> Graph:
 def _moves_ones_only(shape: tuple[int, ...], perm: Perm) -> bool:
     kept = [p for p in perm if shape[p] != 1]
     return kept == sorted(kept)
+
+
+def _one(v: Value | None) -> bool:
+    return v is not None and v.type.size == 1
 
 
 def _agree(known: list[tuple[Value, Perm]]) -> bool:
