@@ -25,6 +25,8 @@ import edgeloop as el
     ({"train": "lora"}, "use el.LoRA"),
     ({"train": [el.LoRA(), None]}, "use el.LoRA"),
     ({"train": []}, "nothing to train"),
+    ({"train": el.LastLayers(9)}, "the model has 2 layers; use el.Full"),
+    ({"train": el.LoRA(ranks={"nowhere": 3})}, "LoRA ranks targets 'nowhere' matches no layer"),
     ({"train": el.LoRA(targets="nowhere")}, "matches no layer; layers: first, head"),
     ({"optimizer": "sgd"}, "use el.SGD"),
     ({"batch": 0}, "batch=0: it must be a whole number from 1 on"),
@@ -117,7 +119,6 @@ def test_a_budget_that_is_too_small_says_the_numbers():
 
 @pytest.mark.parametrize(("train", "names"), [
     (el.LastLayers(1), {"head.weight", "head.bias"}),
-    (el.LastLayers(9), {"first.weight", "first.bias", "head.weight", "head.bias"}),
     (el.Bias(), {"first.bias", "head.bias"}),
     (el.Full("first"), {"first.weight", "first.bias"}),
     (el.LoRA(targets="head"), {"head.lora_A", "head.lora_B"}),

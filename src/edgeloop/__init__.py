@@ -26,7 +26,19 @@ if TYPE_CHECKING:
         StateError,
         UnsupportedError,
     )
-    from edgeloop.options import SGD, AdamW, Bias, Full, LastLayers, LoRA
+    from edgeloop.methods import (
+        IA3,
+        Adapter,
+        Bias,
+        Compose,
+        Full,
+        Head,
+        LastLayers,
+        LoRA,
+        Prefix,
+        Sparse,
+    )
+    from edgeloop.options import SGD, AdamW
     from edgeloop.program import Plan, Program
     from edgeloop.runtime import Session
 
@@ -34,7 +46,12 @@ __version__ = "0.1.0"
 
 _HOME = {
     "Program": "program", "Plan": "program", "Session": "runtime", "compile": "compiler",
-    **dict.fromkeys(("LoRA", "LastLayers", "Bias", "Full", "SGD", "AdamW"), "options"),
+    **dict.fromkeys(("SGD", "AdamW"), "options"),
+    **dict.fromkeys(
+        ("LoRA", "IA3", "Adapter", "Prefix", "Sparse", "LastLayers", "Bias", "Full", "Compose",
+         "Head"),
+        "methods",
+    ),
     **dict.fromkeys(
         ("EdgeLoopError", "ModelError", "UnsupportedError", "ShapeError", "CompileError",
          "BudgetError", "ProgramError", "InputError", "NonFiniteError", "DataError",
@@ -44,10 +61,11 @@ _HOME = {
 }
 
 __all__ = [
-    "SGD", "AdamW", "Bias", "BudgetError", "CompileError", "ConfigError", "DataError",
-    "DeltaError", "EdgeLoopError", "Full", "InputError", "LastLayers", "LoRA", "ModelError",
-    "NonFiniteError", "Plan", "Program", "ProgramError", "Session", "ShapeError", "StateError",
-    "UnsupportedError", "compile", "load", "loss",
+    "IA3", "SGD", "AdamW", "Adapter", "Bias", "BudgetError", "CompileError", "Compose",
+    "ConfigError", "DataError", "DeltaError", "EdgeLoopError", "Full", "Head", "InputError",
+    "LastLayers", "LoRA", "ModelError", "NonFiniteError", "Plan", "Prefix", "Program",
+    "ProgramError", "Session", "ShapeError", "Sparse", "StateError", "UnsupportedError", "compile",
+    "load", "loss",
 ]
 
 

@@ -16,19 +16,20 @@ from edgeloop.errors import BudgetError, CompileError, EdgeLoopError
 from edgeloop.importer import Imported, load_model
 from edgeloop.ir import Graph, Type, Value, verify
 from edgeloop.loss import CrossEntropy, Loss, resolve
-from edgeloop.options import SGD, Bias, Full, LastLayers, LoRA, Optimizer, Train
+from edgeloop.methods import LoRA, Method, Train, flatten
+from edgeloop.options import SGD, Optimizer
 from edgeloop.passes.attach_loss import attach_loss
+from edgeloop.passes.attach_methods import attach_methods
 from edgeloop.passes.attach_optimizer import attach_optimizer
 from edgeloop.passes.autodiff import add_gradients
+from edgeloop.passes.count_step import count_step
 from edgeloop.passes.dce import drop_dead
 from edgeloop.passes.encode import encode
 from edgeloop.passes.fold_batchnorm import fold_batchnorm
 from edgeloop.passes.fold_constants import fold_constants
 from edgeloop.passes.fuse import fuse_activations, fuse_sgd, fuse_sums
 from edgeloop.passes.gradient_entries import accumulate_entry, apply_entry, grad_entry
-from edgeloop.passes.layers import layers
 from edgeloop.passes.layout import attach_bias, pointwise_to_linear, sink_transposes
-from edgeloop.passes.lora import insert_lora
 from edgeloop.passes.merge_lora import merge_lora
 from edgeloop.passes.name_outputs import name_outputs
 from edgeloop.passes.needs import Needs
@@ -36,7 +37,6 @@ from edgeloop.passes.recompute import recompute
 from edgeloop.passes.reserve_names import reserve_names
 from edgeloop.passes.schedule import schedule
 from edgeloop.passes.share import share
-from edgeloop.passes.thaw import thaw
 from edgeloop.program import Program
 from edgeloop.units import parse_bytes
 
@@ -50,7 +50,7 @@ class Options:
     """The arguments of `compile` after they were checked."""
 
     loss: Loss
-    train: tuple[Train, ...]
+    train: tuple[Method, ...]
     optimizer: Optimizer
     entries: tuple[str, ...]
     seed: int
@@ -83,9 +83,9 @@ def compile(  # noqa: A001  the public name is el.compile
     loss
         "cross_entropy", "mse", "bce" or an ``el.loss`` record; over the model's first output.
     train
-        What learns: ``el.LoRA`` (default, rank 4 on every layer), ``el.LastLayers``,
-        ``el.Bias``, ``el.Full``, or several of them. A layer that another method trains whole
-        gets no LoRA; of several LoRAs that name a layer, the first one takes it.
+        What learns: ``el.LoRA`` (default, rank 4 on every layer), ``el.IA3``, ``el.Adapter``,
+        ``el.Prefix``, ``el.Sparse``, ``el.LastLayers``, ``el.Bias``, ``el.Full``, or several of
+        them (a list or ``el.Compose``, which says how they combine).
     optimizer
         ``el.SGD`` (default) or ``el.AdamW``.
     batch, predict_batch
@@ -135,7 +135,9 @@ def compile(  # noqa: A001  the public name is el.compile
         trained = load_model(model, batch=batch, shapes=dims)
         first = first or trained
         adapted = adapt(trained, options)
-        made |= {name + tail: e for name, e in training_entries(adapted, options).items()}
+        training = adapt(trained, options, training=True) if _drops(options) else adapted
+        entries_ = training_entries(adapted, training, options)
+        made |= {name + tail: e for name, e in entries_.items()}
         if "predict" in options.entries:
             served = load_model(model, batch=predict_batch, shapes=dims)
             made["predict" + tail] = predict_entry(adapt(served, options))
@@ -159,22 +161,22 @@ def compile(  # noqa: A001  the public name is el.compile
     return found
 
 
-def adapt(imported: Imported, options: Options) -> Graph:
-    """Forward graph as the importer gave it -> normal form with what trains in place."""
+def adapt(imported: Imported, options: Options, *, training: bool = False) -> Graph:
+    """Forward graph as the importer gave it -> normal form with what trains in place.
+
+    ``training`` adds what only training does (dropout).
+    """
     steps: list[Pass] = [fold_constants, sink_transposes, fold_constants, attach_bias,
                          pointwise_to_linear]
     graph = reserve_names(imported.graph, imported.outputs, _reserved(options))
     graph = _run(graph, steps)
-    for option in options.train:
-        if not isinstance(option, LoRA):
-            graph = verify(thaw(graph, option), f"thaw {option}")
-    full = [x.name for x in layers(graph) if x.weight in graph.params]
-    loras = [option for option in options.train if isinstance(option, LoRA)]
-    graph = verify(insert_lora(graph, *loras, seed=options.seed, skip=full), "insert_lora")
-    if not graph.params:
-        raise CompileError("nothing to train: the options leave no trainable tensor")
+    graph = attach_methods(graph, options.train, seed=options.seed, training=training)
     graph = _run(graph, [fold_batchnorm, sink_transposes, fold_constants])
     return name_outputs(graph, dict(zip(imported.outputs, graph.outputs, strict=True)))
+
+
+def _drops(options: Options) -> bool:
+    return any(isinstance(m, LoRA) and m.dropout > 0 for m in options.train)
 
 
 def _reserved(options: Options) -> set[str]:
@@ -184,15 +186,19 @@ def _reserved(options: Options) -> set[str]:
     return {target, "sample_weight", "norm", "loss", "grad_norm"} | scalars
 
 
-def training_entries(graph: Graph, options: Options) -> dict[str, Graph]:
-    """The entries over the training batch: train, eval, grad, accumulate, apply."""
+def training_entries(graph: Graph, training: Graph, options: Options) -> dict[str, Graph]:
+    """The entries over the training batch: train, eval, grad, accumulate, apply.
+
+    ``training`` is the graph whose gradient is taken: ``graph``, or that with dropout.
+    """
     out: dict[str, Graph] = {}
-    made = attach_loss(graph, options.loss)
     if "eval" in options.entries:
+        made = attach_loss(graph, options.loss)
         outputs = {"loss": made.loss, **{v.name: v for v in graph.outputs}}
         out["eval"] = forward(name_outputs(made.graph, outputs))
     if {"train", "grad", "accumulate"} & set(options.entries):
-        backward, grads = add_gradients(made.graph, made.loss, list(graph.params))
+        made = attach_loss(training, options.loss)
+        backward, grads = add_gradients(made.graph, made.loss, list(training.params))
         backward = name_outputs(
             backward, {"loss": made.loss, **{f"grad:{p.name}": d for p, d in grads.items()}}
         )
@@ -204,9 +210,9 @@ def training_entries(graph: Graph, options: Options) -> dict[str, Graph]:
         if "grad" in options.entries:
             out["grad"] = grad_entry(backward, loss, grads)
         if "accumulate" in options.entries:
-            out["accumulate"] = accumulate_entry(backward, loss, grads)
+            out["accumulate"] = count_step(accumulate_entry(backward, loss, grads), loss)
         if "apply" in options.entries:
-            out["apply"] = apply_entry(grads, graph, options.optimizer)
+            out["apply"] = apply_entry(grads, training, options.optimizer)
     return {name: _run(g, [fuse_activations]) for name, g in out.items()}
 
 
@@ -216,7 +222,7 @@ def train_entry(
     """Forward, backward and every update as soon as its gradient is complete."""
     graph = backward.copy()
     graph.outputs = [loss]
-    graph = attach_optimizer(graph, grads, options.optimizer, loss)
+    graph = count_step(attach_optimizer(graph, grads, options.optimizer, loss), loss)
     return _run(graph, [fuse_sgd])
 
 
@@ -273,12 +279,7 @@ def _options(
     loss: str | Loss, train: Train | Sequence[Train] | None, optimizer: Optimizer | None,
     entries: Sequence[str], seed: int,
 ) -> Options:
-    methods = (LoRA(),) if train is None else (
-        tuple(train) if isinstance(train, list | tuple) else (train,))
-    for method in methods:
-        if not isinstance(method, LoRA | LastLayers | Bias | Full):
-            raise CompileError(f"train={method!r}: use el.LoRA(...), el.LastLayers(...), "
-                               "el.Bias(...), el.Full(...) or a list of them")
+    methods = flatten(train)
     if not isinstance(optimizer, Optimizer | None):
         raise CompileError(f"optimizer={optimizer!r}: use el.SGD(...) or el.AdamW(...)")
     entries = (entries,) if isinstance(entries, str) else tuple(entries)

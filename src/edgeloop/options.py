@@ -1,82 +1,33 @@
-"""What to train and how to update it: plain records that `compile` reads."""
+"""How to update what trains (plain records), and every option as text."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 from edgeloop.errors import CompileError
+from edgeloop.methods import (
+    IA3,
+    Adapter,
+    Bias,
+    Compose,
+    Full,
+    Head,
+    LastLayers,
+    LoRA,
+    Method,
+    Prefix,
+    Sparse,
+    Train,
+)
+from edgeloop.methods import check as _check
+from edgeloop.methods import finite as _finite
 
-
-def _check(ok: bool, what: str) -> None:
-    if not ok:
-        raise CompileError(what)
-
-
-def _finite(*values: Any) -> bool:
-    return all(isinstance(v, int | float) and math.isfinite(v) for v in values)
-
-
-@dataclass(frozen=True, slots=True)
-class LoRA:
-    """Low-rank adaptation (Hu et al. 2021): y = W x + (alpha / rank) B A x, B zero at the start.
-
-    Parameters
-    ----------
-    rank
-        Rows of A and columns of B.
-    alpha
-        Scale numerator; None means 2 * rank, so that the scale is 2.
-    targets
-        A glob, or several, over layer names. ``"*"`` takes every dense and convolution layer
-        except depthwise and grouped convolutions, which must be named by a narrower glob.
-    """
-
-    rank: int = 4
-    alpha: float | None = None
-    targets: str | tuple[str, ...] = "*"
-
-    def __post_init__(self) -> None:
-        _check(isinstance(self.rank, int) and self.rank >= 1,
-               f"LoRA rank is {self.rank}; it must be a whole number, 1 or more")
-        _check(self.alpha is None or _finite(self.alpha),
-               f"LoRA alpha is {self.alpha}; it must be a finite number")
-        if isinstance(self.targets, list):
-            object.__setattr__(self, "targets", tuple(self.targets))
-
-    @property
-    def scale(self) -> float:
-        """Alpha / rank."""
-        return 2.0 if self.alpha is None else self.alpha / self.rank
-
-
-@dataclass(frozen=True, slots=True)
-class LastLayers:
-    """Train weights and biases of the last ``count`` dense or convolution layers."""
-
-    count: int = 1
-
-    def __post_init__(self) -> None:
-        _check(isinstance(self.count, int) and self.count >= 1,
-               f"LastLayers count is {self.count}; it must be a whole number, 1 or more")
-
-
-@dataclass(frozen=True, slots=True)
-class Bias:
-    """Train bias vectors only (BitFit, Ben Zaken et al. 2021); ``targets`` as in LoRA."""
-
-    targets: str | tuple[str, ...] = "*"
-
-
-@dataclass(frozen=True, slots=True)
-class Full:
-    """Train every weight and bias, batch norm's scale and shift included (statistics stay)."""
-
-    targets: str | tuple[str, ...] = "*"
-
-
-Train = LoRA | LastLayers | Bias | Full
+__all__ = [
+    "IA3", "SGD", "AdamW", "Adapter", "Bias", "Compose", "Full", "Head", "LastLayers", "LoRA",
+    "Method", "Optimizer", "Prefix", "Sparse", "Spec", "Train", "parse_head", "parse_optimizer",
+    "parse_train",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +76,8 @@ class AdamW:
 Optimizer = SGD | AdamW
 
 _TRAIN: dict[str, type[Any]] = {
-    "lora": LoRA, "last": LastLayers, "last_layers": LastLayers, "bias": Bias, "full": Full,
+    "lora": LoRA, "ia3": IA3, "adapter": Adapter, "prefix": Prefix, "sparse": Sparse,
+    "last": LastLayers, "last_layers": LastLayers, "bias": Bias, "full": Full,
 }
 _OPTIMIZER: dict[str, type[Any]] = {"sgd": SGD, "adamw": AdamW}
 
@@ -139,40 +91,60 @@ class Spec:
 
     @classmethod
     def parse(cls, text: str) -> Spec:
-        """Split the text; values become int or float where they read as one."""
+        """Split the text; values become what they read as (see ``_value``)."""
         name, _, rest = text.partition(":")
         keys: dict[str, Any] = {}
         for part in filter(None, rest.split(",")):
             key, eq, value = part.partition("=")
             _check(bool(eq), f"'{text}': write {name}:key=value, not '{part}'")
-            keys[key.strip()] = _number(value.strip())
+            keys[key.strip()] = _value(value.strip())
         return cls(name.strip().lower(), keys)
 
     def build(self, table: dict[str, type[Any]], what: str) -> Any:
         """Make the record; CompileError names the choices."""
         _check(self.name in table, f"unknown {what} '{self.name}'; one of {', '.join(table)}")
-        known = [f.name for f in fields(table[self.name])]
+        kind = table[self.name]
+        if kind is Sparse:
+            return Sparse(self.keys)
+        known = [f.name for f in fields(kind)]
         unknown = [key for key in self.keys if key not in known]
         _check(not unknown, f"{what} '{self.name}' has no option {', '.join(unknown)}; it has "
                             f"{', '.join(known)}")
         try:
-            return table[self.name](**self.keys)
+            return kind(**self.keys)
         except TypeError as e:
             raise CompileError(f"{what} '{self.name}': {e}") from None
 
 
-def _number(text: str) -> int | float | str:
+def _value(text: str) -> Any:
+    """Read ``3``, ``0.5``, ``true``, a list ``a;b``, a table ``a:1;b:2``, a range ``0..4``."""
+    if ";" in text or ":" in text:
+        parts = [p.strip() for p in text.split(";") if p.strip()]
+        pairs = [p.rpartition(":") for p in parts]
+        if all(colon for _, colon, _ in pairs):
+            return {key.strip(): _value(value.strip()) for key, _, value in pairs}
+        return tuple(parts)
+    low, dots, high = text.partition("..")
+    if dots and low.isdigit() and high.isdigit():
+        return int(low), int(high)
     for kind in (int, float):
         try:
             return kind(text)
         except ValueError:
             continue
-    return text
+    return {"true": True, "false": False}.get(text, text)
 
 
-def parse_train(text: str) -> tuple[Train, ...]:
+def parse_train(text: str) -> tuple[Method, ...]:
     """Read ``lora:rank=4,targets=*.pw+last:count=1``."""
     return tuple(Spec.parse(t).build(_TRAIN, "training method") for t in text.split("+"))
+
+
+def parse_head(text: str) -> Head:
+    """Read ``5``, or ``classes=5,init=uniform``."""
+    keys = f"classes={text}" if text.strip().isdigit() else text
+    made: Head = Spec.parse(f"head:{keys}").build({"head": Head}, "option")
+    return made
 
 
 def parse_optimizer(text: str) -> Optimizer:

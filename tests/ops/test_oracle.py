@@ -19,6 +19,8 @@ OPTIMIZERS = {"sgd_update", "momentum_update", "adam_tick", "adamw_update", "lin
 NO_COUNTERPART = {
     "batch_norm": "always folded into multiplications before differentiation",
     "cast": "no float comes out where a float goes in",
+    "dropout": "its mask comes from a generator of our own",
+    "detach": "stops gradients, as its name says; tests/passes/test_dora.py",
     "equal": "only inside the gradients of maximum, minimum and reduce_max",
     "accumulate": "sums gradients over micro-batches; tests/passes/test_gradient_entries.py",
     "zero_": "clears what was accumulated",

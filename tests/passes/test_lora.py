@@ -7,6 +7,7 @@ import pytest
 from tests.passes.text import graph, randomise, results, shown, text
 
 from edgeloop.errors import CompileError
+from edgeloop.ops import evaluate
 from edgeloop.options import LoRA
 from edgeloop.passes.lora import insert_lora
 
@@ -91,3 +92,68 @@ def test_targets():
     assert not insert_lora(mixed, LoRA(), skip=["point"]).params
     with pytest.raises(CompileError, match="'nowhere' matches no layer; layers: conv, point"):
         insert_lora(mixed, LoRA(targets="nowhere"))
+
+
+def test_rank_per_target_and_rslora():
+    both = graph(DENSE.replace("output y", """const w2 : f32[5,4]
+        z = linear(y, w2)  # tail
+        output z"""))
+    after = insert_lora(both, LoRA(rank=2, alpha=8, rslora=True, ranks={"t*": 4}))
+    ranks = {v.name: v.type.shape for v in after.params}
+    assert ranks["head.lora_A"] == (2, 3)
+    assert ranks["tail.lora_A"] == (4, 4)
+    alphas = [n.attrs["alpha"] for n in after.nodes if "alpha" in n.attrs]
+    assert alphas == pytest.approx([8 / 2**0.5, 8 / 2])  # alpha / sqrt(rank), each its own
+
+
+def test_weights_that_cannot_have_a_low_path_are_adapted_themselves():
+    transposed = graph("""
+        input x : f32[2,4,4,6]
+        const w : f32[6,3,3,5]
+        y = conv2d_dx(x, w) {in_hw=[4,4] pads=[1,1,1,1]}  # up
+        output y
+    """)
+    after = insert_lora(transposed, LoRA(rank=2))
+    assert {v.name: v.type.shape for v in after.params} == {
+        "up.lora_A": (2, 45), "up.lora_B": (6, 2)}
+    np.testing.assert_array_equal(results(after, np.float32)[0], results(transposed, np.float32)[0])
+    assert not np.allclose(results(randomise(after, "lora_B"))[0], results(transposed)[0])
+    with pytest.raises(CompileError, match="LoRA with dropout does not fit layer 'up'"):
+        insert_lora(transposed, LoRA(dropout=0.1))
+
+
+def test_embedding():
+    before = graph("""
+        input i : i32[2,3]
+        const table : f32[7,4]
+        y = gather(table, i) {axis=0}  # tokens
+        output y
+    """)
+    with pytest.raises(CompileError, match=r"'\*' matches no layer"):
+        insert_lora(before, LoRA())  # by name only
+    after = insert_lora(before, LoRA(rank=2, targets="tokens"))
+    a, b = after.params
+    assert (a.name, a.type.shape) == ("tokens.lora_embedding_A", (2, 7))
+    assert (b.name, b.type.shape) == ("tokens.lora_embedding_B", (4, 2))
+    ids = {"i": np.array([[0, 6, 2], [3, 3, 1]], np.int32)}
+
+    def looked_up(g):
+        return evaluate(g, ids, dtype=np.float64)[g.outputs[0]]
+
+    np.testing.assert_array_equal(looked_up(after), looked_up(before))
+    after.params[a] = np.random.default_rng(0).standard_normal((2, 7)).astype(np.float32)
+    whole = graph(str(before))
+    table = next(iter(whole.constants))
+    whole.constants[table] = whole.constants[table] + 2 * (after.params[b] @ after.params[a]).T
+    np.testing.assert_allclose(looked_up(after), looked_up(whole), rtol=1e-5, atol=1e-6)
+
+
+def test_dropout_is_for_training_only():
+    option = LoRA(rank=2, dropout=0.5)
+    assert not any(n.op == "dropout" for n in insert_lora(graph(DENSE), option).nodes)
+    after = insert_lora(graph(DENSE), option, training=True)
+    drop = next(n for n in after.nodes if n.op == "dropout")
+    assert drop.inputs[0] is after.inputs[0]
+    assert [v.name for v in after.states] == ["dropout.step"]
+    low = next(n for n in after.nodes if n.inputs[0] is drop.output)
+    assert low.output.name == "head.down"  # the base product reads the whole input

@@ -3,6 +3,7 @@
 from edgeloop.ops import (
     binary,
     conv,
+    dropout,
     fake_quant,
     group_norm,
     index,
@@ -25,6 +26,6 @@ from edgeloop.ops.registry import NO_GRAD, OPS, Attr, Grads, OpDef, Sample, regi
 
 __all__ = [
     "NO_GRAD", "OPS", "Attr", "Builder", "Grads", "OnnxNode", "OpDef", "Sample", "binary", "conv",
-    "evaluate", "fake_quant", "group_norm", "index", "layer_norm", "linear", "loss", "maps",
-    "matmul", "norm", "optim", "pool", "reduce", "register", "rms_norm", "shape", "softmax",
+    "dropout", "evaluate", "fake_quant", "group_norm", "index", "layer_norm", "linear", "loss",
+    "maps", "matmul", "norm", "optim", "pool", "reduce", "register", "rms_norm", "shape", "softmax",
 ]

@@ -1,4 +1,4 @@
-"""Which nodes are layers: dense and convolution nodes over a stored weight, and their names."""
+"""Which nodes are layers: those over a stored weight, and their names."""
 
 from __future__ import annotations
 
@@ -9,27 +9,53 @@ from fnmatch import fnmatchcase
 from edgeloop.errors import CompileError
 from edgeloop.ir import Graph, Node, Value
 
+# Layers whose output is W x + b with the output channels last.
 LAYER_OPS = ("linear", "conv2d")
+# Place of the weight among a layer's inputs; conv2d_dx in a forward graph is ConvTranspose.
+_WEIGHT = {"linear": 1, "conv2d": 1, "conv2d_dx": 1, "lstm": 1, "gru": 1, "gather": 0}
+_BIAS = {"linear": 2, "conv2d": 2, "gru": 2}
+_RECURRENT = ("lstm", "gru")
 
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """One dense or convolution node; ``name`` is unique in the model."""
+    """One dense, convolution, recurrent or embedding node; ``name`` is unique in the model."""
 
     name: str
     node: Node
 
     @property
+    def at(self) -> int:
+        """Place of the weight among the node's inputs."""
+        return _WEIGHT[self.node.op]
+
+    @property
     def weight(self) -> Value:
-        """Weight [n, k] or [o, kh, kw, c / groups]."""
-        w = self.node.inputs[1]
+        """Weight [n, k], [o, kh, kw, c / groups], recurrent [4 h, h], table [count, width]."""
+        w = self.node.inputs[self.at]
         assert w is not None
         return w
+
+    @property
+    def bias(self) -> Value | None:
+        """The stored bias, where the node has one."""
+        at = _BIAS.get(self.node.op)
+        return None if at is None or at >= len(self.node.inputs) else self.node.inputs[at]
 
     @property
     def grouped(self) -> bool:
         """A depthwise or other grouped convolution."""
         return int(self.node.attrs.get("groups", 1)) > 1
+
+    @property
+    def embedding(self) -> bool:
+        """A table whose rows are looked up."""
+        return self.node.op == "gather"
+
+    @property
+    def plain(self) -> bool:
+        """Dense or convolution over all channels: y = W x + b, nothing shared or transposed."""
+        return self.node.op in LAYER_OPS and not self.grouped
 
 
 def layers(graph: Graph) -> list[Layer]:
@@ -37,16 +63,30 @@ def layers(graph: Graph) -> list[Layer]:
     found: list[Layer] = []
     seen: dict[str, int] = {}
     for n in graph.nodes:
-        w = n.inputs[1] if len(n.inputs) > 1 else None
-        if n.op in LAYER_OPS and w is not None and graph.array(w) is not None:
-            count = seen.setdefault(n.name, 0)
-            seen[n.name] += 1
-            found.append(Layer(f"{n.name}.{count}" if count else n.name, n))
+        if not _is_layer(graph, n):
+            continue
+        name = n.name
+        if n.op in _RECURRENT and not name.endswith(".recurrent"):
+            name = f"{name}.recurrent"
+        count = seen.setdefault(name, 0)
+        seen[name] += 1
+        found.append(Layer(f"{name}.{count}" if count else name, n))
     return found
 
 
+def _is_layer(graph: Graph, n: Node) -> bool:
+    at = _WEIGHT.get(n.op)
+    w = None if at is None or at >= len(n.inputs) else n.inputs[at]
+    if w is None or graph.array(w) is None or w.type.dtype != "f32":
+        return False
+    table = w.type.rank == 2 and n.attrs.get("axis", 0) == 0
+    return n.op != "gather" or (table and n.inputs[1] not in graph.constants)
+
+
 def select(found: list[Layer], targets: str | Iterable[str], what: str) -> list[Layer]:
-    """Pick layers by glob over their names; an exact ``*`` leaves grouped convolutions out.
+    """Pick layers by glob over their names.
+
+    For LoRA an exact ``*`` leaves grouped convolutions and embeddings out.
 
     Raises
     ------
@@ -58,7 +98,8 @@ def select(found: list[Layer], targets: str | Iterable[str], what: str) -> list[
     for p in patterns:
         hits = [
             x for x in found
-            if fnmatchcase(x.name, p) and (p != "*" or not x.grouped or what != "LoRA")
+            if fnmatchcase(x.name, p)
+            and (p != "*" or what != "LoRA" or not (x.grouped or x.embedding))
         ]
         if not hits:
             names = ", ".join(x.name for x in found) or "none"

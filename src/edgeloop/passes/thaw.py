@@ -1,61 +1,67 @@
-"""Make stored tensors trainable: whole layers (LastLayers, Full) or biases (Bias)."""
+"""Make stored tensors trainable: whole layers (LastLayers, Full), biases (Bias), named tensors."""
 
 from __future__ import annotations
 
 from edgeloop.errors import CompileError
 from edgeloop.ir import Graph, Node, Type, Value
+from edgeloop.methods import Bias, Full, LastLayers
 from edgeloop.ops import Builder
-from edgeloop.options import Bias, Full, LastLayers
 from edgeloop.passes.layers import layers, select
 
-# Inputs of batch_norm(x, scale, bias, mean, var) that can train; the statistics cannot.
-_NORM_SCALE, _NORM_BIAS = 1, 2
+# Scale and shift among the inputs of normalisations; batch norm's statistics cannot train.
+_NORMS = {"batch_norm": (1, 2), "layer_norm": (1, 2), "group_norm": (1, 2), "rms_norm": (1, None)}
 
 
 def thaw(graph: Graph, option: LastLayers | Bias | Full) -> Graph:
     """Turn the option's constants into params, under ``<layer>.weight`` and ``<layer>.bias``.
 
     Requires: constants folded. Ensures: the graph computes what it did before. A weight that
-    several nodes read stays one param. Batch norms train with ``Full`` (scale and shift) and
+    several nodes read stays one param. Normalisations train with ``Full`` (scale and shift) and
     ``Bias`` (shift), named after their own node; a layer without bias does not gain one.
 
     Raises
     ------
     CompileError
-        No layer matches, or the option leaves nothing to train.
+        No layer matches, the model has fewer layers than LastLayers asks for, or the option leaves
+        nothing to train.
     """
     found = layers(graph)
     if not found:
         raise CompileError("the model has no dense or convolution layer to train")
     moved: dict[Value, str] = {}
     if isinstance(option, LastLayers):
+        if option.count > len(found):
+            raise CompileError(
+                f"LastLayers({option.count}): the model has {len(found)} layers; use el.Full() to "
+                "train all of them"
+            )
         chosen = found[-option.count :]
     else:
         chosen = select(found, option.targets, type(option).__name__)
     for layer in chosen:
-        bias = layer.node.inputs[2] if len(layer.node.inputs) > 2 else None
         if not isinstance(option, Bias):
             moved[layer.weight] = f"{layer.name}.weight"
-        if bias is not None and bias in graph.constants:
-            moved[bias] = f"{layer.name}.bias"
+        if layer.bias is not None and layer.bias in graph.constants:
+            moved[layer.bias] = f"{layer.name}.bias"
     if not isinstance(option, LastLayers) and option.targets == "*":
         for n in graph.nodes:
-            if n.op == "batch_norm":
+            if n.op in _NORMS:
                 _thaw_norm(n, moved, scale=isinstance(option, Full))
     moved = {v: name for v, name in moved.items() if v in graph.constants}
     if not moved and not graph.params:
         raise CompileError(f"{option} leaves nothing to train: the layers it names have no bias")
-    return _move(graph, moved)
+    return thawed(graph, moved)
 
 
 def _thaw_norm(n: Node, moved: dict[Value, str], *, scale: bool) -> None:
-    for i, what, wanted in ((_NORM_SCALE, "weight", scale), (_NORM_BIAS, "bias", True)):
-        v = n.inputs[i]
+    for i, what, wanted in zip(_NORMS[n.op], ("weight", "bias"), (scale, True), strict=True):
+        v = None if i is None or i >= len(n.inputs) else n.inputs[i]
         if wanted and v is not None:
             moved.setdefault(v, f"{n.name}.{what}")
 
 
-def _move(graph: Graph, moved: dict[Value, str]) -> Graph:
+def thawed(graph: Graph, moved: dict[Value, str]) -> Graph:
+    """Turn constants into params of these names (or the next free ones)."""
     out = graph.copy()
     arrays = {v: out.constants.pop(v) for v in moved}
     g = Builder(out)  # after the constants gave their names back
