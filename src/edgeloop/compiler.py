@@ -18,7 +18,7 @@ from edgeloop.ir import Graph, Type, Value, verify
 from edgeloop.loss import CrossEntropy, Loss, resolve
 from edgeloop.methods import LoRA, Method, Train, flatten
 from edgeloop.options import SGD, Optimizer
-from edgeloop.passes.attach_loss import attach_loss
+from edgeloop.passes.attach_loss import attach_loss, class_axis
 from edgeloop.passes.attach_methods import attach_methods
 from edgeloop.passes.attach_optimizer import attach_optimizer
 from edgeloop.passes.autodiff import add_gradients
@@ -295,12 +295,11 @@ def _metadata(
     first: Imported, made: Mapping[str, Graph], options: Options, batch: int,
     predict_batch: int, features: Mapping[str, Any] | None, classes: Sequence[str] | None,
 ) -> dict[str, Any]:
-    name = "labels" if isinstance(options.loss, CrossEntropy) else "targets"
-    label = next((v.type for g in made.values() for v in g.inputs if v.name == name), None)
-    if classes is not None and isinstance(options.loss, CrossEntropy):
-        width = first.graph.outputs[0].type.shape[-1]
-        if len(classes) != width:
-            raise CompileError(f"{len(classes)} class names for an output of {width} classes")
+    labels = _labels(first, made, options.loss)
+    if classes is not None and labels["classes"] is not None and len(classes) != labels["classes"]:
+        raise CompileError(
+            f"{len(classes)} class names for an output of {labels['classes']} classes"
+        )
     twice = next((c for c in classes or () if list(classes or ()).count(c) > 1), None)
     if twice is not None:
         raise CompileError(f"class names must differ; {twice!r} is given twice")
@@ -308,14 +307,31 @@ def _metadata(
         "batch": batch, "predict_batch": predict_batch, "loss": options.loss.name,
         "inputs": {k: _described(t) for k, t in first.inputs.items()},
         "outputs": list(first.outputs),
-        "labels": {"name": name, **(_described(label) if label else {}),
-                   "classes": first.graph.outputs[0].type.shape[-1] if name == "labels" else None},
+        "labels": labels,
         "total_params": sum(x.params for x in first.layers) + _added(made),
         "features": dict(features) if features is not None else None,
         "classes": list(classes) if classes is not None else None,
         "train": [repr(t) for t in options.train], "optimizer": repr(options.optimizer),
         "seed": options.seed, "opset": first.opset, "producer": first.producer,
     }
+
+
+def _labels(first: Imported, made: Mapping[str, Graph], loss: Loss) -> dict[str, Any]:
+    """What a session has to know of the targets: which labels are valid, and which count."""
+    name = "labels" if isinstance(loss, CrossEntropy) else "targets"
+    label = next((v.type for g in made.values() for v in g.inputs if v.name == name), None)
+    out: dict[str, Any] = {"name": name, **(_described(label) if label else {}), "classes": None}
+    if isinstance(loss, CrossEntropy):
+        at = first.outputs.index(loss.output) if loss.output else 0
+        y = first.graph.outputs[at]
+        axis = class_axis(loss, y)
+        out |= {
+            "classes": y.type.shape[axis], "axis": axis, "output": first.outputs[at],
+            "ignore_index": loss.ignore_index, "shift": loss.shift,
+            "class_weights": list(loss.class_weights) if loss.class_weights else None,
+            "smoothing": loss.label_smoothing,
+        }
+    return out
 
 
 def _added(made: Mapping[str, Graph]) -> int:

@@ -25,6 +25,7 @@ NO_COUNTERPART = {
     "accumulate": "sums gradients over micro-batches; tests/passes/test_gradient_entries.py",
     "zero_": "clears what was accumulated",
     "quant_range": "ONNX's DynamicQuantizeLinear, compared with onnxruntime",
+    "counted": "says which labels count; no float goes in",
     "norm_sq": "a plain sum of squares that the loop watches",
 }
 

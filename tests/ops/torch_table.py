@@ -97,6 +97,19 @@ def softmax_cross_entropy(x, labels, weight, norm):
     return (each * weight.reshape(-1)).sum() / norm, x.softmax(-1)
 
 
+def cross_entropy(x, labels, weight=None, smoothing=0.0, ignore=-100, shift=0):
+    c = x.shape[-1]
+    behind = torch.full_like(labels, ignore)  # the label `shift` places behind, if any
+    behind[..., :labels.shape[-1] - shift] = labels[..., shift:]
+    each = F.cross_entropy(x.reshape(-1, c), behind.long().reshape(-1), weight, reduction="none",
+                           ignore_index=ignore, label_smoothing=smoothing)
+    return each.reshape(labels.shape), x.logsumexp(-1)
+
+
+def weighted_loss(losses, weight, norm):
+    return (losses.reshape(len(losses), -1).sum(1) * weight).sum() / norm
+
+
 def elementwise_loss(function):
     def run(x, target, weight, norm):
         each = function(x, target, reduction="none").reshape(len(x), -1).mean(1)
@@ -139,5 +152,6 @@ TABLE = {
     "concat": lambda *xs, axis: torch.cat(xs, axis), "gather": gather,
     "fake_quant": fake_quant,
     "softmax_cross_entropy": softmax_cross_entropy, "mse_loss": elementwise_loss(F.mse_loss),
+    "cross_entropy": cross_entropy, "weighted_loss": weighted_loss,
     "bce_loss": elementwise_loss(F.binary_cross_entropy_with_logits),
 }

@@ -10,6 +10,7 @@ from edgeloop.ops import (
     layer_norm,
     linear,
     loss,
+    loss_classes,
     maps,
     matmul,
     norm,
@@ -25,7 +26,8 @@ from edgeloop.ops.interpreter import evaluate
 from edgeloop.ops.registry import NO_GRAD, OPS, Attr, Grads, OpDef, Sample, register
 
 __all__ = [
-    "NO_GRAD", "OPS", "Attr", "Builder", "Grads", "OnnxNode", "OpDef", "Sample", "binary", "conv",
-    "dropout", "evaluate", "fake_quant", "group_norm", "index", "layer_norm", "linear", "loss",
-    "maps", "matmul", "norm", "optim", "pool", "reduce", "register", "rms_norm", "shape", "softmax",
+    "NO_GRAD", "OPS", "Attr", "Builder", "Grads", "OnnxNode", "OpDef", "Sample", "binary",
+    "conv", "dropout", "evaluate", "fake_quant", "group_norm", "index", "layer_norm", "linear",
+    "loss", "loss_classes", "maps", "matmul", "norm", "optim", "pool", "reduce", "register",
+    "rms_norm", "shape", "softmax",
 ]

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 from edgeloop.program.table import TableTensor
 
 _WITH_LOSS = ("train", "eval", "grad", "accumulate")
+_LABELS: dict[str, type | tuple[type, ...]] = {
+    "axis": int, "shift": int, "ignore_index": int, "output": str, "smoothing": (int, float),
+    "class_weights": list,
+}
 
 
 def check_metadata(metadata: Mapping[str, Any]) -> None:
     """ValueError when a key that edgeloop itself uses has a value of the wrong kind.
 
     ``batch``: positive; ``outputs``, ``classes``: lists of names or absent; ``labels``: an object
-    whose ``classes`` is a positive number or null, or absent. Other keys are the user's.
+    whose ``classes`` is a positive number or null, or absent; so are its ``axis``, ``shift`` and
+    ``ignore_index`` (integers), ``output`` (a name), ``smoothing`` (a number) and
+    ``class_weights`` (a list of them, one for each class). Other keys are the user's.
     """
     _positive(metadata.get("batch", 1), "batch")
     for key in ("outputs", "classes"):
@@ -29,6 +36,16 @@ def check_metadata(metadata: Mapping[str, Any]) -> None:
             raise ValueError("metadata 'labels' is not an object")
         if labels.get("classes") is not None:
             _positive(labels["classes"], "labels.classes")
+        for key, kind in _LABELS.items():
+            value = labels.get(key)
+            if value is not None and (not isinstance(value, kind) or isinstance(value, bool)):
+                raise ValueError(f"metadata 'labels.{key}' is {value!r}")
+        weights = labels.get("class_weights")
+        if weights is not None and (
+            len(weights) != labels.get("classes")
+            or not all(isinstance(w, int | float) and 0 <= w < math.inf for w in weights)
+        ):
+            raise ValueError("metadata 'labels.class_weights' is not one number for each class")
 
 
 def check_entry(

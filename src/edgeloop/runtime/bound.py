@@ -43,9 +43,12 @@ class Bound:
         for begin in range(0, n, self.rows):
             yield begin, min(self.rows, n - begin)
 
-    def fill(self, arrays: Mapping[str, Array], begin: int, count: int) -> None:
+    def fill(
+        self, arrays: Mapping[str, Array], begin: int, count: int, counts: Array | None = None
+    ) -> None:
         """Write rows into io; missing rows repeat the first one with weight 0.
 
+        ``counts``: what each row weighs in the mean besides its sample weight; default 1.
         A repeated row cannot make anything non-finite that was not already (zeros could: log).
         """
         for name, a in arrays.items():
@@ -53,9 +56,10 @@ class Bound:
             slot[:count] = a[begin : begin + count]
             if count < len(slot):
                 slot[count:] = 0 if name == WEIGHT else a[begin]
-        total = float(count)
+        counted = np.ones(count) if counts is None else counts[begin : begin + count]
+        total = counted.sum()
         if WEIGHT in arrays:
-            total = arrays[WEIGHT][begin : begin + count].sum(dtype=np.float64)
+            total = (arrays[WEIGHT][begin : begin + count] * counted).sum(dtype=np.float64)
         elif WEIGHT in self.inputs:
             self.inputs[WEIGHT][:count] = 1
             self.inputs[WEIGHT][count:] = 0

@@ -18,10 +18,12 @@ _NUMPY = {"f32": np.float32, "i32": np.int32, "u8": np.uint8}
 _RANGE = {"i32": (-(2**31), 2**31 - 1), "u8": (0, 255)}
 
 
-def as_rows(value: Any, tensor: TableTensor, name: str, classes: int = 0) -> Array:
+def as_rows(
+    value: Any, tensor: TableTensor, name: str, classes: int = 0, ignore: int | None = None
+) -> Array:
     """Return ``value`` [n, ...] as a dense array of the tensor's type, checked.
 
-    With ``classes`` integers must be labels, 0..classes-1.
+    With ``classes`` integers must be labels, 0..classes-1, or ``ignore``.
 
     Raises
     ------
@@ -56,8 +58,15 @@ def as_rows(value: Any, tensor: TableTensor, name: str, classes: int = 0) -> Arr
     low, high = (0, classes - 1) if classes else _RANGE[tensor.dtype]
     if a.size and (a.min() < low or a.max() > high):
         wrong = (a < low) | (a > high)
-        row = int(np.argmax(wrong.reshape(len(a), -1).any(axis=1)))
-        raise InputError(f"'{name}' is {a[row]} at row {row}; it must be in {low}..{high}")
+        if ignore is not None:
+            wrong &= a != ignore
+        if wrong.any():
+            at = np.unravel_index(int(np.argmax(wrong)), a.shape)
+            inside = f", position {list(map(int, at[1:]))}" if a.ndim > 1 else ""
+            also = "" if ignore is None else f", or {ignore} where it is to be ignored"
+            raise InputError(
+                f"'{name}' is {a[at]} at row {at[0]}{inside}; it must be in {low}..{high}{also}"
+            )
     return np.ascontiguousarray(a, _NUMPY[tensor.dtype])
 
 

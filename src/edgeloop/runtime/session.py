@@ -18,6 +18,7 @@ from edgeloop.program.table import NUMPY, TableTensor
 from edgeloop.runtime import inputs, snapshot
 from edgeloop.runtime.bound import WEIGHT, Bound, pick
 from edgeloop.runtime.isa import choose_isa
+from edgeloop.runtime.labels import Labels
 
 Array = npt.NDArray[Any]
 
@@ -75,6 +76,7 @@ class Session:
         set_(self, "isa", choose_isa(program.isa, isa))
         set_(self, "steps", 0)
         set_(self, "_lock", threading.Lock())
+        set_(self, "_labels", Labels.of(program.metadata))
         workers = program.table.threads if threads is None else threads
         if not 1 <= workers <= program.table.threads:
             raise ProgramError(
@@ -106,6 +108,7 @@ class Session:
     program: Program
     isa: str
     _lock: threading.Lock
+    _labels: Labels
     _runner: object
     _entries: list[Bound]
     _params: dict[str, Array]
@@ -150,10 +153,10 @@ class Session:
         x
             [n, ...] with 1 <= n <= batch, or a dict of them by input name.
         y
-            Labels [n] (integers) or targets (floats).
+            Labels [n] or [n, ...] (integers) or targets (floats).
         sample_weight
-            [n], not negative, default ones. The loss is the weighted mean over the rows, so rows
-            with weight 0 change nothing.
+            [n], not negative, default ones. The loss is the weighted mean over the rows (over
+            the labels that count, where a row has several), so rows with weight 0 change nothing.
 
         Raises
         ------
@@ -210,28 +213,35 @@ class Session:
     ) -> tuple[float, dict[str, float]]:
         """Return the loss over x [n, ...], any n >= 1, and {"accuracy": ...} for labels.
 
-        Both are weighted means over the rows. Nothing changes. Raises InputError as ``step``.
+        Both are means over the rows, or over the labels that count where a row has several,
+        weighted by sample; {"perplexity": exp(loss)} then comes with them. Nothing changes.
+        Raises InputError as ``step``.
         """
         with self._lock:
             entry, arrays = self._arrays("eval", x, y, sample_weight)
             entry.check_rows()
             n, target = inputs.row_count(arrays), entry.target
             weight = arrays.get(WEIGHT, np.ones(n)).astype(np.float64)
-            total = correct = 0.0
             labels = arrays[target] if entry.inputs[target].dtype == np.int32 else None
-            logits = self._logits(entry)
+            counts = self._counts(entry, arrays)
+            logits = self._logits(entry) if labels is not None else None
+            total = correct = answered = 0.0
             for begin, count in entry.batches(n):
-                w = weight[begin : begin + count]
-                if w.sum() == 0:
+                rows = slice(begin, begin + count)
+                share = float((weight[rows] * counts[rows]).sum())
+                if share == 0:
                     continue
-                entry.fill(arrays, begin, count)
+                entry.fill(arrays, begin, count, counts)
                 self._run(entry)
-                total += float(entry.outputs["loss"].reshape(-1)[0]) * float(w.sum())
+                total += float(entry.outputs["loss"].reshape(-1)[0]) * share
                 if labels is not None and logits is not None:
-                    hit = logits[:count].argmax(axis=-1) == labels[begin : begin + count]
-                    correct += float(w[hit].sum())
-            metrics = {} if labels is None else {"accuracy": correct / float(weight.sum())}
-            return total / float(weight.sum()), metrics
+                    right, of = self._right(logits[:count], labels[rows], weight[rows])
+                    correct, answered = correct + right, answered + of
+            loss = total / float((weight * counts).sum())
+            metrics = {} if labels is None else {"accuracy": correct / max(answered, 1e-300)}
+            if labels is not None and labels.ndim == 2 and self._labels.plain:
+                metrics["perplexity"] = math.exp(min(loss, 700.0))
+            return loss, metrics
 
     # ---- what was learned
 
@@ -284,7 +294,7 @@ class Session:
         n = inputs.row_count(arrays)
         if n > entry.rows:
             raise InputError(f"{n} rows; a training step takes at most {entry.rows}")
-        entry.fill(arrays, 0, n)
+        entry.fill(arrays, 0, n, self._counts(entry, arrays))
         self._run(entry)
         loss = float(entry.outputs["loss"].reshape(-1)[0])
         if not math.isfinite(loss):
@@ -325,7 +335,8 @@ class Session:
             t = entry.tensors[entry.target]
             if t.dtype == "i32" and entry.classes == 0:
                 entry.classes = self._classes(entry)
-            arrays[entry.target] = inputs.as_rows(y, t, entry.target, entry.classes)
+            arrays[entry.target] = inputs.as_rows(
+                y, t, entry.target, entry.classes, self._labels.ignore)
             if self.program.metadata.get("loss") == "bce":
                 inputs.check_probabilities(arrays[entry.target], entry.target)
         n = inputs.row_count(arrays)
@@ -337,16 +348,37 @@ class Session:
             inputs.row_count(arrays)
         return entry, arrays
 
+    def _counts(self, entry: Bound, arrays: Mapping[str, Array]) -> Array:
+        """Return what each row weighs in the mean, besides its sample weight: [n]."""
+        n = inputs.row_count(arrays)
+        if not entry.target or arrays[entry.target].dtype != np.int32:
+            return np.ones(n)
+        counts = self._labels.counts(arrays[entry.target])
+        if not (counts * arrays.get(WEIGHT, np.ones(n)) > 0).any():
+            raise InputError(
+                f"no label in '{entry.target}' counts: each one is ignored, or has class weight 0"
+            )
+        return counts
+
+    def _right(self, logits: Array, labels: Array, weight: Array) -> tuple[float, float]:
+        """Return how many labels were answered rightly, and how many count, by row weight."""
+        hits, counted = self._labels.hits(logits, labels), self._labels.counted(labels)
+        if hits is None:
+            return 0.0, 0.0
+        column = weight.reshape(-1, *(1,) * (labels.ndim - 1))
+        return float((column * (hits & counted)).sum()), float((column * counted).sum())
+
     def _logits(self, entry: Bound) -> Array | None:
         names = [n for n in self.program.metadata.get("outputs") or () if n in entry.outputs]
+        if self._labels.output in names:
+            return entry.outputs[self._labels.output]
         rest = names or [n for n in entry.outputs if n != "loss"]
         return entry.outputs[rest[0]] if rest else None
 
     def _classes(self, entry: Bound) -> int:
         """Return the number of classes: what the compiler recorded, else the logits' width."""
-        recorded = (self.program.metadata.get("labels") or {}).get("classes")
-        if recorded:
-            return int(recorded)
+        if self._labels.classes:
+            return self._labels.classes
         logits = self._logits(entry)
         if logits is not None:
             return int(logits.shape[-1])
