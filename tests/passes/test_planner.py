@@ -204,6 +204,19 @@ def test_schedule_keeps_results_and_never_needs_more(g):
 
 
 @SLOW
+@given(graphs())
+def test_live_bytes_are_the_sum_of_the_buffers(g):
+    needs = Needs(2, "ref")
+    m = memory(g, needs.scratch)
+    want = [0] * len(g.nodes)
+    for b in buffers(m):
+        if not b.output:
+            for t in range(b.first, b.last + 1):
+                want[t] += b.size
+    assert live_bytes(m) == want
+
+
+@SLOW
 @given(graphs(), graphs(updates=False))
 def test_entries_share_params_and_scalars(train, predict):
     """Two entries over the same params: the second one reads what the first one may update."""

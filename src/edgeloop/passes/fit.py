@@ -20,11 +20,13 @@ from edgeloop.passes.spans import Span
 class _Frame:
     """One placed span: what is left to try in its stead, and how to take it back."""
 
-    choices: list[tuple[int, int, int]]
+    choices: list[tuple[int, int]]  # (offset, span)
     last: int
     span: int = -1
     heights: Array | None = None
-    raised: list[tuple[int, int]] = field(default_factory=list)
+    # Spans whose floors this one raised, and where those were.
+    raised: Array = field(default_factory=lambda: np.zeros(0, np.int64))
+    floors: Array = field(default_factory=lambda: np.zeros(0, np.int64))
 
 
 class _Stack:
@@ -36,23 +38,27 @@ class _Stack:
         steps = sorted({s.first for s in spans})
         self.ranges = [(bisect_left(steps, s.first), bisect_right(steps, s.last)) for s in spans]
         self.sizes = [s.size for s in spans]
-        self.meets = meets
-        self.rank = rank
+        self.meets = [np.asarray(js, np.int64) for js in meets]
+        self.rank = np.asarray(rank, np.int64)
         self.heights = np.zeros(len(steps), np.int64)
         self.to_come = np.zeros(len(steps), np.int64)
         for size, (b, e) in zip(self.sizes, self.ranges, strict=True):
             self.to_come[b:e] += size
-        self.left = {i for i, size in enumerate(self.sizes) if size}
-        self.floors = [0] * len(spans)  # where each would stand: on the highest one it meets
+        self.all_sizes = np.asarray(self.sizes, np.int64)
+        self.left = self.all_sizes > 0
+        self.count = int(self.left.sum())
+        # Where each would stand: on the highest one it meets.
+        self.floors = np.zeros(len(spans), np.int64)
         self.offsets = [0] * len(spans)
 
     def frame(self, last: int) -> _Frame:
         """Spans that may come next, the best one at the end of the list."""
-        at = {i: max(self.floors[i], last) for i in self.left}
+        at = np.maximum(self.floors, last)
         # A span that starts above the top of another one can wait until that one is placed.
-        limit = min(at[i] + self.sizes[i] for i in self.left)
-        choices = [(o, self.rank[i], i) for i, o in at.items() if o < limit]
-        return _Frame(sorted(choices, reverse=True), last)
+        limit = (at + self.all_sizes)[self.left].min()
+        ids = np.flatnonzero(self.left & (at < limit))
+        ids = ids[np.lexsort((ids, self.rank[ids], at[ids]))[::-1]]
+        return _Frame([(int(at[i]), int(i)) for i in ids], last)
 
     def place(self, frame: _Frame, i: int, offset: int, cap: int) -> bool:
         """Place a span and tell whether the rest may still fit."""
@@ -61,12 +67,13 @@ class _Stack:
         frame.span, frame.heights = i, self.heights[b:e].copy()
         self.heights[b:e] = top
         self.to_come[b:e] -= self.sizes[i]
-        self.left.discard(i)
+        self.left[i] = False
+        self.count -= 1
         self.offsets[i] = offset
-        frame.raised = [(j, self.floors[j]) for j in self.meets[i]
-                        if j in self.left and self.floors[j] < top]
-        for j, _ in frame.raised:
-            self.floors[j] = top
+        met = self.meets[i]
+        frame.raised = met[self.left[met] & (self.floors[met] < top)]
+        frame.floors = self.floors[frame.raised]
+        self.floors[frame.raised] = top
         full = np.maximum(self.heights, offset) + self.to_come > cap
         return top <= cap and not bool(np.any(full & (self.to_come > 0)))
 
@@ -74,13 +81,12 @@ class _Stack:
         i = frame.span
         if i < 0 or frame.heights is None:
             return
-        assert frame.heights is not None
         b, e = self.ranges[i]
         self.heights[b:e] = frame.heights
         self.to_come[b:e] += self.sizes[i]
-        self.left.add(i)
-        for j, floor in frame.raised:
-            self.floors[j] = floor
+        self.left[i] = True
+        self.count += 1
+        self.floors[frame.raised] = frame.floors
         frame.span = -1
 
 
@@ -97,7 +103,7 @@ def fit(
     for r, i in enumerate(order):
         rank[i] = r
     stack = _Stack(spans, meets, rank)
-    if not stack.left:
+    if not stack.count:
         return stack.offsets
     frames = [stack.frame(0)]
     while frames and tries > 0:
@@ -107,10 +113,10 @@ def fit(
             frames.pop()
             continue
         tries -= 1
-        offset, _, i = frame.choices.pop()
+        offset, i = frame.choices.pop()
         if not stack.place(frame, i, offset, cap):
             continue
-        if not stack.left:
+        if not stack.count:
             return stack.offsets
         frames.append(stack.frame(offset))
     return None

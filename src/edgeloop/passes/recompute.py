@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from edgeloop.ir import Graph, Node
 from edgeloop.ops import OPS
@@ -20,6 +20,8 @@ PRODUCTS = ("linear", "conv2d")
 # Share of the entry's operations that may be spent on computing things again.
 SPEND = 0.05
 SPEND_THOROUGH = 0.25
+# One of so many candidates is taken before the peak is looked for again.
+AT_ONCE = 8
 
 
 def recompute(
@@ -51,10 +53,14 @@ def recompute(
         ]
         if not affordable:
             break
-        # The most bytes for the least work.
-        k = min(affordable, key=lambda k: _flops(now.nodes[k]) / now.nodes[k].output.type.nbytes)
-        budget -= _flops(now.nodes[k])
-        now = _twice(now, k, step)
+        # The most bytes for the least work; several at once where there are many.
+        nodes = now.nodes
+        affordable.sort(key=lambda k: _flops(nodes[k]) / nodes[k].output.type.nbytes)
+        chosen = affordable[: max(1, len(affordable) // AT_ONCE)]
+        while sum(_flops(nodes[k]) for k in chosen) > budget:
+            chosen.pop()
+        budget -= sum(_flops(nodes[k]) for k in chosen)
+        now = _twice(now, chosen, step)
     return graph if best is graph else schedule(best, scratch=scratch)
 
 
@@ -102,15 +108,19 @@ def _overwritten(m: Memory) -> dict[int, int]:
     return {old: k for k, a in enumerate(m.access) for _, old in a.pins}
 
 
-def _twice(graph: Graph, k: int, step: int) -> Graph:
-    """Run node k again for the readers of its output after a step, right before the first."""
-    node = graph.nodes[k]
-    y = node.output
-    late = [j for j in range(step + 1, len(graph.nodes)) if y in graph.nodes[j].inputs]
+def _twice(graph: Graph, chosen: Sequence[int], step: int) -> Graph:
+    """Run nodes again for the readers of their outputs after a step, right before the first."""
     out = graph.copy()
-    again = out.fresh(f"{y.name}.again", y.type)
-    for j in late:
-        n = out.nodes[j]
-        n.inputs = tuple(again if v is y else v for v in n.inputs)
-    out.nodes.insert(late[0], Node(node.op, node.inputs, (again,), dict(node.attrs), node.name))
+    again: dict[int, list[Node]] = {}
+    for k in chosen:
+        node = graph.nodes[k]
+        y = node.output
+        late = [j for j in range(step + 1, len(graph.nodes)) if y in graph.nodes[j].inputs]
+        copy = out.fresh(f"{y.name}.again", y.type)
+        for j in late:
+            n = out.nodes[j]
+            n.inputs = tuple(copy if v is y else v for v in n.inputs)
+        node = Node(node.op, node.inputs, (copy,), dict(node.attrs), node.name)
+        again.setdefault(late[0], []).append(node)
+    out.nodes = [x for j, n in enumerate(out.nodes) for x in (*again.get(j, ()), n)]
     return out

@@ -1,0 +1,79 @@
+"""The exported models: inputs, loss, what trains, and which exports of each there are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+import edgeloop as el
+
+IGNORE = -100
+SCRIPT, DYNAMO = "script", "dynamo"
+BOTH = (SCRIPT, DYNAMO)
+
+
+@dataclass(frozen=True)
+class Input:
+    """One model input without its batch; ``below`` > 0 makes it token ids, "mask" padding."""
+
+    name: str
+    shape: tuple[int, ...]
+    kind: str = "float"
+    below: int = 0
+
+
+@dataclass(frozen=True)
+class Case:
+    """One model of the tests."""
+
+    inputs: tuple[Input, ...]
+    target: tuple[int, ...]
+    classes: int
+    exports: tuple[str, ...]
+    batch: int = 2
+    loss: str = "cross_entropy"
+    lora: dict = field(default_factory=dict)
+    lr: float = 1e-3
+    next_token: bool = False
+
+    def options(self) -> el.LoRA:
+        """The adapter that all comparisons train."""
+        return el.LoRA(**{"rank": 4, "alpha": 8.0} | self.lora)
+
+    def data(self) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        """One fixed batch: inputs by name, and targets."""
+        rng = np.random.default_rng(5)
+        xs = {i.name: self.sample(i, rng) for i in self.inputs}
+        if self.next_token:
+            ids = next(iter(xs.values()))
+            y = np.concatenate([ids[:, 1:], np.full((self.batch, 1), IGNORE)], 1)
+            y[0, :3] = IGNORE  # a prompt that is not learned
+            return xs, y
+        if self.loss == "mse":
+            return xs, rng.normal(size=(self.batch, *self.target)).astype(np.float32)
+        return xs, rng.integers(0, self.classes, (self.batch, *self.target))
+
+    def sample(self, i: Input, rng: np.random.Generator) -> np.ndarray:
+        """One input's batch."""
+        shape = (self.batch, *i.shape)
+        if i.kind == "ids":
+            return rng.integers(0, i.below, shape)
+        if i.kind == "mask":
+            lengths = rng.integers(i.shape[0] // 2, i.shape[0] + 1, (self.batch, 1))
+            lengths[0] = i.shape[0]
+            return (np.arange(i.shape[0]) < lengths).astype(np.int64)
+        return rng.standard_normal(shape).astype(np.float32)
+
+
+def image(size: int, name: str = "x") -> tuple[Input, ...]:
+    return (Input(name, (3, size, size)),)
+
+
+CASES: dict[str, Case] = {
+    "resnet18": Case(image(64), (), 10, BOTH, lr=3e-4),
+    "efficientnet_lite0": Case(image(64), (), 10, BOTH),
+    "tcn": Case((Input("x", (6, 64)),), (), 6, BOTH, batch=8),
+    "cct": Case(image(32), (), 10, BOTH, batch=4),
+}
+EXPORTS = [f"{name}.{e}" for name, case in CASES.items() for e in case.exports]
