@@ -54,6 +54,29 @@ def avg_pool2d(x, pads=(0, 0, 0, 0), count_include_pad=0, uncounted=(0, 0), **wi
     return hwc(total / taps(counts, **window).sum(2).clamp(min=1))
 
 
+def attention(q, k, v, mask=None, scale=1.0, causal=0, offset=0):
+    q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+    k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], 1) for x in (k, v))
+    scores = scale * q @ k.mT if mask is None else scale * q @ k.mT + mask
+    s, t = scores.shape[-2:]
+    if causal:
+        seen = torch.arange(t) <= torch.arange(s)[:, None] + offset
+        scores = scores.masked_fill(~seen, -torch.inf)
+    dead = (scores == -torch.inf).all(-1, keepdim=True)
+    scores = scores.masked_fill(dead, 0.0)
+    lse = scores.logsumexp(-1).masked_fill(dead[..., 0], -torch.inf)
+    return (scores.softmax(-1).masked_fill(dead, 0.0) @ v).transpose(1, 2), lse
+
+
+def turned(x, cos, sin, interleaved=0, inverse=0):
+    r = 2 * cos.shape[-1]
+    cos, sin = (a.unsqueeze(-2) for a in (cos, -sin if inverse else sin))
+    pairs = x[..., :r].unflatten(-1, (-1, 2) if interleaved else (2, -1))
+    a, b = pairs.unbind(-1 if interleaved else -2)
+    y = torch.stack((a * cos - b * sin, a * sin + b * cos), -1 if interleaved else -2)
+    return torch.cat((y.flatten(-2), x[..., r:]), -1)
+
+
 def group_norm(x, scale=None, bias=None, groups=1, eps=1e-5):
     y = F.group_norm(x.movedim(-1, 1), groups, None, None, eps).movedim(1, -1)
     y = y if scale is None else y * scale
@@ -141,7 +164,7 @@ TABLE = {
     "layer_norm": lambda x, s, b, eps: F.layer_norm(x, x.shape[-1:], s, b, eps),
     "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"), "silu": F.silu,
     "rms_norm": lambda x, w=None, eps=1e-5: F.rms_norm(x, x.shape[-1:], w, eps),
-    "group_norm": group_norm,
+    "group_norm": group_norm, "attention": attention, "rotary": turned,
     "linear": linear, "conv2d": conv2d, "matmul": matmul, "max_pool2d": max_pool2d,
     "avg_pool2d": avg_pool2d, "reduce_sum": reduce(torch.sum), "reduce_mean": reduce(torch.mean),
     "reduce_max": reduce(torch.amax),

@@ -1,6 +1,7 @@
 """Operators: one record each, registered on import; see docs/guide/add-an-op.md."""
 
 from edgeloop.ops import (
+    attention,
     binary,
     conv,
     dropout,
@@ -18,6 +19,7 @@ from edgeloop.ops import (
     pool,
     reduce,
     rms_norm,
+    rotary,
     shape,
     softmax,
 )
@@ -26,8 +28,8 @@ from edgeloop.ops.interpreter import evaluate
 from edgeloop.ops.registry import NO_GRAD, OPS, Attr, Grads, OpDef, Sample, register
 
 __all__ = [
-    "NO_GRAD", "OPS", "Attr", "Builder", "Grads", "OnnxNode", "OpDef", "Sample", "binary",
-    "conv", "dropout", "evaluate", "fake_quant", "group_norm", "index", "layer_norm", "linear",
-    "loss", "loss_classes", "maps", "matmul", "norm", "optim", "pool", "reduce", "register",
-    "rms_norm", "shape", "softmax",
+    "NO_GRAD", "OPS", "Attr", "Builder", "Grads", "OnnxNode", "OpDef", "Sample", "attention",
+    "binary", "conv", "dropout", "evaluate", "fake_quant", "group_norm", "index", "layer_norm",
+    "linear", "loss", "loss_classes", "maps", "matmul", "norm", "optim", "pool", "reduce",
+    "register", "rms_norm", "rotary", "shape", "softmax",
 ]

@@ -91,7 +91,11 @@ class OpDef:
     updates: tuple[tuple[int, int], ...] = ()
     # Floating point operations of one call: flops(node) -> int.
     flops: Callable[[Node], int] | None = None
-    # ONNX operator name -> converter(g, onnx_node) -> Value or tuple of Values.
+    # error(*arrays, **attrs) -> for each output what its rounding error is measured against, in
+    # units of eps times the kernel's tolerance; None: sum|a * b|, the reference on magnitudes.
+    error: Callable[..., tuple[Array, ...]] | None = None
+    # ONNX operator name, after "domain." if not ONNX's own -> converter(g, onnx_node) -> Value or
+    # tuple of Values.
     onnx: Mapping[str, Callable[[Builder, OnnxNode], Value | tuple[Value, ...]]] = field(
         default_factory=dict
     )
