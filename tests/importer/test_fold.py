@@ -37,9 +37,6 @@ I = np.int64
         (node("Constant", value_ints=[4, 5]), [], [4, 5]),
         (node("Min", "a", "b"), [np.array([7], I), np.array([4], I)], [4]),
         (node("Floor", "a"), [np.array([2.5], np.float32)], [2]),
-        (node("DequantizeLinear", "a", "b", "c"),
-         [np.array([[1, 2]], np.int8), np.array(0.5, np.float32), np.array(1, np.int8)],
-         [[0, 0.5]]),
     ],
     ids=lambda v: v.op_type if hasattr(v, "op_type") else "",
 )

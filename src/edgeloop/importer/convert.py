@@ -16,11 +16,12 @@ import onnx.shape_inference
 
 from edgeloop.errors import EdgeLoopError, ModelError, Unsupported, UnsupportedError
 from edgeloop.importer.fold import SAME_WEIGHT, attributes, can_fold, fold
+from edgeloop.importer.grids import Grid, code_type, dequantize, levels, plain_name, quantize
 from edgeloop.importer.load import MAX_ELEMENTS, opset_of
 from edgeloop.importer.ml import ML_CONVERTERS
 from edgeloop.importer.names import Namer, weight_name
 from edgeloop.importer.shapes import Rebatch, is_float, type_name
-from edgeloop.ir import Array, Graph, Type, Value
+from edgeloop.ir import Array, Graph, Stored, Type, Value
 from edgeloop.ops import OPS, Builder, OnnxNode
 
 Converter = Callable[[Builder, OnnxNode], Any]
@@ -28,10 +29,14 @@ Converter = Callable[[Builder, OnnxNode], Any]
 
 @dataclass(eq=False, slots=True)
 class Known:
-    """An array known at import, as ONNX has it, under the weight name it descends from."""
+    """An array known at import, as ONNX has it, under the weight name it descends from.
+
+    ``stored``: the codes that the model keeps it in.
+    """
 
     array: Array
     name: str
+    stored: Stored | None = None
     values: dict[str, Value] = field(default_factory=dict)
 
 
@@ -40,6 +45,12 @@ class Lost:
 
 
 LOST: Final = Lost()
+QUANTIZERS: Final = frozenset({"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"})
+# Operators that move codes, or pick among them, without computing with them: input 0's grid stays.
+MOVES_CODES: Final = frozenset({
+    "Expand", "Flatten", "Gather", "Identity", "MaxPool", "Reshape", "Slice", "Split", "Squeeze",
+    "Transpose", "Unsqueeze",
+})
 Tensor = Known | Value | Lost
 
 
@@ -75,6 +86,7 @@ class Walk:
         self.graph = Graph()
         self.g = Builder(self.graph)
         self.env: dict[str, Tensor] = {"": LOST}
+        self.grids: dict[str, Grid] = {}  # codes: their tensor in env holds what they stand for
         self.learned: set[str] = set()
         self.unsupported: list[Unsupported] = []
         self._model, self._shapes, self._notes = model, shapes, notes
@@ -84,6 +96,10 @@ class Walk:
         self._namer = Namer(model)
         self._inferred: dict[str, Type] | None = None
         needed = needed_nodes(model.graph.node, outputs)
+        self._weighs_last = {
+            n.input[1] for n in needed if n.op_type == "MatMul"
+            or (n.op_type == "Gemm" and not attributes(n).get("transB", 0))
+        }
         self._used = {i for n in needed for i in _reads(n)} | set(outputs)
         self._sources()
         for node in needed:
@@ -148,11 +164,14 @@ class Walk:
             if isinstance(t, Known) and _floating(t.array) and t.array.size > 1
         )
         first = present[0] if present else None
+        if node.op_type in QUANTIZERS and domain_of(node) == "" and self._grid(node, tensors):
+            return
         if can_fold(node) and all(isinstance(t, Known) for t in present):
             name = first.name if isinstance(first, Known) and node.op_type in SAME_WEIGHT else ""
             results = fold(node, arrays, self._opset)
+            stored = _carried(node, first, results[0])
             for o, a in zip(node.output, results, strict=False):
-                self.env[o] = Known(a, name or o)
+                self.env[o] = Known(a, name or o, stored)
             return
         if node.op_type in ("Shape", "Size") and isinstance(first, Value):
             self.env[node.output[0]] = Known(_shape_of(node, first), node.output[0])
@@ -175,6 +194,12 @@ class Walk:
         if converter is None:
             self._give_up(node, "")
             return
+        codes = [i for i in node.input if i in self.grids]
+        if codes and (node.op_type not in MOVES_CODES or codes != [node.input[0]]):
+            self._give_up(node, f"it computes with the codes '{codes[0]}'")
+            return
+        if codes:
+            self.grids.update(dict.fromkeys(node.output, self.grids[codes[0]]))
         if node.op_type in ("Reshape", "Expand"):
             arrays = self._follow_batch(node, tensors, arrays)
         call = OnnxNode(
@@ -209,6 +234,78 @@ class Walk:
         for o in node.output:
             if o and o not in self.env and o in self._used:
                 self._give_up(node, f"its output '{o}' is not supported", only=o)
+
+    # Quantization -----------------------------------------------------------------------------
+
+    def _grid(self, node: onnx.NodeProto, tensors: Sequence[Tensor | None]) -> bool:
+        """Convert a quantizer or DequantizeLinear; False where an operand is lost.
+
+        Codes that are computed are carried as the values that they stand for, with their grid.
+        """
+        x, where = tensors[0], f"{node.op_type} node '{node.name}'"
+        if any(t is LOST for i, t in zip(node.input, tensors, strict=True) if i):
+            return False
+        attrs = attributes(node)
+        if node.op_type == "DynamicQuantizeLinear":
+            if not isinstance(x, Value):
+                return False
+            self.g.layer = self._namer.name(node, ())
+            scale, zero = self.g.ops("quant_range", x, lo=0, hi=255, out=f"{node.output[0]}.range")
+            self._round(node, x, scale, zero, Grid(node.output[1], node.output[2], 0, 255))
+            self.env.update(zip(node.output[1:], (scale, zero), strict=False))
+            return True
+        scales, zeros = tensors[1], tensors[2] if len(tensors) > 2 else LOST
+        names = (node.input[1], node.input[2] if len(node.input) > 2 else "")
+        zero_array = zeros.array if isinstance(zeros, Known) else None
+        if node.op_type == "DequantizeLinear" and isinstance(x, Value):
+            grid = self.grids.get(node.input[0])
+            if grid is None or not self._same(names, (grid.scale, grid.zero)):
+                raise ModelError(f"{where}: reads codes that no quantizer with the same scale and "
+                                 "zero point made; quantize the model again")
+            self.env[node.output[0]] = x
+            return True
+        if not isinstance(scales, Known):
+            raise ModelError(f"{where}: its scale must be constant")
+        if isinstance(x, Known):
+            if node.op_type == "QuantizeLinear":
+                self.env[node.output[0]] = Known(
+                    quantize(x.array, scales.array, zero_array, attrs, where), x.name)
+            else:
+                rows = x.array.ndim - 1 if node.output[0] in self._weighs_last else 0
+                array, stored = dequantize(x.array, scales.array, zero_array, attrs, where,
+                                           rows=max(rows, 0))
+                self.env[node.output[0]] = Known(array, plain_name(x.name), stored)
+            return True
+        assert isinstance(x, Value)
+        lo, hi = levels(code_type(attrs, zero_array), where)
+        if attrs.get("block_size", 0) or not (scales.array > 0).all():
+            raise ModelError(f"{where}: a scale of activations is not positive, or in blocks")
+        self.g.layer = self._namer.name(node, ())
+        scale = self.g.constant(scales.array.astype(np.float32).reshape(-1), f"{node.name}.scale")
+        flat = np.zeros(scale.type.shape) if zero_array is None else zero_array.reshape(-1)
+        zero = self.g.constant(flat.astype(np.float32), f"{node.name}.zero")
+        axis = int(attrs.get("axis", 1)) % max(x.type.rank, 1)
+        self._round(node, x, scale, zero, Grid(*names, lo, hi), axis=axis)
+        return True
+
+    def _round(self, node: onnx.NodeProto, x: Value, scale: Value, zero: Value, grid: Grid,
+               *, axis: int = 0) -> None:
+        axis = 0 if scale.type.size == 1 else axis
+        self.env[node.output[0]] = self.g.op("fake_quant", x, scale, zero, lo=grid.lo, hi=grid.hi,
+                                             axis=axis, out=f"{node.output[0]}.value")
+        self.grids[node.output[0]] = grid
+        self._record(node.output[0], x.type.shape)
+        if node.input[0] in self.learned:
+            self.learned.add(node.output[0])
+
+    def _same(self, ours: Sequence[str], theirs: Sequence[str]) -> bool:
+        """Tell whether two pairs of names are the same tensors, or equal constants."""
+        for a, b in zip(ours, theirs, strict=True):
+            x, y = (self.env.get(i) if i else Known(np.zeros(1), "") for i in (a, b))
+            known = isinstance(x, Known) and isinstance(y, Known)
+            if a != b and not (known and np.array_equal(x.array.ravel(), y.array.ravel())):  # type: ignore[union-attr]
+                return False
+        return True
 
     def _count(self, node: onnx.NodeProto) -> int:
         """Return how many outputs are asked for; a Split's parts count even where unused."""
@@ -246,6 +343,8 @@ class Walk:
                 name = f"{key}.{t.name.rpartition('.')[2]}"
             with np.errstate(over="ignore"):
                 t.values[key] = self.g.constant(np.asarray(t.array, np.float32), name)
+            if t.stored is not None:
+                self.graph.stored[t.values[key]] = t.stored
         return t.values[key]
 
     def _branch(self, node: onnx.NodeProto, condition: Known) -> None:
@@ -356,6 +455,18 @@ def _shape_of(node: onnx.NodeProto, value: Value) -> Array:
     attrs = attributes(node)
     dims = value.type.shape[attrs.get("start", 0):attrs.get("end")]
     return np.asarray(dims, np.int64)
+
+
+def _carried(node: onnx.NodeProto, x: Tensor | None, result: Array) -> Stored | None:
+    """Return how a constant is stored after a node that only moves its elements."""
+    if not isinstance(x, Known) or x.stored is None:
+        return None
+    if node.op_type == "Transpose":
+        rank = x.array.ndim
+        return x.stored.transposed(tuple(attributes(node).get("perm", range(rank)[::-1])))
+    if node.op_type in ("Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze"):
+        return x.stored.reshaped(result.shape)
+    return None
 
 
 def _floating(array: Array) -> bool:

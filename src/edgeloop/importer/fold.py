@@ -23,7 +23,7 @@ _BROADCAST: Final = frozenset({
 })
 _OTHER: Final = frozenset({
     "Abs", "Cast", "CastLike", "Ceil", "Clip", "Concat", "Constant", "ConstantOfShape",
-    "DequantizeLinear", "Exp", "Expand", "Flatten", "Floor", "Gather", "GatherElements",
+    "Exp", "Expand", "Flatten", "Floor", "Gather", "GatherElements",
     "GatherND", "Identity", "Log", "MatMul", "Neg", "NonZero", "Not", "OneHot", "Range",
     "Reciprocal", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum", "Reshape",
     "Round", "ScatterElements", "ScatterND", "Shape", "Sign", "Size", "Slice", "Split", "Sqrt",
@@ -32,8 +32,7 @@ _OTHER: Final = frozenset({
 FOLDABLE: Final = _BROADCAST | _OTHER
 # Results keep the name of the weight they were made from.
 SAME_WEIGHT: Final = frozenset({
-    "Cast", "CastLike", "DequantizeLinear", "Flatten", "Identity", "Reshape", "Squeeze",
-    "Transpose", "Unsqueeze",
+    "Cast", "CastLike", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze",
 })
 
 
@@ -73,9 +72,7 @@ def fold(node: onnx.NodeProto, inputs: list[Array | None], opset: int) -> list[A
         [helper.make_value_info(n, onnx.TypeProto()) for n in feeds],
         [helper.make_value_info(o, onnx.TypeProto()) for o in outputs],
     )
-    # onnx.reference knows DequantizeLinear from opset 19 on, which only added element types.
-    version = max(opset, 19) if node.op_type == "DequantizeLinear" else opset
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", version)])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)])
     try:
         with np.errstate(all="ignore"):
             results = ReferenceEvaluator(model).run(None, feeds)

@@ -12,6 +12,7 @@ import onnx
 from edgeloop.errors import ModelError
 from edgeloop.importer.convert import Walk
 from edgeloop.importer.load import opset_of, read_model
+from edgeloop.importer.quantized import rewrite_quantized, storage_notes
 from edgeloop.importer.shapes import Bound, Rebatch, bind, is_float, type_name
 from edgeloop.importer.simplify import simplify
 from edgeloop.ir import Array, Graph, Node, Type, Value, verify
@@ -74,7 +75,7 @@ def load_model(
     UnsupportedError
         Operators that are not supported, all of them; see its ``operators``.
     """
-    proto = simplify(read_model(model))
+    proto = rewrite_quantized(simplify(read_model(model)))
     notes: list[str] = []
     outputs = _outputs(proto, notes)
     inputs = _inputs(proto)
@@ -90,6 +91,7 @@ def load_model(
         notes.append(f"inputs that no output depends on are left out: {', '.join(dropped)}")
     version = proto.producer_version
     producer = f"{proto.producer_name} {version}".strip()
+    notes += storage_notes(graph)
     verify(graph, after="import")
     return Imported(
         graph, used, outputs, layers_of(graph), opset_of(proto), producer, notes
@@ -218,5 +220,6 @@ def _restore_weights(graph: Graph) -> None:
         twins.append(v)
         kept[v] = a
     graph.constants = kept
+    graph.stored = {v: s for v, s in graph.stored.items() if v in kept}
     for n in graph.nodes:
         n.inputs = tuple(i if i is None else same.get(i, i) for i in n.inputs)

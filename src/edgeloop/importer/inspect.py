@@ -10,10 +10,11 @@ from typing import Any
 import onnx
 
 from edgeloop.errors import ModelError, UnsupportedError
-from edgeloop.importer.convert import converters, domain_of
+from edgeloop.importer.convert import QUANTIZERS, converters, domain_of
 from edgeloop.importer.fold import can_fold
 from edgeloop.importer.imported import Imported, load_model
 from edgeloop.importer.load import opset_of, read_model
+from edgeloop.importer.quantized import REWRITTEN
 from edgeloop.importer.simplify import EXPANDED
 from edgeloop.ir import Graph
 
@@ -51,7 +52,8 @@ def summary(
             "count": count,
             "supported": "yes" if (domain, op) in table
             else "folded" if can_fold(sample[domain, op])
-            else "expanded" if op in EXPANDED and not domain else "no",
+            else "yes" if op in QUANTIZERS and not domain
+            else "expanded" if op in REWRITTEN or (op in EXPANDED and not domain) else "no",
         }
         for (domain, op), count in sorted(counts.items())
     ]
@@ -85,7 +87,9 @@ def _contents(imported: Imported) -> dict[str, Any]:
     kinds = lora_kinds(imported.graph)
     return {
         "params": sum(t.size for t in floats),
-        "weight_bytes": sum(v.type.nbytes for v in imported.graph.constants),
+        "weight_bytes": sum(
+            imported.graph.stored[v].nbytes if v in imported.graph.stored else v.type.nbytes
+            for v in imported.graph.constants),
         "layers": [
             {"name": x.name, "ops": list(x.ops), "params": x.params,
              "weights": {k: list(s) for k, s in x.weights.items()},

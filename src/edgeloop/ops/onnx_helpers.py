@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from edgeloop.errors import ModelError
-from edgeloop.ir import Value
+from edgeloop.ir import Array, Stored, Value
 from edgeloop.ops.builder import Builder, OnnxNode
 
 
@@ -17,7 +17,8 @@ def transposed(g: Builder, v: Value, perm: tuple[int, ...]) -> Value:
         return v
     array = g.const(v)
     if array is not None:
-        return g.constant(np.transpose(array, perm), v.name)
+        entry = g.graph.stored.get(v)
+        return _kept(g, v, np.transpose(array, perm), entry and entry.transposed(perm))
     return g.op("transpose", v, perm=perm)
 
 
@@ -27,8 +28,17 @@ def bare(g: Builder, v: Value, shape: tuple[int, ...]) -> Value:
         return v
     array = g.const(v)
     if array is not None:
-        return g.constant(array.reshape(shape), v.name)
+        entry = g.graph.stored.get(v)
+        return _kept(g, v, array.reshape(shape), entry and entry.reshaped(shape))
     return g.op("reshape", v, shape=shape)
+
+
+def _kept(g: Builder, v: Value, array: Array, entry: Stored | None) -> Value:
+    """Return a constant made of ``v``'s elements, stored in the same codes where they serve."""
+    made = g.constant(array, v.name)
+    if entry is not None:
+        g.graph.stored[made] = entry
+    return made
 
 
 def channels_last(g: Builder, n: OnnxNode, build: Callable[[Value], Value]) -> Value:
