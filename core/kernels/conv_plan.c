@@ -2,24 +2,11 @@
 #include "conv.h"
 #include "linalg_plan.h"
 
-/* The window fits its images and no position overflows: all in 0 .. INT32_MAX. */
-static int window_ok(const el_window *w, const el_word *pads) {
-  for (int a = 0; a < 2; a++) {
-    int64_t before = pads[a].i, after = pads[a + 2].i;
-    if (before < 0 || after < 0 || w->stride[a] < 1 || w->step[a] < 1 || w->taps[a] < 1) return 0;
-    int64_t padded = (int64_t)w->in[a] + before + after;
-    int64_t reach = (int64_t)w->step[a] * (w->taps[a] - 1) + 1;
-    if (padded > INT32_MAX / 2 || reach > padded || w->stride[a] > INT32_MAX / 2) return 0;
-    if (w->out[a] != (padded - reach) / w->stride[a] + 1) return 0;
-  }
-  return 1;
-}
-
 static int conv_ok(const el_call *call, const el_tensor *x, const el_tensor *w, const el_tensor *y,
                    el_conv *c) {
   if (!el_array(x, 4, 4) || !el_array(w, 4, 4) || !el_array(y, 4, 4)) return 0;
   *c = el_get_conv(call, x, w, y);
-  return window_ok(&c->w, call->attr + EL_W_PAD) && c->groups >= 1 && c->in_c % c->groups == 0 &&
+  return el_window_ok(&c->w, call->attr + EL_W_PAD) && c->groups >= 1 && c->in_c % c->groups == 0 &&
          c->out_c % c->groups == 0 && w->dims[3] == c->in_c / c->groups && w->dims[0] == c->out_c &&
          y->dims[0] == c->batch;
 }
@@ -73,7 +60,7 @@ static el_status pool(const el_call *call, const el_tensor *x, const el_tensor *
   if (call->n_attr != words || !el_array(x, 4, 4) || !el_array(y, 4, 4)) return EL_E_MISMATCH;
   if (x->dims[0] != y->dims[0] || x->dims[3] != y->dims[3]) return EL_E_MISMATCH;
   el_window w = el_get_window(call, x, y, call->attr[EL_W_END].i, call->attr[EL_W_END + 1].i);
-  if (!window_ok(&w, call->attr + EL_W_PAD)) return EL_E_MISMATCH;
+  if (!el_window_ok(&w, call->attr + EL_W_PAD)) return EL_E_MISMATCH;
   if ((int64_t)w.taps[0] * w.taps[1] > (1 << 24)) return EL_E_MISMATCH; /* counted in floats */
   need->chunks = el_cut((size_t)x->dims[0], el_size(x));
   need->scratch = 0;

@@ -3,7 +3,7 @@
  * Pointwise ones need no gathering, depthwise ones have loops of their own (depthwise_vec.c).
  * Blocks are fixed by shapes, so the bits do not depend on chunks or threads.
  */
-#include "conv_blocks.h"
+#include "conv_parts.h"
 #include "depthwise.h"
 #include "vec.h"
 
@@ -114,7 +114,48 @@ static void spread(const el_conv *c, float *dx, size_t first, size_t rows, int32
   }
 }
 
-static void *after(void *scratch, uint64_t bytes) { return (uint8_t *)scratch + bytes; }
+/* The product's scratch, behind the gathered taps of blocks out of `pixels`. */
+static void *after(const el_conv *c, void *col, size_t pixels) {
+  return (uint8_t *)col + el_gather_bytes(c, pixels);
+}
+
+void EL_K(conv_part)(const el_conv *c, const el_conv_part *part, const float *x, const float *bias,
+                     const float *acc, float *y, size_t row, size_t rows, void *col) {
+  int32_t cg = c->in_c / c->groups;
+  gather(c, x, row, rows, 0, c->w.taps[0] * c->w.taps[1], (int32_t)part->group * cg, cg, col);
+  size_t channel = part->group * ((size_t)c->out_c / (size_t)c->groups) + part->first;
+  size_t at = row * (size_t)c->out_c + channel;
+  el_product p = el_forward_product(c, rows);
+  p.n = part->count;
+  p.a = col;
+  p.b = part->w;
+  p.c = y + at;
+  p.bias = bias != NULL ? bias + channel : NULL;
+  p.acc = acc != NULL ? acc + at : NULL;
+  p.act = c->act;
+  EL_K(product)(&p, after(c, col, el_pixels(c)), 0, 1);
+}
+
+void EL_K(conv_dx_part)(const el_conv *c, const el_conv_part *part, const float *dy, float *dx,
+                        size_t first, size_t rows, void *col) {
+  int32_t cg = c->in_c / c->groups;
+  size_t channel = part->group * ((size_t)c->out_c / (size_t)c->groups) + part->first;
+  el_product p = el_back_product(c, rows);
+  p.k = part->count;
+  p.a = dy + first * (size_t)c->out_c + channel;
+  p.b = part->w;
+  p.c = col;
+  EL_K(product)(&p, after(c, col, el_pixels(c) / (size_t)c->batch), 0, 1);
+  spread(c, dx, first, rows, (int32_t)part->group * cg, cg, col);
+}
+
+void EL_K(conv_dx_start)(float *dx, const float *acc, size_t n) {
+  if (acc == NULL) {
+    clear(dx, n);
+  } else if (acc != dx) {
+    copy(dx, acc, n);
+  }
+}
 
 EL_KERNEL(conv2d) {
   const el_tensor *xt = &call->t[0], *wt = &call->t[1], *yt = &call->t[call->n - 1];
@@ -122,12 +163,11 @@ EL_KERNEL(conv2d) {
   c.act = call->attr[EL_W_END + 2].i;
   const float *bias = optional(call, 2), *acc = optional(call, 3), *w = el_cf32(wt);
   if (el_is_depthwise(&c)) {
-    EL_K(depthwise)(call, &c, bias, acc);
+    EL_K(depthwise)(call, &c, w, bias, acc, call->scratch);
     return;
   }
   size_t pixels = el_pixels(&c), block = el_block(&c, pixels), k = el_taps_of(&c);
   size_t groups = (size_t)c.groups, og = (size_t)c.out_c / groups;
-  int32_t cg = c.in_c / c.groups;
   if (el_is_pointwise(&c)) {
     el_product p = el_forward_product(&c, pixels);
     p.a = el_cf32(xt);
@@ -139,23 +179,13 @@ EL_KERNEL(conv2d) {
     EL_K(product)(&p, call->scratch, call->chunk, call->chunks);
     return;
   }
-  float *col = call->scratch;
-  void *rest = after(col, el_gather_bytes(&c, pixels));
   size_t begin, end;
   el_range(call, pixels, block, &begin, &end);
   for (size_t row = begin; row < end; row += block) {
     size_t rows = end - row < block ? end - row : block;
     for (size_t g = 0; g < groups; g++) {
-      gather(&c, el_cf32(xt), row, rows, 0, c.w.taps[0] * c.w.taps[1], (int32_t)g * cg, cg, col);
-      size_t at = row * (size_t)c.out_c + g * og;
-      el_product p = el_forward_product(&c, rows);
-      p.a = col;
-      p.b = w + g * og * k;
-      p.c = el_f32(yt) + at;
-      p.bias = bias != NULL ? bias + g * og : NULL;
-      p.acc = acc != NULL ? acc + at : NULL;
-      p.act = c.act;
-      EL_K(product)(&p, rest, 0, 1);
+      el_conv_part part = {.w = w + g * og * k, .group = g, .count = og};
+      EL_K(conv_part)(&c, &part, el_cf32(xt), bias, acc, el_f32(yt), row, rows, call->scratch);
     }
   }
 }
@@ -165,7 +195,7 @@ EL_KERNEL(conv2d_dx) {
   el_conv c = el_get_conv(call, dxt, wt, dyt);
   const float *acc = optional(call, 2), *w = el_cf32(wt);
   if (el_is_depthwise(&c)) {
-    EL_K(depthwise_dx)(call, &c, acc);
+    EL_K(depthwise_dx)(call, &c, w, acc, call->scratch);
     return;
   }
   size_t pixels = el_pixels(&c) / (size_t)c.batch, image = el_size(dxt) / (size_t)c.batch;
@@ -180,26 +210,14 @@ EL_KERNEL(conv2d_dx) {
   }
   size_t block = el_block(&c, pixels), k = el_taps_of(&c), groups = (size_t)c.groups;
   size_t og = (size_t)c.out_c / groups, begin, end;
-  int32_t cg = c.in_c / c.groups;
-  float *col = call->scratch;
-  void *rest = after(col, el_gather_bytes(&c, pixels));
   el_range(call, (size_t)c.batch, 1, &begin, &end);
   for (size_t b = begin; b < end; b++) {
-    float *dx = el_f32(dxt) + b * image;
-    if (acc == NULL) {
-      clear(dx, image);
-    } else if (acc != el_cf32(dxt)) {
-      copy(dx, acc + b * image, image);
-    }
+    EL_K(conv_dx_start)(el_f32(dxt) + b * image, acc != NULL ? acc + b * image : NULL, image);
     for (size_t row = 0; row < pixels; row += block) {
       size_t rows = pixels - row < block ? pixels - row : block, first = b * pixels + row;
       for (size_t g = 0; g < groups; g++) {
-        el_product p = el_back_product(&c, rows);
-        p.a = el_cf32(dyt) + first * (size_t)c.out_c + g * og;
-        p.b = w + g * og * k;
-        p.c = col;
-        EL_K(product)(&p, rest, 0, 1);
-        spread(&c, el_f32(dxt), first, rows, (int32_t)g * cg, cg, col);
+        el_conv_part part = {.w = w + g * og * k, .group = g, .count = og};
+        EL_K(conv_dx_part)(&c, &part, el_cf32(dyt), el_f32(dxt), first, rows, call->scratch);
       }
     }
   }
@@ -229,7 +247,7 @@ EL_KERNEL(conv2d_dw) {
   el_positions(&c, call->chunk, call->chunks, &begin, &end);
   if (begin == end) return;
   float *col = call->scratch;
-  void *rest = after(col, el_gather_bytes(&c, pixels));
+  void *rest = after(&c, col, pixels);
   for (size_t row = 0; row < pixels; row += block) {
     size_t rows = pixels - row < block ? pixels - row : block;
     for (size_t g = 0; g < groups; g++) {

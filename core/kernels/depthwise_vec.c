@@ -103,9 +103,10 @@ static const float *zero_pixel(const el_conv *c, float *w) {
   return zeros;
 }
 
-void EL_K(depthwise)(const el_call *call, const el_conv *c, const float *bias, const float *acc) {
-  float *w = call->scratch;
-  turn_weights(c, el_cf32(&call->t[1]), 1.0f, 0, w);
+void EL_K(depthwise)(const el_call *call, const el_conv *c, const float *weights, const float *bias,
+                     const float *acc, void *scratch) {
+  float *w = scratch;
+  turn_weights(c, weights, 1.0f, 0, w);
   el_product p = {.c = el_f32(&call->t[call->n - 1]),
                   .bias = bias,
                   .acc = acc,
@@ -142,9 +143,10 @@ static void back_row(const el_conv *c, const float *dy, const float *w, int32_t 
   }
 }
 
-void EL_K(depthwise_dx)(const el_call *call, const el_conv *c, const float *acc) {
+void EL_K(depthwise_dx)(const el_call *call, const el_conv *c, const float *weights,
+                        const float *acc, void *scratch) {
   const float *dy = el_cf32(&call->t[0]);
-  float *w = call->scratch, *dx = el_f32(&call->t[call->n - 1]);
+  float *w = scratch, *dx = el_f32(&call->t[call->n - 1]);
   size_t begin, end;
   el_range(call, (size_t)c->batch * (size_t)c->w.in[0], 1, &begin, &end);
   if (c->w.stride[0] == 1 && c->w.stride[1] == 1) { /* a convolution of dy with the taps reversed */
@@ -154,12 +156,12 @@ void EL_K(depthwise_dx)(const el_call *call, const el_conv *c, const float *acc)
       back.w.out[a] = c->w.in[a];
       back.w.pad[a] = c->w.step[a] * (c->w.taps[a] - 1) - c->w.pad[a];
     }
-    turn_weights(c, el_cf32(&call->t[1]), 1.0f, 1, w);
+    turn_weights(c, weights, 1.0f, 1, w);
     el_product p = {.c = dx, .acc = acc, .alpha = c->alpha, .keep = 1.0f};
     forward(&back, &p, dy, w, zero_pixel(c, w), begin, end);
     return;
   }
-  turn_weights(c, el_cf32(&call->t[1]), c->alpha, 0, w);
+  turn_weights(c, weights, c->alpha, 0, w);
   size_t line = (size_t)c->w.in[1] * (size_t)c->in_c;
   for (size_t row = begin; row < end; row++) {
     for (size_t i = row * line; i < (row + 1) * line; i++) dx[i] = acc != NULL ? acc[i] : 0.0f;

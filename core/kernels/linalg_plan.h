@@ -30,6 +30,19 @@ static inline int el_optional(const el_call *call, uint32_t i, const el_tensor *
 
 static inline int el_act_ok(int32_t act) { return act >= 0 && act < EL_ACTS; }
 
+/* The window fits its images and no position overflows: all in 0 .. INT32_MAX. */
+static inline int el_window_ok(const el_window *w, const el_word *pads) {
+  for (int a = 0; a < 2; a++) {
+    int64_t before = pads[a].i, after = pads[a + 2].i;
+    if (before < 0 || after < 0 || w->stride[a] < 1 || w->step[a] < 1 || w->taps[a] < 1) return 0;
+    int64_t padded = (int64_t)w->in[a] + before + after;
+    int64_t reach = (int64_t)w->step[a] * (w->taps[a] - 1) + 1;
+    if (padded > INT32_MAX / 2 || reach > padded || w->stride[a] > INT32_MAX / 2) return 0;
+    if (w->out[a] != (padded - reach) / w->stride[a] + 1) return 0;
+  }
+  return 1;
+}
+
 /* Chunks for a step of `work` products: a function of shapes only. */
 static inline uint32_t el_cut_products(uint64_t work) {
   uint64_t n = work / EL_CHUNK_PRODUCTS;

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import numpy as np
 
-from edgeloop.ir import Type
+from edgeloop.ir import NUMPY_NAME, Type
 from edgeloop.ops import OPS
 from edgeloop.ops.kernels import dense_strides, isas, need
 from edgeloop.program import EntrySpec, ProgramSpec, StepSpec, TensorSpec
 from edgeloop.program.table import align_up, encode
 
-_CODE = {"float32": "f32", "float64": "f32", "int32": "i32", "uint8": "u8"}
+_CODE = {numpy: ours for ours, numpy in NUMPY_NAME.items()} | {"float64": "f32"}
 _LARGEST = 1 << 16  # bytes of one operand: larger samples add time, not cases
 
 

@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 
 from edgeloop import _core
-from edgeloop.ir import Type
+from edgeloop.ir import NUMPY_NAME, Type
 from edgeloop.ops import OPS
-from edgeloop.ops.kernels import OPCODES, dense_strides
+from edgeloop.ops.kernels import DTYPE_CODE, OPCODES, dense_strides
 
-CODE = {"float32": 0, "int32": 1, "uint8": 2}
-NUMPY = {0: np.float32, 1: np.int32, 2: np.uint8}
+CODE = {NUMPY_NAME[name]: code for name, code in DTYPE_CODE.items()}
+NUMPY = {code: name for name, code in CODE.items()}
+DTYPE_NAME = {numpy: ours for ours, numpy in NUMPY_NAME.items()}
 KERNELS = sorted(op.name for op in OPS.values() if op.kernel)
 DIMS = (0, -1, 1, 2, 3, 7, 100, 2**31 - 1, -(2**31))
 WORDS = (0, -1, 1, 2, 5, 6, 7, 64, 2**31 - 1, -(2**31), 0x7FC00000)
@@ -24,7 +25,7 @@ WORDS = (0, -1, 1, 2, 5, 6, 7, 64, 2**31 - 1, -(2**31), 0x7FC00000)
 def described(op, sample):
     """[(dtype, dims)] of a sample's operands, None where absent, and its words."""
     types = [
-        None if a is None else Type(tuple(np.shape(a)), "f32" if a.dtype.kind == "f" else "i32")
+        None if a is None else Type(tuple(np.shape(a)), DTYPE_NAME[a.dtype.name])
         for a in sample.inputs
     ]
     result = op.infer(*types, **sample.attrs)
@@ -33,7 +34,7 @@ def described(op, sample):
         None if a is None else [CODE[np.asarray(a).dtype.name], list(np.shape(a))]
         for a in sample.inputs
     ]
-    operands += [[{"f32": 0, "i32": 1, "u8": 2}[t.dtype], list(t.shape)] for t in outs]
+    operands += [[DTYPE_CODE[t.dtype], list(t.shape)] for t in outs]
     return operands, op.words(sample.attrs)
 
 
@@ -53,7 +54,7 @@ def damage(rng, operands, words):
         elif kind == 2:
             operands[k][1] = [int(d) for d in rng.choice(DIMS, int(rng.integers(0, 7)))]
         elif kind == 3:
-            operands[k][0] = int(rng.choice([0, 1, 2, 3, -7]))
+            operands[k][0] = int(rng.choice([0, 1, 2, 3, 4, 5, -7]))
         elif kind == 4:
             operands[k] = None
         else:

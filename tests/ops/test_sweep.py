@@ -10,11 +10,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edgeloop.ir import Graph, Type, Value
+from edgeloop.ir import NUMPY_NAME, Graph, Type, Value
 from edgeloop.ops import NO_GRAD, OPS, Builder, OpDef, evaluate
 from edgeloop.ops.kernels import OPCODES, TOLERANCE, isas, run_kernel
 
-CODE = {"float32": "f32", "float64": "f32", "int32": "i32", "uint8": "u8"}
+CODE = {"float32": "f32", "float64": "f32", "int32": "i32", "uint8": "u8", "int8": "i8",
+        "float16": "f16"}
 SAMPLES = [
     pytest.param(op, s, id=f"{op.name}-{i}")
     for op in OPS.values()
@@ -53,7 +54,8 @@ def test_infer_agrees_with_reference(op: OpDef, sample):
 def product_scale(op: OpDef, sample, out: int) -> np.ndarray:
     """sum|a*b| for each output element: the reference on absolute values, or the record's own."""
     if op.error is not None:
-        exact = [None if a is None else np.asarray(a, np.float64) for a in sample.inputs]
+        exact = [a if a is None or np.asarray(a).dtype.kind != "f" else np.asarray(a, np.float64)
+                 for a in sample.inputs]
         return op.error(*exact, **sample.attrs)[out] + 1e-30
     absolute = [
         None if a is None else (np.abs(a) if np.asarray(a).dtype.kind == "f" else a)
@@ -74,8 +76,8 @@ def run(op: OpDef, sample, isa: str) -> list[np.ndarray]:
     updated = dict(op.updates)
     types = as_tuple(op.infer(*types_of(sample), **sample.attrs))
     for i, t in enumerate(types):
-        dtype = {"f32": np.float32, "i32": np.int32, "u8": np.uint8}[t.dtype]
-        outputs.append(inputs[updated[i]] if i in updated else np.full(t.shape, 77, dtype))
+        fresh = np.full(t.shape, 77, NUMPY_NAME[t.dtype])
+        outputs.append(inputs[updated[i]] if i in updated else fresh)
     run_kernel(op, inputs, outputs, dict(sample.attrs), isa)
     return outputs
 

@@ -17,6 +17,8 @@ from edgeloop.ops import (
     norm,
     optim,
     pool,
+    quant,
+    quant_conv,
     reduce,
     rms_norm,
     rotary,
@@ -30,6 +32,6 @@ from edgeloop.ops.registry import NO_GRAD, OPS, Attr, Grads, OpDef, Sample, regi
 __all__ = [
     "NO_GRAD", "OPS", "Attr", "Builder", "Grads", "OnnxNode", "OpDef", "Sample", "attention",
     "binary", "conv", "dropout", "evaluate", "fake_quant", "group_norm", "index", "layer_norm",
-    "linear", "loss", "loss_classes", "maps", "matmul", "norm", "optim", "pool", "reduce",
-    "register", "rms_norm", "rotary", "shape", "softmax",
+    "linear", "loss", "loss_classes", "maps", "matmul", "norm", "optim", "pool", "quant",
+    "quant_conv", "reduce", "register", "rms_norm", "rotary", "shape", "softmax",
 ]
