@@ -6,6 +6,7 @@ function `edgeloop.compile`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,10 +17,10 @@ from edgeloop.errors import BudgetError, CompileError, EdgeLoopError
 from edgeloop.importer import Imported, load_model
 from edgeloop.ir import Graph, Type, Value, verify
 from edgeloop.loss import CrossEntropy, Loss, resolve
-from edgeloop.methods import LoRA, Method, Train, flatten
+from edgeloop.methods import Head, LoRA, Method, Train, flatten
 from edgeloop.options import SGD, Optimizer
 from edgeloop.passes.attach_loss import attach_loss, class_axis
-from edgeloop.passes.attach_methods import attach_methods
+from edgeloop.passes.attach_methods import attach_methods, facts
 from edgeloop.passes.attach_optimizer import attach_optimizer
 from edgeloop.passes.autodiff import add_gradients
 from edgeloop.passes.count_step import count_step
@@ -41,6 +42,8 @@ from edgeloop.program import Program
 from edgeloop.units import parse_bytes
 
 MAX_THREADS = 64  # as the core has it
+# Params that methods add; the others are tensors of the model, or of a new head.
+ADDED = re.compile(r"\.(lora_\w+|ia3|adapter_(down|up)\.(weight|bias)|prefix_(k|v|gate))(\.\d+)?$")
 ENTRIES = ("train", "eval", "predict", "grad", "accumulate", "apply")
 Pass = Callable[[Graph], Graph]
 
@@ -54,6 +57,7 @@ class Options:
     optimizer: Optimizer
     entries: tuple[str, ...]
     seed: int
+    head: Head | None = None
 
 
 def compile(  # noqa: A001  the public name is el.compile
@@ -73,6 +77,7 @@ def compile(  # noqa: A001  the public name is el.compile
     seed: int = 0,
     features: Mapping[str, Any] | None = None,
     classes: Sequence[str] | None = None,
+    head: Head | None = None,
 ) -> Program:
     """Compile the whole training step of an ONNX model.
 
@@ -109,6 +114,8 @@ def compile(  # noqa: A001  the public name is el.compile
     features, classes
         Recorded in the program: the feature pipeline's specification and the class names, so
         that training and serving cannot disagree.
+    head
+        ``el.Head``: a new classification layer in place of the model's, trained beside ``train``.
 
     Raises
     ------
@@ -119,7 +126,7 @@ def compile(  # noqa: A001  the public name is el.compile
     BudgetError
         The plan does not fit ``budget``.
     """
-    options = _options(loss, train, optimizer, entries, seed)
+    options = _options(loss, train, optimizer, entries, seed, head)
     if target != "host":
         raise CompileError(f"unknown target '{target}'; this version compiles for 'host'")
     _check_whole("batch", batch, 1)
@@ -130,11 +137,14 @@ def compile(  # noqa: A001  the public name is el.compile
     variants = [dict(shapes)] if isinstance(shapes, Mapping) else [dict(s) for s in shapes or [{}]]
     made: dict[str, Graph] = {}
     first: Imported | None = None
+    known: dict[str, Any] = {}
     for i, dims in enumerate(variants):
         tail = f"@{i}" if i else ""
         trained = load_model(model, batch=batch, shapes=dims)
-        first = first or trained
         adapted = adapt(trained, options)
+        if first is None:
+            first = trained
+            known = facts(normal_form(trained, options), options.train, options.head)
         training = adapt(trained, options, training=True) if _drops(options) else adapted
         entries_ = training_entries(adapted, training, options)
         made |= {name + tail: e for name, e in entries_.items()}
@@ -143,7 +153,7 @@ def compile(  # noqa: A001  the public name is el.compile
             made["predict" + tail] = predict_entry(adapt(served, options))
     assert first is not None
     made = _shared(made)
-    metadata = _metadata(first, made, options, batch, predict_batch, features, classes)
+    metadata = _metadata(first, known, made, options, batch, predict_batch, features, classes)
     scalars = options.optimizer.scalars() | (
         {"accumulate_scale": 1.0} if "accumulate" in options.entries else {})
 
@@ -166,13 +176,19 @@ def adapt(imported: Imported, options: Options, *, training: bool = False) -> Gr
 
     ``training`` adds what only training does (dropout).
     """
+    graph = normal_form(imported, options)
+    graph = attach_methods(
+        graph, options.train, head=options.head, seed=options.seed, training=training)
+    graph = _run(graph, [fold_batchnorm, sink_transposes, fold_constants])
+    return name_outputs(graph, dict(zip(imported.outputs, graph.outputs, strict=True)))
+
+
+def normal_form(imported: Imported, options: Options) -> Graph:
+    """Forward graph as the importer gave it -> channels last, biases in place, names free."""
     steps: list[Pass] = [fold_constants, sink_transposes, fold_constants, attach_bias,
                          pointwise_to_linear]
     graph = reserve_names(imported.graph, imported.outputs, _reserved(options))
-    graph = _run(graph, steps)
-    graph = attach_methods(graph, options.train, seed=options.seed, training=training)
-    graph = _run(graph, [fold_batchnorm, sink_transposes, fold_constants])
-    return name_outputs(graph, dict(zip(imported.outputs, graph.outputs, strict=True)))
+    return _run(graph, steps)
 
 
 def _drops(options: Options) -> bool:
@@ -277,7 +293,7 @@ def _limit(budget: Any) -> int:
 
 def _options(
     loss: str | Loss, train: Train | Sequence[Train] | None, optimizer: Optimizer | None,
-    entries: Sequence[str], seed: int,
+    entries: Sequence[str], seed: int, head: Head | None,
 ) -> Options:
     methods = flatten(train)
     if not isinstance(optimizer, Optimizer | None):
@@ -288,14 +304,17 @@ def _options(
         raise CompileError(f"entries {list(entries)}: choose from {', '.join(ENTRIES)}")
     if "apply" in entries and "accumulate" not in entries:
         raise CompileError("entry 'apply' uses what 'accumulate' gathers: ask for both")
-    return Options(resolve(loss), methods, optimizer or SGD(), tuple(entries), seed)
+    if not isinstance(head, Head | None):
+        raise CompileError(f"head={head!r}: use el.Head(classes=...)")
+    return Options(resolve(loss), methods, optimizer or SGD(), tuple(entries), seed, head)
 
 
 def _metadata(
-    first: Imported, made: Mapping[str, Graph], options: Options, batch: int,
-    predict_batch: int, features: Mapping[str, Any] | None, classes: Sequence[str] | None,
+    first: Imported, known: Mapping[str, Any], made: Mapping[str, Graph], options: Options,
+    batch: int, predict_batch: int, features: Mapping[str, Any] | None,
+    classes: Sequence[str] | None,
 ) -> dict[str, Any]:
-    labels = _labels(first, made, options.loss)
+    labels = _labels(first, known["outputs"], made, options.loss)
     if classes is not None and labels["classes"] is not None and len(classes) != labels["classes"]:
         raise CompileError(
             f"{len(classes)} class names for an output of {labels['classes']} classes"
@@ -308,22 +327,25 @@ def _metadata(
         "inputs": {k: _described(t) for k, t in first.inputs.items()},
         "outputs": list(first.outputs),
         "labels": labels,
-        "total_params": sum(x.params for x in first.layers) + _added(made),
+        "total_params": sum(x.params for x in first.layers) + known["head_params"] + _added(made),
         "features": dict(features) if features is not None else None,
         "classes": list(classes) if classes is not None else None,
-        "train": [repr(t) for t in options.train], "optimizer": repr(options.optimizer),
+        "train": [repr(t) for t in options.train], "ia3": known["ia3"],
+        "head": repr(options.head) if options.head else None, "optimizer": repr(options.optimizer),
         "seed": options.seed, "opset": first.opset, "producer": first.producer,
     }
 
 
-def _labels(first: Imported, made: Mapping[str, Graph], loss: Loss) -> dict[str, Any]:
+def _labels(
+    first: Imported, outputs: Sequence[Value], made: Mapping[str, Graph], loss: Loss
+) -> dict[str, Any]:
     """What a session has to know of the targets: which labels are valid, and which count."""
     name = "labels" if isinstance(loss, CrossEntropy) else "targets"
     label = next((v.type for g in made.values() for v in g.inputs if v.name == name), None)
     out: dict[str, Any] = {"name": name, **(_described(label) if label else {}), "classes": None}
     if isinstance(loss, CrossEntropy):
         at = first.outputs.index(loss.output) if loss.output else 0
-        y = first.graph.outputs[at]
+        y = outputs[at]
         axis = class_axis(loss, y)
         out |= {
             "classes": y.type.shape[axis], "axis": axis, "output": first.outputs[at],
@@ -335,9 +357,9 @@ def _labels(first: Imported, made: Mapping[str, Graph], loss: Loss) -> dict[str,
 
 
 def _added(made: Mapping[str, Graph]) -> int:
-    """Elements of the params that the model itself does not have: LoRA's."""
+    """Elements of the params that the model itself does not have."""
     params = {v.name: v.type.size for g in made.values() for v in g.params}
-    return sum(n for name, n in params.items() if name.endswith((".lora_A", ".lora_B")))
+    return sum(n for name, n in params.items() if ADDED.search(name))
 
 
 def _described(t: Type) -> dict[str, Any]:

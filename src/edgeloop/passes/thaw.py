@@ -45,19 +45,23 @@ def thaw(graph: Graph, option: LastLayers | Bias | Full) -> Graph:
             moved[layer.bias] = f"{layer.name}.bias"
     if not isinstance(option, LastLayers) and option.targets == "*":
         for n in graph.nodes:
-            if n.op in _NORMS:
-                _thaw_norm(n, moved, scale=isinstance(option, Full))
+            for v, what in norm_tensors(n):
+                if what == "bias" or isinstance(option, Full):
+                    moved.setdefault(v, f"{n.name}.{what}")
     moved = {v: name for v, name in moved.items() if v in graph.constants}
     if not moved and not graph.params:
         raise CompileError(f"{option} leaves nothing to train: the layers it names have no bias")
     return thawed(graph, moved)
 
 
-def _thaw_norm(n: Node, moved: dict[Value, str], *, scale: bool) -> None:
-    for i, what, wanted in zip(_NORMS[n.op], ("weight", "bias"), (scale, True), strict=True):
+def norm_tensors(n: Node) -> list[tuple[Value, str]]:
+    """Return scale ("weight") and shift ("bias") of a normalisation node; of others nothing."""
+    out = []
+    for i, what in zip(_NORMS.get(n.op, ()), ("weight", "bias"), strict=False):
         v = None if i is None or i >= len(n.inputs) else n.inputs[i]
-        if wanted and v is not None:
-            moved.setdefault(v, f"{n.name}.{what}")
+        if v is not None:
+            out.append((v, what))
+    return out
 
 
 def thawed(graph: Graph, moved: dict[Value, str]) -> Graph:

@@ -1,0 +1,142 @@
+"""Every method through the whole compiler: exact at the start, it learns, its share is counted."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+import edgeloop as el
+from edgeloop.methods import flatten
+
+IN, WIDE, OUT, BATCH = 8, 12, 3, 16
+
+
+def residual() -> onnx.ModelProto:
+    """8 -> 12, one residual branch 12 -> 20 -> 12, a head of three classes."""
+    rng = np.random.default_rng(7)
+    shapes = {"stem": (WIDE, IN), "up": (20, WIDE), "down": (WIDE, 20), "head": (OUT, WIDE)}
+    weights = []
+    for name, (n, k) in shapes.items():
+        w = rng.standard_normal((n, k)).astype(np.float32) / np.float32(np.sqrt(k))
+        weights += [numpy_helper.from_array(w, f"{name}.weight"),
+                    numpy_helper.from_array(np.zeros(n, np.float32), f"{name}.bias")]
+
+    def gemm(name: str, x: str, y: str) -> onnx.NodeProto:
+        return helper.make_node(
+            "Gemm", [x, f"{name}.weight", f"{name}.bias"], [y], name, transB=1)
+
+    graph = helper.make_graph(
+        [
+            gemm("stem", "x", "h0"), helper.make_node("Relu", ["h0"], ["h"], "act0"),
+            gemm("up", "h", "u0"), helper.make_node("Relu", ["u0"], ["u"], "act1"),
+            gemm("down", "u", "d"), helper.make_node("Add", ["h", "d"], ["r"], "sum"),
+            gemm("head", "r", "logits"),
+        ],
+        "residual",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", IN])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", OUT])],
+        weights,
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+
+
+def compiled(**options) -> el.Program:
+    fields = {"optimizer": el.AdamW(lr=0.02), "batch": BATCH, "predict_batch": 4}
+    return el.compile(residual(), **{**fields, **options})
+
+
+def samples(classes: int = OUT) -> tuple[np.ndarray, np.ndarray]:
+    x = np.random.default_rng(0).standard_normal((64, IN)).astype(np.float32)
+    return x, x[:, :classes].argmax(1)
+
+
+BASE = WIDE * IN + WIDE + 20 * WIDE + 20 + WIDE * 20 + WIDE + OUT * WIDE + OUT
+METHODS = {
+    "lora": (el.LoRA(rank=2), 2 * (IN + WIDE + 2 * (20 + WIDE) + WIDE + OUT)),
+    "dora": (el.LoRA(rank=2, dora=True, targets="down"), 2 * (20 + WIDE) + WIDE),
+    "ranks": (el.LoRA(rank=1, rslora=True, ranks={"up": 3}, targets=("up", "down")),
+              3 * (20 + WIDE) + 20 + WIDE),
+    "ia3": (el.IA3(targets=("stem", "up"), feedforward="down"), WIDE + 20 + 20),
+    "houlsby": (el.Adapter(4), 4 * WIDE * 2 + 4 + WIDE),
+    "globs": (el.Adapter(2, position="stem", activation="gelu"), 2 * WIDE * 2 + 2 + WIDE),
+    "sparse": (el.Sparse({"down": (0, 6), "head.bias": "all"}), 6 * 20 + 6 + OUT),
+    "bias": (el.Bias(), WIDE + 20 + WIDE + OUT),
+    "last": (el.LastLayers(1), OUT * WIDE + OUT),
+    "full": (el.Full(), BASE),
+    "compose": (el.Compose(el.Bias("head"), [el.IA3(targets="stem"), el.LoRA(1, targets="stem")]),
+                OUT + WIDE + IN + WIDE),
+}
+ADDED = {"lora", "dora", "ranks", "ia3", "houlsby", "globs"}
+
+
+@pytest.fixture(scope="module")
+def base() -> np.ndarray:
+    return el.Session(compiled(train=el.Bias("head"))).predict(samples()[0])
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_it_starts_as_the_base_learns_and_is_counted(name, base):
+    method, count = METHODS[name]
+    program = compiled(train=method)
+    assert program.plan.trainable_params == count
+    more = count if name in ADDED else IN + WIDE + WIDE if name == "compose" else 0
+    assert program.plan.total_params == BASE + more
+    assert f"({count / (BASE + more):.2%})" in str(program.plan)
+    session = el.Session(program)
+    x, y = samples()
+    np.testing.assert_array_equal(session.predict(x), base)
+    before = session.evaluate(x, y)[0]
+    for _ in range(20):
+        for i in range(0, 64, BATCH):
+            session.step(x[i : i + BATCH], y[i : i + BATCH])
+    assert session.evaluate(x, y)[0] < 0.9 * before
+    assert not np.allclose(session.predict(x), base)
+
+
+@pytest.mark.parametrize("train", [None, el.IA3(targets="up"), []])
+def test_a_new_head(train):
+    program = compiled(train=train, head=el.Head(5), classes=list("abcde"))
+    assert program.metadata["labels"]["classes"] == 5
+    assert program.params["head.weight"].shape == (5, WIDE)
+    added = sum(t.size for n, t in program.params.items() if not n.startswith("head."))
+    assert program.plan.total_params == BASE + added + (5 - OUT) * (WIDE + 1)
+    assert not any(n.startswith("head.lora") for n in program.params)
+    session = el.Session(program)
+    x, y = samples(5)
+    np.testing.assert_array_equal(session.predict(x), np.zeros((64, 5)))
+    before = session.evaluate(x, y)[0]
+    for _ in range(20):
+        for i in range(0, 64, BATCH):
+            session.step(x[i : i + BATCH], y[i : i + BATCH])
+    assert session.evaluate(x, y)[0] < 0.8 * before
+
+
+@pytest.mark.parametrize(("options", "message"), [
+    ({"head": 5}, "use el.Head"),
+    ({"head": el.Head(5), "classes": ["a", "b"]}, "2 class names for an output of 5 classes"),
+    ({"train": el.Prefix(4)}, "Prefix needs attention, and none was recognised"),
+    ({"train": el.Compose(el.LoRA(), "ia3")}, "train='ia3': use el.LoRA"),
+])
+def test_what_does_not_fit_is_one_error(options, message):
+    with pytest.raises(el.CompileError, match=message):
+        compiled(**options)
+
+
+@pytest.mark.parametrize("make", [
+    lambda: el.LoRA(dropout=1.0), lambda: el.LoRA(rank="big"), lambda: el.LoRA(ranks={"a": 0}),
+    lambda: el.LoRA(targets=3), lambda: el.IA3(targets=[1]), lambda: el.Adapter(0),
+    lambda: el.Adapter(activation="tanh"), lambda: el.Prefix(0), lambda: el.Sparse({}),
+    lambda: el.Sparse({"a": (3, 3)}), lambda: el.Sparse({"a": "some"}), lambda: el.Head(0),
+    lambda: el.Head(3, init="ones"), lambda: el.LastLayers(True),
+])
+def test_records_refuse_what_makes_no_sense(make):
+    with pytest.raises(el.CompileError):
+        make()
+
+
+def test_lists_and_compose_nest():
+    a, b, c = el.LoRA(1), el.Bias(), el.IA3()
+    assert flatten([a, el.Compose(b, [c])]) == flatten(el.Compose(a, el.Compose(b, c))) == (a, b, c)
+    assert flatten(None) == (el.LoRA(),)
