@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from edgeloop.auto_rank import choosing_rank
 from edgeloop.errors import BudgetError, CompileError, EdgeLoopError
 from edgeloop.importer import Imported, load_model
 from edgeloop.ir import Graph, Type, Value, verify
@@ -39,6 +40,7 @@ from edgeloop.passes.reserve_names import reserve_names
 from edgeloop.passes.schedule import schedule
 from edgeloop.passes.share import share
 from edgeloop.program import Program
+from edgeloop.target import describe
 from edgeloop.units import parse_bytes
 
 MAX_THREADS = 64  # as the core has it
@@ -60,6 +62,7 @@ class Options:
     head: Head | None = None
 
 
+@choosing_rank
 def compile(  # noqa: A001  the public name is el.compile
     model: Any,
     *,
@@ -127,8 +130,7 @@ def compile(  # noqa: A001  the public name is el.compile
         The plan does not fit ``budget``.
     """
     options = _options(loss, train, optimizer, entries, seed, head)
-    if target != "host":
-        raise CompileError(f"unknown target '{target}'; this version compiles for 'host'")
+    describe(target)
     _check_whole("batch", batch, 1)
     _check_whole("predict_batch", predict_batch, 1)
     _check_whole("threads", threads, 1, MAX_THREADS)
@@ -331,6 +333,7 @@ def _metadata(
         "features": dict(features) if features is not None else None,
         "classes": list(classes) if classes is not None else None,
         "train": [repr(t) for t in options.train], "ia3": known["ia3"],
+        "notes": [m.reason for m in options.train if isinstance(m, LoRA) and m.reason],
         "head": repr(options.head) if options.head else None, "optimizer": repr(options.optimizer),
         "seed": options.seed, "opset": first.opset, "producer": first.producer,
     }
@@ -374,5 +377,6 @@ def _check_budget(program: Program, limit: int) -> None:
             f"{plan.arena_bytes} (no order of this graph can go below "
             f"{plan.any_order_bound_bytes}), params {plan.param_bytes}, optimizer state "
             f"{plan.state_bytes}, inputs and outputs {plan.io_bytes}; try a smaller batch, "
-            "SGD, a smaller rank, or fewer targets"
+            "SGD, a smaller rank, or fewer targets",
+            needed=plan.ram_bytes,
         )

@@ -41,7 +41,14 @@ class CompileError(EdgeLoopError):
 
 
 class BudgetError(CompileError):
-    """The plan does not fit the budget; the message carries the numbers."""
+    """The plan does not fit the budget; the message carries the numbers.
+
+    ``needed``: bytes of the plan, 0 where no plan was made.
+    """
+
+    def __init__(self, message: str, needed: int = 0) -> None:
+        super().__init__(message)
+        self.needed = needed
 
 
 class ProgramError(EdgeLoopError):

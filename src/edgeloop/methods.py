@@ -62,6 +62,8 @@ class LoRA:
         layer; embeddings, depthwise and grouped convolutions must be named by a narrower glob.
     ranks
         Rank by glob, the first one that matches counts; other layers have ``rank``.
+    reason
+        Why "auto" chose this rank; the compiler fills it in.
     """
 
     rank: int | str = 4
@@ -71,6 +73,7 @@ class LoRA:
     dora: bool = False
     dropout: float = 0.0
     ranks: Mapping[str, int] = field(default_factory=dict, hash=False)
+    reason: str = field(default="", repr=False, compare=False)
 
     def __post_init__(self) -> None:
         check(self.rank == "auto" or _whole(self.rank),

@@ -25,7 +25,8 @@ class Plan:
 
     ``lower_bound_bytes`` is the largest sum of live bytes of any entry in the chosen order,
     ``any_order_bound_bytes`` a bound that holds for every order. ``forward_flops`` are those of
-    one predict call (or eval), ``step_flops`` those of one training step.
+    one predict call (or eval), ``step_flops`` those of one training step. ``notes`` say what the
+    compiler chose, and why.
     """
 
     arena_bytes: int
@@ -41,6 +42,12 @@ class Plan:
     step_flops: int
     threads: int
     entries: tuple[EntryPlan, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def trainable_share(self) -> float:
+        """Trainable parameters as a share of all, 0 to 1."""
+        return self.trainable_params / self.total_params if self.total_params else 0.0
 
     @property
     def ram_bytes(self) -> int:
@@ -49,14 +56,15 @@ class Plan:
 
     def to_dict(self) -> dict[str, Any]:
         """Return every number by name."""
-        return {**asdict(self), "ram_bytes": self.ram_bytes}
+        return {
+            **asdict(self), "ram_bytes": self.ram_bytes, "trainable_share": self.trainable_share,
+        }
 
     def to_json(self) -> str:
         """Return every number as one JSON object with sorted keys."""
         return json.dumps(self.to_dict(), sort_keys=True)
 
     def __str__(self) -> str:
-        share = self.trainable_params / self.total_params if self.total_params else 0.0
         lines = [
             (
                 f"RAM      {_bytes(self.ram_bytes)} = arena {_bytes(self.arena_bytes)}"
@@ -64,7 +72,11 @@ class Plan:
                 f" + io {_bytes(self.io_bytes)}"
             ),
             f"weights  {_bytes(self.weight_bytes)} read-only",
-            f"learns   {self.trainable_params:,} of {self.total_params:,} parameters ({share:.2%})",
+            (
+                f"learns   {self.trainable_params:,} of {self.total_params:,} parameters "
+                f"({self.trainable_share:.2%})"
+            ),
+            *(f"note     {note}" for note in self.notes),
             (
                 f"work     forward {_flops(self.forward_flops)}, step {_flops(self.step_flops)}"
                 f" on {self.threads} thread{'s' if self.threads > 1 else ''}"

@@ -195,6 +195,7 @@ class Program:
             forward_flops=flops.get("predict", flops.get("eval", 0)),
             step_flops=flops.get("train", flops.get("grad", 0)),
             threads=self.table.threads, entries=entries,
+            notes=tuple(map(str, self.metadata.get("notes") or ())),
         )
 
 
