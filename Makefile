@@ -28,7 +28,8 @@ $(VENV)/.tasks: $(VENV)/.test
 $(VENV)/.lint: $(VENV)/.base
 	@$(PIP) install --no-build-isolation -e '.[lint]' && touch $@
 $(VENV)/.oracles: $(VENV)/.test
-	@$(PIP) install 'torch==2.13.0' && $(PIP) install onnxscript && touch $@
+	@$(PIP) install 'torch==2.13.0' && \
+	  $(PIP) install onnxscript 'transformers==5.23.0' 'peft==0.21.2' && touch $@
 
 setup-system: ## install the programs that some suites need (Debian, root or sudo)
 	@S=$$([ $$(id -u) = 0 ] || echo sudo); $$S apt-get update -q >/dev/null && \
@@ -48,7 +49,7 @@ demo: $(VENV)/.base build ## a keyword spotter learns a new speaker; ends with a
 test: $(VENV)/.test build ## all tests that need no gigabytes
 	@PYTHONPATH=src $(PY) -m pytest tests -m "not oracle" $(ARGS)
 
-test-oracles: $(VENV)/.oracles build ## live comparisons with PyTorch
+test-oracles: $(VENV)/.oracles build ## live comparisons with PyTorch and PEFT
 	@PYTHONPATH=src $(PY) -m pytest tests -m oracle $(ARGS)
 
 # --- what developers call --------------------------------------------------------------------

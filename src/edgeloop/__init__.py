@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from edgeloop import loss
     from edgeloop.compiler import compile  # noqa: A004
     from edgeloop.errors import (
+        AdapterError,
         BudgetError,
         CompileError,
         ConfigError,
@@ -40,12 +41,14 @@ if TYPE_CHECKING:
     )
     from edgeloop.options import SGD, AdamW
     from edgeloop.program import Plan, Program
+    from edgeloop.program.peft import import_peft
     from edgeloop.runtime import Session
 
 __version__ = "0.1.0"
 
 _HOME = {
     "Program": "program", "Plan": "program", "Session": "runtime", "compile": "compiler",
+    "import_peft": "program.peft",
     **dict.fromkeys(("SGD", "AdamW"), "options"),
     **dict.fromkeys(
         ("LoRA", "IA3", "Adapter", "Prefix", "Sparse", "LastLayers", "Bias", "Full", "Compose",
@@ -55,17 +58,17 @@ _HOME = {
     **dict.fromkeys(
         ("EdgeLoopError", "ModelError", "UnsupportedError", "ShapeError", "CompileError",
          "BudgetError", "ProgramError", "InputError", "NonFiniteError", "DataError",
-         "ConfigError", "StateError", "DeltaError"),
+         "ConfigError", "StateError", "DeltaError", "AdapterError"),
         "errors",
     ),
 }
 
 __all__ = [
-    "IA3", "SGD", "AdamW", "Adapter", "Bias", "BudgetError", "CompileError", "Compose",
-    "ConfigError", "DataError", "DeltaError", "EdgeLoopError", "Full", "Head", "InputError",
-    "LastLayers", "LoRA", "ModelError", "NonFiniteError", "Plan", "Prefix", "Program",
+    "IA3", "SGD", "AdamW", "Adapter", "AdapterError", "Bias", "BudgetError", "CompileError",
+    "Compose", "ConfigError", "DataError", "DeltaError", "EdgeLoopError", "Full", "Head",
+    "InputError", "LastLayers", "LoRA", "ModelError", "NonFiniteError", "Plan", "Prefix", "Program",
     "ProgramError", "Session", "ShapeError", "Sparse", "StateError", "UnsupportedError", "compile",
-    "load", "loss",
+    "import_peft", "load", "loss",
 ]
 
 

@@ -32,6 +32,7 @@ from edgeloop.passes.fold_constants import fold_constants
 from edgeloop.passes.fuse import fuse_activations, fuse_sgd, fuse_sums
 from edgeloop.passes.gradient_entries import accumulate_entry, apply_entry, grad_entry
 from edgeloop.passes.layout import attach_bias, pointwise_to_linear, sink_transposes
+from edgeloop.passes.lora import lora_scales
 from edgeloop.passes.merge_lora import merge_lora
 from edgeloop.passes.name_outputs import name_outputs
 from edgeloop.passes.needs import Needs
@@ -140,6 +141,7 @@ def compile(  # noqa: A001  the public name is el.compile
     made: dict[str, Graph] = {}
     first: Imported | None = None
     known: dict[str, Any] = {}
+    scales: dict[str, float] = {}
     for i, dims in enumerate(variants):
         tail = f"@{i}" if i else ""
         trained = load_model(model, batch=batch, shapes=dims)
@@ -147,6 +149,7 @@ def compile(  # noqa: A001  the public name is el.compile
         if first is None:
             first = trained
             known = facts(normal_form(trained, options), options.train, options.head)
+            scales = lora_scales(adapted)
         training = adapt(trained, options, training=True) if _drops(options) else adapted
         entries_ = training_entries(adapted, training, options)
         made |= {name + tail: e for name, e in entries_.items()}
@@ -156,6 +159,10 @@ def compile(  # noqa: A001  the public name is el.compile
     assert first is not None
     made = _shared(made)
     metadata = _metadata(first, known, made, options, batch, predict_batch, features, classes)
+    metadata |= {
+        "modules": {k: m.described() for k, m in first.modules.items()}, "scales": scales,
+        "rslora": bool(scales) and all(m.rslora for m in options.train if isinstance(m, LoRA)),
+    }
     scalars = options.optimizer.scalars() | (
         {"accumulate_scale": 1.0} if "accumulate" in options.entries else {})
 

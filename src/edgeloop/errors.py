@@ -77,3 +77,7 @@ class StateError(EdgeLoopError):
 
 class DeltaError(EdgeLoopError):
     """A delta package is damaged or does not belong to this program or parent."""
+
+
+class AdapterError(EdgeLoopError):
+    """An adapter of another format is damaged, or does not fit the program; or the reverse."""

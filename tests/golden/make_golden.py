@@ -133,18 +133,24 @@ def clean(path):
     assert path.stat().st_size < 60_000
 
 
+def build(name):
+    """The model with its fixed weights, and an input."""
+    make, shape = MODELS[name]
+    torch.manual_seed(7)
+    model = make().eval()
+    for m in model.modules():
+        if isinstance(m, nn.BatchNorm2d):
+            nn.init.uniform_(m.running_mean, -0.5, 0.5)
+            nn.init.uniform_(m.running_var, 0.5, 2.0)
+    return model, torch.randn(shape)
+
+
 def main():
     warnings.simplefilter("ignore")
     OUT.mkdir(exist_ok=True)
     batch = torch.export.Dim("batch", min=1)
-    for name, (make, shape) in MODELS.items():
-        torch.manual_seed(7)
-        model = make().eval()
-        for m in model.modules():
-            if isinstance(m, nn.BatchNorm2d):
-                nn.init.uniform_(m.running_mean, -0.5, 0.5)
-                nn.init.uniform_(m.running_var, 0.5, 2.0)
-        x = torch.randn(shape)
+    for name in MODELS:
+        model, x = build(name)
         script, dynamo = OUT / f"{name}.script.onnx", OUT / f"{name}.dynamo.onnx"
         fixed = OUT / f"{name}.fixed.onnx"
         common = {"input_names": ["x"], "output_names": ["y"], "verbose": False}

@@ -22,6 +22,7 @@ CODES: dict[type[BaseException], int] = {
     errors.NonFiniteError: 5,
     errors.BudgetError: 6,
     errors.DeltaError: 7,
+    errors.AdapterError: 7,
 }
 
 

@@ -19,6 +19,7 @@ from edgeloop.importer.fold import SAME_WEIGHT, attributes, can_fold, fold
 from edgeloop.importer.grids import Grid, code_type, dequantize, levels, plain_name, quantize
 from edgeloop.importer.load import MAX_ELEMENTS, opset_of
 from edgeloop.importer.ml import ML_CONVERTERS
+from edgeloop.importer.modules import Module, module_of
 from edgeloop.importer.names import Namer, weight_name
 from edgeloop.importer.shapes import Rebatch, is_float, type_name
 from edgeloop.ir import Array, Graph, Stored, Type, Value
@@ -89,6 +90,8 @@ class Walk:
         self.grids: dict[str, Grid] = {}  # codes: their tensor in env holds what they stand for
         self.learned: set[str] = set()
         self.unsupported: list[Unsupported] = []
+        self.modules: dict[str, Module] = {}
+        self._stored = {t.name: t for t in model.graph.initializer}
         self._model, self._shapes, self._notes = model, shapes, notes
         self._rebatch, self._learning = rebatch, learning
         self._opset = opset_of(model)
@@ -185,6 +188,11 @@ class Walk:
         if any(t is LOST for t in present):
             self._carry_on(node)
             return
+        names = [t.name if isinstance(t, Known) else "" for t in tensors]
+        module = module_of(node, self.g.layer, arrays, names, self._stored)
+        if module is not None:
+            before = self.modules.get(self.g.layer)
+            self.modules[self.g.layer] = module if before is None else before.again()
         self._convert(node, [t for t in tensors if t is not None], arrays)
 
     def _convert(

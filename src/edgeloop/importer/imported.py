@@ -12,6 +12,7 @@ import onnx
 from edgeloop.errors import ModelError
 from edgeloop.importer.convert import Walk
 from edgeloop.importer.load import opset_of, read_model
+from edgeloop.importer.modules import Module
 from edgeloop.importer.quantized import rewrite_quantized, storage_notes
 from edgeloop.importer.shapes import Bound, Rebatch, bind, is_float, type_name
 from edgeloop.importer.simplify import simplify
@@ -38,7 +39,8 @@ class Imported:
 
     ``graph.inputs`` and ``graph.outputs`` are in the order of ``inputs`` and ``outputs``, which
     hold the ONNX names. Node names are layer names; constants have their initializers' names.
-    ``notes`` says what was left out or narrowed.
+    ``notes`` says what was left out or narrowed. ``modules`` tells by layer name what the layers
+    were in the framework that the model came from.
     """
 
     graph: Graph
@@ -48,6 +50,7 @@ class Imported:
     opset: int
     producer: str
     notes: list[str] = field(default_factory=list)
+    modules: dict[str, Module] = field(default_factory=dict)
 
 
 def load_model(
@@ -94,7 +97,7 @@ def load_model(
     notes += storage_notes(graph)
     verify(graph, after="import")
     return Imported(
-        graph, used, outputs, layers_of(graph), opset_of(proto), producer, notes
+        graph, used, outputs, layers_of(graph), opset_of(proto), producer, notes, walk.modules
     )
 
 

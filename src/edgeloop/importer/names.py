@@ -58,6 +58,34 @@ def from_metadata(node: onnx.NodeProto) -> str:
     return ""
 
 
+def is_counter(name: str) -> bool:
+    """Tell whether a name says nothing: an exporter's counter."""
+    return bool(_COUNTER.match(name))
+
+
+def is_module_path(node: onnx.NodeProto, layer: str, weight: str) -> bool:
+    """Tell whether ``layer``, as `Namer` made it, is the path of a PyTorch module.
+
+    It is when the weight is called ``<layer>.weight``, or when the weight has no name of its own
+    and the node carries the path: in its metadata (dynamo) or its name (TorchScript).
+    """
+    if from_weight(weight) == layer:
+        return weight == f"{layer}.weight"
+    if from_metadata(node) == layer:
+        return not _is_function(node)
+    return node.name.startswith("/") and "/" in node.name[1:] and _from_path(node.name) == layer
+
+
+def _is_function(node: onnx.NodeProto) -> bool:
+    """The dynamo exporter put the node directly under the model: no module to name."""
+    meta = {p.key: p.value for p in node.metadata_props}
+    try:
+        names = ast.literal_eval(meta.get("pkg.torch.onnx.name_scopes", "[]"))
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
+        return True
+    return isinstance(names, list) and len(names) > 1 and not names[-2]
+
+
 def from_node(name: str, op: str) -> str:
     """Return the module path in a node's name, or ''."""
     if "/" in name:

@@ -78,6 +78,30 @@ def insert_lora(
     return out
 
 
+def lora_scales(graph: Graph) -> dict[str, float]:
+    """Map each adapted layer to its scale: the factor of the product that reads B as its weight.
+
+    Requires: a forward graph; a batch norm's scale may be multiplied into B.
+    """
+    users = graph.users()
+
+    def found(b: Value) -> float | None:
+        for n in users.get(b, []):
+            if (n.op == "linear" and n.inputs[1] is b) or (n.op == "matmul" and n.inputs[0] is b):
+                return float(n.attrs.get("alpha", 1.0))
+            scaled = found(n.output) if n.op == "mul" and n.output.type == b.type else None
+            if scaled is not None:
+                return scaled
+        return None
+
+    scales = {}
+    for v in graph.params:
+        layer, _, what = v.name.rpartition(".")
+        if what in ("lora_B", "lora_embedding_B") and (scale := found(v)) is not None:
+            scales[layer] = scale
+    return scales
+
+
 class _Place:
     """One layer and its LoRA."""
 

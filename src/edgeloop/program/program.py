@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeloop import _core
-from edgeloop.errors import ProgramError
+from edgeloop.errors import AdapterError, ProgramError
 from edgeloop.program import artifact, memory, validate
 from edgeloop.program.plan import EntryPlan, Plan
 from edgeloop.program.spec import ProgramSpec
@@ -124,6 +124,35 @@ class Program:
     def initial(self) -> dict[str, npt.NDArray[np.float32]]:
         """Return the first values of params and states by name, as read-only views."""
         return {n: self._array(self._stored[f"initial.{n}"]) for n in (*self.params, *self.states)}
+
+    def export_adapter(
+        self, folder: str | os.PathLike[str], adapter: Mapping[str, Any] | None = None,
+        format: str = "peft",  # noqa: A002
+        names: Mapping[str, str] | None = None,
+    ) -> None:
+        """Write an adapter for another framework into a folder, complete or not at all.
+
+        Parameters
+        ----------
+        adapter
+            From ``session.adapter()`` or a stored version; None is what the program starts with.
+        format
+            "peft": ``adapter_config.json`` and ``adapter_model.safetensors``, which Hugging Face
+            PEFT loads into the PyTorch model that the ONNX came from.
+        names
+            Paths of modules in PyTorch by layer name, where the ONNX does not tell them, or
+            ``{"": "bert."}`` for a prefix of all.
+
+        Raises
+        ------
+        AdapterError
+            The format cannot hold a layer (each is named), or a value is not finite.
+        """
+        from edgeloop.program import peft
+
+        if format != "peft":
+            raise AdapterError(f"unknown adapter format '{format}'; there is 'peft'")
+        peft.export_adapter(self, folder, adapter, names)
 
     def _array(self, s: artifact.Stored) -> npt.NDArray[Any]:
         data = self._data[s.start : s.start + s.nbytes]

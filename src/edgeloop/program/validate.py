@@ -21,7 +21,8 @@ def check_metadata(metadata: Mapping[str, Any]) -> None:
     ``batch``: positive; ``outputs``, ``classes``: lists of names or absent; ``labels``: an object
     whose ``classes`` is a positive number or null, or absent; so are its ``axis``, ``shift`` and
     ``ignore_index`` (integers), ``output`` (a name), ``smoothing`` (a number) and
-    ``class_weights`` (a list of them, one for each class). Other keys are the user's.
+    ``class_weights`` (a list of them, one for each class). ``modules`` and ``scales``: objects as
+    the compiler writes them, or absent. Other keys are the user's.
     """
     _positive(metadata.get("batch", 1), "batch")
     for key in ("outputs", "classes"):
@@ -46,6 +47,22 @@ def check_metadata(metadata: Mapping[str, Any]) -> None:
             or not all(isinstance(w, int | float) and 0 <= w < math.inf for w in weights)
         ):
             raise ValueError("metadata 'labels.class_weights' is not one number for each class")
+    _check_modules(metadata.get("modules"), metadata.get("scales"))
+
+
+def _check_modules(modules: Any, scales: Any) -> None:
+    """What layers were in the framework that the model came from, and the scales of LoRA."""
+    for key, found in (("modules", modules), ("scales", scales)):
+        if not isinstance(found, dict | None):
+            raise ValueError(f"metadata '{key}' is not an object")  # noqa: TRY004
+    for name, m in (modules or {}).items():
+        shape = m.get("shape") if isinstance(m, dict) else None
+        if not isinstance(shape, list) or not all(isinstance(n, int) and n > 0 for n in shape):
+            raise ValueError(f"metadata 'modules': '{name}' has no shape")
+        for key in ("groups", "calls"):
+            _positive(m.get(key, 1), f"modules.{name}.{key}")
+    if not all(isinstance(v, float | int) for v in (scales or {}).values()):
+        raise ValueError("metadata 'scales' holds something that is no number")
 
 
 def check_entry(

@@ -1,0 +1,123 @@
+"""Stock PEFT loads what we write, and we load what it writes: outputs agree with PyTorch's."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+from interop.torch_free import noise
+
+import edgeloop as el
+
+pytestmark = [
+    pytest.mark.oracle,
+    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning",
+                               "ignore:fan_in_fan_out"),
+]
+KINDS = ("script", "dynamo")
+NAMES = ("convnet", "turned", "vit", "batchnorm")
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """Every model with its ONNX by both exporters, made when first asked for."""
+    from interop import torch_models
+
+    made = {}
+    folder = tmp_path_factory.mktemp("onnx")
+
+    def get(name, kind):
+        if (name, kind) not in made:
+            model, x = torch_models.make(name)
+            path = folder / f"{name}.{kind}.onnx"
+            torch_models.export(model, x, path, kind)
+            made[name, kind] = path, x
+        return made[name, kind]
+
+    return get
+
+
+def compiled(path, x, train):
+    return el.compile(path, loss="mse", train=train, batch=len(x), predict_batch=len(x))
+
+
+def loaded(name, folder):
+    """The PyTorch model with the adapter, by stock PEFT; it must have nothing to warn of."""
+    from interop.torch_models import make
+    from peft import PeftModel
+
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        model = PeftModel.from_pretrained(make(name)[0], str(folder)).eval()
+    about = [str(w.message) for w in said if issubclass(w.category, UserWarning)]
+    assert [m for m in about if "fan_in_fan_out" not in m] == []  # set for each module by PEFT
+    return model
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", NAMES)
+def test_stock_peft_loads_our_adapter(name, kind, exported, tmp_path):
+    from interop.torch_models import make, run
+
+    path, x = exported(name, kind)
+    p = compiled(path, x, el.LoRA(rank=3, alpha=4.5))
+    adapter = noise(p)
+    session = el.Session(p)
+    session.load_adapter(adapter)
+    p.export_adapter(tmp_path / "ad", adapter)
+    want = run(loaded(name, tmp_path / "ad"), x)
+    np.testing.assert_allclose(session.predict(x.numpy()), want, atol=1e-5)
+    assert np.abs(want - run(make(name)[0], x)).max() > 1e-2
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", NAMES)
+def test_an_adapter_made_by_peft_loads(name, kind, exported, tmp_path):
+    import torch
+    from interop.torch_models import make, randomise, run
+    from peft import LoraConfig, get_peft_model
+
+    path, x = exported(name, kind)
+    p = compiled(path, x, el.LoRA(rank=2, alpha=3))
+    layers = sorted({k.rpartition(".")[0] for k in p.params})
+    theirs = get_peft_model(make(name)[0], LoraConfig(r=2, lora_alpha=5, target_modules=layers))
+    optimizer = torch.optim.SGD([q for q in theirs.parameters() if q.requires_grad], lr=0.05)
+    out = theirs.train()(x)
+    getattr(out, "logits", out).square().sum().backward()
+    optimizer.step()
+    randomise(theirs).eval().save_pretrained(tmp_path / "ad")
+    session = el.Session(p)
+    session.load_adapter(el.import_peft(tmp_path / "ad", p))
+    want = run(loaded(name, tmp_path / "ad"), x)
+    np.testing.assert_allclose(session.predict(x.numpy()), want, atol=1e-5)
+
+
+def test_ranks_alphas_and_a_whole_layer_by_pattern(exported, tmp_path):
+    from interop.torch_models import run
+
+    path, x = exported("convnet", "dynamo")
+    p = compiled(path, x, [
+        el.LastLayers(1), el.LoRA(rank=1, alpha=7, targets=("point", "mix")),
+        el.LoRA(rank=4, targets="wave"), el.LoRA(rank=4, alpha=3, targets="stem.0"),
+    ])
+    adapter = noise(p)
+    session = el.Session(p)
+    session.load_adapter(adapter)
+    p.export_adapter(tmp_path / "ad", adapter)
+    want = run(loaded("convnet", tmp_path / "ad"), x)
+    np.testing.assert_allclose(session.predict(x.numpy()), want, atol=1e-5)
+
+
+def test_peft_saves_back_what_it_loaded(exported, tmp_path):
+    import safetensors.numpy
+
+    path, x = exported("vit", "script")
+    p = compiled(path, x, el.LoRA(rank=2))
+    p.export_adapter(tmp_path / "a", noise(p))
+    loaded("vit", tmp_path / "a").save_pretrained(tmp_path / "b")
+    one, two = (
+        safetensors.numpy.load_file(tmp_path / n / "adapter_model.safetensors") for n in "ab"
+    )
+    assert one.keys() == two.keys()
+    assert all(np.array_equal(one[k], two[k]) for k in one)
