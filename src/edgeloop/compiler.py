@@ -333,7 +333,7 @@ def _metadata(
         raise CompileError(f"class names must differ; {twice!r} is given twice")
     return {
         "batch": batch, "predict_batch": predict_batch, "loss": options.loss.name,
-        "inputs": {k: _described(t) for k, t in first.inputs.items()},
+        "inputs": {k: _described(t) | _bound(first, k) for k, t in first.inputs.items()},
         "outputs": list(first.outputs),
         "labels": labels,
         "total_params": sum(x.params for x in first.layers) + known["head_params"] + _added(made),
@@ -370,6 +370,11 @@ def _added(made: Mapping[str, Graph]) -> int:
     """Elements of the params that the model itself does not have."""
     params = {v.name: v.type.size for g in made.values() for v in g.params}
     return sum(n for name, n in params.items() if ADDED.search(name))
+
+
+def _bound(imported: Imported, name: str) -> dict[str, int]:
+    """The number below which an integer input's values must lie, where it is known."""
+    return {"bound": imported.bounds[name]} if name in imported.bounds else {}
 
 
 def _described(t: Type) -> dict[str, Any]:

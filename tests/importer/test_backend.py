@@ -1,7 +1,7 @@
-"""onnx's own node tests: every float32 case of each supported operator.
+"""onnx's own node tests: every case of float32, int32, int64 and bool of each supported operator.
 
-Inputs that are not float32 tensors (shapes, axes, indices) and those that a converter asks to be
-constant become initializers; so do parameters where the operator knows them only as such.
+Shapes, axes and the like become initializers, and so do parameters where the operator knows them
+only as such. Whole numbers come out through a Cast, as outputs are floats.
 """
 
 import importlib
@@ -16,7 +16,7 @@ from onnx import TensorProto, numpy_helper
 from edgeloop import compiler
 from edgeloop.errors import UnsupportedError
 from edgeloop.importer import load_model
-from edgeloop.importer.convert import converters
+from edgeloop.importer.convert import ON_INTEGERS, converters
 from edgeloop.ir import verify
 from edgeloop.ops import evaluate
 from edgeloop.passes.encode import encode
@@ -37,6 +37,14 @@ WITHOUT_CASES = {"Cast"}
 OPERATORS = {op for domain, op in converters() if domain == ""} | FOLDED
 # Inputs that are constants by nature, from this position on.
 CONSTANT_FROM = {"BatchNormalization": 1, "Clip": 1, "Dropout": 1, "Pad": 1}
+# Operators of integers that read shapes, axes and the like from this position on.
+SHAPES_FROM = dict.fromkeys(
+    ("CumSum", "Expand", "Pad", "ReduceMax", "ReduceMin", "ReduceSum", "Reshape", "Slice", "Split",
+     "Squeeze", "Trilu", "Unsqueeze"), 1,
+)
+# Operators whose inputs or outputs are whole numbers.
+WHOLE = ON_INTEGERS | {"IsNaN"}
+TYPES = (np.float32, np.int32, np.int64, np.bool_)
 
 _RANDOM = "Dropout is compiled as the identity, in training mode too"
 _OLD = "Dropout of opset 11, before the oldest that is read"
@@ -55,6 +63,8 @@ REFUSED = {
     "test_maxpool_3d": "only 1-D and 2-D are supported",
     "test_batchnorm_example_training_mode": "training mode",
     "test_batchnorm_epsilon_training_mode": "training mode",
+    "test_mod_float": "only supported on integers",
+    "test_mod_mixed_sign_float32": "only supported on integers",
 }
 
 
@@ -66,7 +76,7 @@ def collect():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for module in pkgutil.iter_modules(node.__path__):
-            if module.name in names:
+            if module.name.replace("_", "") in names:
                 importlib.import_module(f"{node.__name__}.{module.name}")
     return [c for c in node._NodeTestCases if applies(c)]
 
@@ -75,10 +85,16 @@ def applies(case):
     if {n.op_type for n in case.model.graph.node} - OPERATORS:
         return False
     inputs, outputs = case.data_sets[0]
-    if not any(isinstance(a, np.ndarray) and a.dtype == np.float32 for a in outputs):
+    if not any(isinstance(a, np.ndarray) and a.dtype in TYPES for a in outputs):
         return False
     if any(isinstance(a, np.ndarray) and a.size == 0 for a in (*inputs, *outputs)):
         return False  # tensors without elements have no place in a static plan
+    op = case.model.graph.node[0].op_type
+    if op not in WHOLE and not any(a.dtype == np.float32 for a in outputs):
+        return False
+    arrays = [a for a in (*inputs, *outputs) if isinstance(a, np.ndarray)]
+    if op in WHOLE and any(a.dtype not in TYPES for a in arrays):
+        return False  # computed as i32
     floats = [a for a in inputs if getattr(a, "dtype", None) is not None and a.dtype.kind in "fV"]
     return all(a.dtype == np.float32 for a in floats)
 
@@ -97,22 +113,41 @@ def prepared(case):
                 old = onnx.defs.get_schema(n.op_type, o.version).since_version
                 assert onnx.defs.get_schema(n.op_type, 13).since_version == old
             o.version = 13
-    first = {n.input[i]: n.op_type for n in model.graph.node for i in range(len(n.input))
-             if i >= CONSTANT_FROM.get(n.op_type, 99)}
+    op = model.graph.node[0].op_type
+    constant = {n.input[i] for n in model.graph.node for i in range(len(n.input))
+                if i >= CONSTANT_FROM.get(n.op_type, 99)}
+    shapes = {i for n in model.graph.node for i in n.input[SHAPES_FROM.get(n.op_type, 99):]}
     feeds = {}
     kept = []
     for info, a in zip(model.graph.input, arrays, strict=True):
-        if info.name in first or a.dtype != np.float32:
+        whole = a.dtype != np.float32 and (op not in ON_INTEGERS or info.name in shapes)
+        if info.name in constant or whole:
             model.graph.initializer.append(numpy_helper.from_array(a, info.name))
         else:
-            kept.append(onnx.helper.make_tensor_value_info(info.name, TensorProto.FLOAT, a.shape))
-            feeds[info.name] = a
-    if model.graph.node[0].op_type == "LayerNormalization":
+            kept.append(info)
+            feeds[info.name] = a if a.dtype == np.float32 else a.astype(np.int32)
+    if op == "LayerNormalization":
         del model.graph.output[1:]  # statistics for a backward pass that is compiled here
     del model.graph.input[:]
     model.graph.input.extend(kept)
     expected = dict(zip((o.name for o in model.graph.output), outputs, strict=False))
+    if op in WHOLE:
+        expected = as_floats(model, expected)
     return model, feeds, expected
+
+
+def as_floats(model, expected):
+    """Cast the outputs of whole numbers."""
+    found = {}
+    for o in model.graph.output:
+        want = expected[o.name]
+        if isinstance(want, np.ndarray) and want.dtype != np.float32:
+            node = onnx.helper.make_node("Cast", [o.name], [f"{o.name}.f"], to=TensorProto.FLOAT)
+            model.graph.node.append(node)
+            o.name, want = f"{o.name}.f", want.astype(np.float32)
+            o.type.tensor_type.elem_type = TensorProto.FLOAT
+        found[o.name] = want
+    return found
 
 
 def imported_case(name):

@@ -94,11 +94,10 @@ def test_if_on_run_time_data_is_unsupported(build):
 # Inputs and outputs ------------------------------------------------------------------------------
 
 
-def test_integer_input_is_a_clear_error(build):
-    (w,) = weights((5, 4))
-    ids = helper.make_tensor_value_info("ids", TensorProto.INT64, ["N"])
-    model = build([node("Gather", "w ids", "y")], [ids], [("y", ["N", 4])], {"w": w})
-    with pytest.raises(ModelError, match="input 'ids' has element type int64"):
+def test_an_input_that_is_no_number_is_a_clear_error(build):
+    words = helper.make_tensor_value_info("words", TensorProto.COMPLEX64, ["N"])
+    model = build([node("Abs", "words", "y")], [words], [("y", ["N"])])
+    with pytest.raises(ModelError, match="input 'words' has element type complex64"):
         load_model(model, batch=2)
 
 
@@ -238,14 +237,13 @@ def test_dynamos_guarded_softplus_is_a_softplus(build, agrees, beta):
 
 
 @pytest.mark.parametrize(("threshold", "x"), [(2.0, "x"), (20.0, "w")])
-def test_another_where_is_not_taken_for_a_softplus(build, threshold, x):
+def test_another_where_is_not_taken_for_a_softplus(build, agrees, threshold, x):
     nodes = [
         node("Relu", "x", "w"), node("Softplus", "x", "s"), node("Greater", "x t", "g"),
         node("Where", f"g {x} s", "y"),
     ]
     model = build(nodes, [("x", ["N", 5])], [("y", ["N", 5])], {"t": np.float32(threshold)})
-    with pytest.raises(UnsupportedError, match="Where"):
-        load_model(model, batch=2)
+    assert "where" in [n.op for n in agrees(model, 2).graph.nodes]
 
 
 def test_indexing_with_a_list_is_a_gather(build, agrees):

@@ -21,6 +21,8 @@ NO_COUNTERPART = {
     "cast": "no float comes out where a float goes in",
     "dropout": "its mask comes from a generator of our own",
     "detach": "stops gradients, as its name says; tests/passes/test_dora.py",
+    "compare": "no float comes out", "integer": "no float comes out",
+    "argmax": "no float comes out",
     "equal": "only inside the gradients of maximum, minimum and reduce_max",
     "accumulate": "sums gradients over micro-batches; tests/passes/test_gradient_entries.py",
     "zero_": "clears what was accumulated",

@@ -150,7 +150,15 @@ def fake_quant(x, scale, zero, lo, hi, axis=0):
     return straight + (y - x).detach()
 
 
+def cumsum(x, axis, exclusive=0, reverse=0):
+    x = x.flip(axis) if reverse else x
+    y = x.cumsum(axis) - (x if exclusive else 0)
+    return y.flip(axis) if reverse else y
+
+
 TABLE = {
+    "where": lambda c, a, b: torch.where(c != 0, a, b), "cumsum": cumsum, "sin": torch.sin,
+    "cos": torch.cos,
     "add": torch.add, "sub": torch.sub, "mul": torch.mul, "div": torch.div, "pow": torch.pow,
     "maximum": torch.maximum, "minimum": torch.minimum,
     "relu": F.relu, "leaky_relu": lambda x, alpha: F.leaky_relu(x, negative_slope=alpha),

@@ -21,7 +21,7 @@ from edgeloop.importer.load import MAX_ELEMENTS, opset_of
 from edgeloop.importer.ml import ML_CONVERTERS
 from edgeloop.importer.modules import Module, module_of
 from edgeloop.importer.names import Namer, weight_name
-from edgeloop.importer.shapes import Rebatch, is_float, type_name
+from edgeloop.importer.shapes import Rebatch, is_float, is_integer, type_name
 from edgeloop.ir import Array, Graph, Stored, Type, Value
 from edgeloop.ops import OPS, Builder, OnnxNode
 
@@ -51,6 +51,14 @@ QUANTIZERS: Final = frozenset({"QuantizeLinear", "DequantizeLinear", "DynamicQua
 MOVES_CODES: Final = frozenset({
     "Expand", "Flatten", "Gather", "Identity", "MaxPool", "Reshape", "Slice", "Split", "Squeeze",
     "Transpose", "Unsqueeze",
+})
+# ONNX operators that are computed on integers and booleans at run time (i32) as well.
+ON_INTEGERS: Final = frozenset({
+    "Abs", "Add", "And", "ArgMax", "ArgMin", "Cast", "Concat", "CumSum", "Div", "Equal", "Expand",
+    "Flatten", "Gather", "GatherElements", "GatherND", "Greater", "GreaterOrEqual", "Identity",
+    "Less", "LessOrEqual", "Max", "Min", "Mod", "Mul", "Neg", "Not", "Or", "Pad", "ReduceMax",
+    "ReduceMin", "ReduceSum", "Reshape", "Slice", "Split", "Squeeze", "Sub", "Sum", "Transpose",
+    "Trilu", "Unsqueeze", "Where", "Xor",
 })
 Tensor = Known | Value | Lost
 
@@ -124,16 +132,20 @@ class Walk:
             self._notes.append(f"{count} {kind} initializers are computed as float32")
         for info in self._model.graph.input:
             if info.name in self._shapes and info.name in self._used:
-                if not is_float(info):
+                kind, whole = type_name(info), is_integer(info)
+                if not whole and not is_float(info):
                     raise ModelError(
-                        f"input '{info.name}' has element type {type_name(info)}, but only float "
-                        "inputs are supported; compute that part outside and feed its result"
+                        f"input '{info.name}' has element type {kind}, but only float, integer "
+                        "and bool inputs are supported; compute that part outside and feed its "
+                        "result"
                     )
-                if info.type.tensor_type.elem_type != onnx.TensorProto.FLOAT:
-                    kind = type_name(info)
-                    self._notes.append(f"input '{info.name}' ({kind}) is taken as float32")
+                if kind not in ("float", "int64", "int32", "bool"):
+                    taken = "int32" if whole else "float32"
+                    self._notes.append(f"input '{info.name}' ({kind}) is taken as {taken}")
                 shape = self._shapes[info.name]
-                self.env[info.name] = self.g.input(info.name, Type(shape))
+                self.env[info.name] = self.g.input(
+                    info.name, Type(shape, "i32" if whole else "f32")
+                )
                 self._record(info.name, shape)
 
     def _known(self, t: onnx.TensorProto, narrowed: dict[str, int]) -> Known:
@@ -180,7 +192,7 @@ class Walk:
             self.env[node.output[0]] = Known(_shape_of(node, first), node.output[0])
             return
         if node.op_type == "CastLike" and first is not None and first is not LOST:
-            self.env[node.output[0]] = first
+            self.env[node.output[0]] = self._cast_like(first, present[-1] or LOST)
             return
         if weights or any(i in self.learned for i in node.input):
             self.learned.update(node.output)
@@ -208,6 +220,10 @@ class Walk:
             return
         if codes:
             self.grids.update(dict.fromkeys(node.output, self.grids[codes[0]]))
+        whole = any(isinstance(t, Value) and t.type.dtype == "i32" for t in tensors)
+        if whole and domain_of(node) == "" and node.op_type not in ON_INTEGERS:
+            self._give_up(node, "it is only supported on floats")
+            return
         if node.op_type in ("Reshape", "Expand"):
             arrays = self._follow_batch(node, tensors, arrays)
         call = OnnxNode(
@@ -354,6 +370,16 @@ class Walk:
             if t.stored is not None:
                 self.graph.stored[t.values[key]] = t.stored
         return t.values[key]
+
+    def _cast_like(self, x: Tensor, like: Tensor) -> Tensor:
+        """Return a run-time value in another one's element type; what is known stays."""
+        if not isinstance(x, Value):
+            return x
+        if isinstance(like, Known):
+            dtype = "f32" if _floating(like.array) else "i32"
+        else:
+            dtype = like.type.dtype if isinstance(like, Value) else x.type.dtype
+        return x if x.type.dtype == dtype else self.g.op("cast", x, dtype=dtype)
 
     def _branch(self, node: onnx.NodeProto, condition: Known) -> None:
         """Convert the branch that a constant condition picks, in place of the If."""

@@ -22,12 +22,13 @@ _BROADCAST: Final = frozenset({
     "LessOrEqual", "Greater", "GreaterOrEqual", "Where", "BitShift",
 })
 _OTHER: Final = frozenset({
-    "Abs", "Cast", "CastLike", "Ceil", "Clip", "Concat", "Constant", "ConstantOfShape",
-    "Exp", "Expand", "Flatten", "Floor", "Gather", "GatherElements",
-    "GatherND", "Identity", "Log", "MatMul", "Neg", "NonZero", "Not", "OneHot", "Range",
-    "Reciprocal", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum", "Reshape",
-    "Round", "ScatterElements", "ScatterND", "Shape", "Sign", "Size", "Slice", "Split", "Sqrt",
-    "Squeeze", "Sum", "Tile", "TopK", "Transpose", "Trilu", "Unsqueeze",
+    "Abs", "ArgMax", "ArgMin", "Cast", "CastLike", "Ceil", "Clip", "Concat", "Constant",
+    "ConstantOfShape", "Cos", "CumSum", "Exp", "Expand", "Flatten", "Floor",
+    "Gather", "GatherElements", "GatherND", "Identity", "IsInf", "IsNaN", "Log", "MatMul", "Neg",
+    "NonZero", "Not", "OneHot", "Range", "Reciprocal", "ReduceMax", "ReduceMean", "ReduceMin",
+    "ReduceProd", "ReduceSum", "Reshape", "Round", "ScatterElements", "ScatterND", "Shape",
+    "Sigmoid", "Sign", "Sin", "Size", "Slice", "Split", "Sqrt", "Squeeze", "Sum", "Tanh", "Tile",
+    "TopK", "Transpose", "Trilu", "Unsqueeze",
 })
 FOLDABLE: Final = _BROADCAST | _OTHER
 # Results keep the name of the weight they were made from.
@@ -58,6 +59,8 @@ def fold(node: onnx.NodeProto, inputs: list[Array | None], opset: int) -> list[A
         raise ModelError(
             f"{where} would make a constant of {size} elements; nothing of that size fits a device"
         )
+    if node.op_type == "GatherElements":
+        return [_gather_elements(node, *(a for a in inputs if a is not None))]
     names = [f"i{k}" if a is not None else "" for k, a in enumerate(inputs)]
     call = onnx.NodeProto()
     call.CopyFrom(node)
@@ -110,6 +113,16 @@ def _result_size(node: onnx.NodeProto, arrays: list[Array]) -> int:
         batch = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
         return math.prod(batch) * math.prod(a.shape[-2:-1]) * math.prod(b.shape[-1:])
     return 0
+
+
+def _gather_elements(node: onnx.NodeProto, x: Array, index: Array) -> Array:
+    """Return x[.., index, ..]; onnx.reference mistakes an index of one element for a scalar."""
+    axis = int(attributes(node).get("axis", 0)) % max(x.ndim, 1)
+    try:
+        cut = x[tuple(slice(None if i == axis else n) for i, n in enumerate(index.shape))]
+        return np.asarray(np.take_along_axis(cut, index, axis))
+    except (IndexError, ValueError) as e:
+        raise ModelError(f"GatherElements node '{node.name}' cannot be evaluated: {e}") from e
 
 
 def _product(shape: Array) -> int:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 import numpy as np
 import onnx
@@ -40,7 +41,8 @@ class Imported:
     ``graph.inputs`` and ``graph.outputs`` are in the order of ``inputs`` and ``outputs``, which
     hold the ONNX names. Node names are layer names; constants have their initializers' names.
     ``notes`` says what was left out or narrowed. ``modules`` tells by layer name what the layers
-    were in the framework that the model came from.
+    were in the framework that the model came from. ``bounds`` has, for integer inputs where it is
+    known, the number below which values must lie: the rows of the table that they pick from.
     """
 
     graph: Graph
@@ -51,6 +53,7 @@ class Imported:
     producer: str
     notes: list[str] = field(default_factory=list)
     modules: dict[str, Module] = field(default_factory=dict)
+    bounds: dict[str, int] = field(default_factory=dict)
 
 
 def load_model(
@@ -74,7 +77,7 @@ def load_model(
     Raises
     ------
     ModelError
-        Damaged file, opset out of range, unbound or impossible shapes, integer inputs.
+        Damaged file, opset out of range, unbound or impossible shapes.
     UnsupportedError
         Operators that are not supported, all of them; see its ``operators``.
     """
@@ -97,8 +100,28 @@ def load_model(
     notes += storage_notes(graph)
     verify(graph, after="import")
     return Imported(
-        graph, used, outputs, layers_of(graph), opset_of(proto), producer, notes, walk.modules
+        graph, used, outputs, layers_of(graph), opset_of(proto), producer, notes, walk.modules,
+        bounds_of(graph, [i.name for i in inputs if type_name(i) == "bool"]),
     )
+
+
+# Operators whose output holds elements of their first input and nothing else.
+_MOVES: Final = frozenset({"reshape", "transpose", "slice", "identity", "broadcast_to"})
+
+
+def bounds_of(graph: Graph, booleans: Iterable[str]) -> dict[str, int]:
+    """Return the least bound of each integer input: 2 for booleans, else a table's rows."""
+    bounds = {v.name: 2 for v in graph.inputs if v.name in set(booleans)}
+    made = graph.producers()
+    for n in graph.nodes:
+        index = n.inputs[1] if n.op == "gather" else None
+        while index in made and made[index].op in _MOVES:
+            index = made[index].inputs[0]
+        table = n.inputs[0]
+        if index in graph.inputs and index is not None and table is not None:
+            rows = table.type.shape[int(n.attrs.get("axis", 0))]
+            bounds[index.name] = min(rows, bounds.get(index.name, rows))
+    return bounds
 
 
 def layers_of(graph: Graph) -> list[Layer]:

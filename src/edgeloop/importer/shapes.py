@@ -27,10 +27,20 @@ _FLOATS: Final = frozenset({
     onnx.TensorProto.BFLOAT16,
 })
 
+_INTEGERS: Final = frozenset({
+    onnx.TensorProto.INT64, onnx.TensorProto.INT32, onnx.TensorProto.INT16, onnx.TensorProto.INT8,
+    onnx.TensorProto.UINT16, onnx.TensorProto.UINT8, onnx.TensorProto.BOOL,
+})
+
 
 def is_float(info: onnx.ValueInfoProto) -> bool:
     """Tell whether a graph input or output is a tensor of floats."""
     return info.type.HasField("tensor_type") and info.type.tensor_type.elem_type in _FLOATS
+
+
+def is_integer(info: onnx.ValueInfoProto) -> bool:
+    """Tell whether a graph input is a tensor of integers or booleans."""
+    return info.type.HasField("tensor_type") and info.type.tensor_type.elem_type in _INTEGERS
 
 
 def type_name(info: onnx.ValueInfoProto) -> str:

@@ -135,7 +135,7 @@ def input_shape(config: Config, program: Program) -> tuple[int, ...]:
     Raises
     ------
     ConfigError
-        The program takes several inputs: the loop feeds one.
+        The program takes several inputs, or integers: the loop feeds one of floats.
     """
     inputs = program.metadata["inputs"]
     if len(inputs) != 1:
@@ -143,7 +143,12 @@ def input_shape(config: Config, program: Program) -> tuple[int, ...]:
             f"{config.name}: model.program: takes inputs {', '.join(inputs)}; the loop feeds "
             "programs of one input"
         )
-    (only,) = inputs.values()
+    ((name, only),) = inputs.items()
+    if only["dtype"] != "f32":
+        raise ConfigError(
+            f"{config.name}: model.program: input '{name}' takes whole numbers; the loop feeds "
+            "floats"
+        )
     return tuple(only["shape"][1:])
 
 

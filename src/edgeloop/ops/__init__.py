@@ -6,6 +6,7 @@ from edgeloop.ops import (
     conv,
     dropout,
     fake_quant,
+    gather,
     group_norm,
     index,
     layer_norm,
@@ -22,8 +23,10 @@ from edgeloop.ops import (
     reduce,
     rms_norm,
     rotary,
+    select,
     shape,
     softmax,
+    trig,
 )
 from edgeloop.ops.builder import Builder, OnnxNode
 from edgeloop.ops.interpreter import evaluate
@@ -31,7 +34,8 @@ from edgeloop.ops.registry import NO_GRAD, OPS, Attr, Grads, OpDef, Sample, regi
 
 __all__ = [
     "NO_GRAD", "OPS", "Attr", "Builder", "Grads", "OnnxNode", "OpDef", "Sample", "attention",
-    "binary", "conv", "dropout", "evaluate", "fake_quant", "group_norm", "index", "layer_norm",
-    "linear", "loss", "loss_classes", "maps", "matmul", "norm", "optim", "pool", "quant",
-    "quant_conv", "reduce", "register", "rms_norm", "rotary", "shape", "softmax",
+    "binary", "conv", "dropout", "evaluate", "fake_quant", "gather", "group_norm", "index",
+    "layer_norm", "linear", "loss", "loss_classes", "maps", "matmul", "norm", "optim", "pool",
+    "quant", "quant_conv", "reduce", "register", "rms_norm", "rotary", "select", "shape", "softmax",
+    "trig",
 ]

@@ -17,6 +17,8 @@ Converter = Callable[[Builder, OnnxNode], Value]
 
 
 def _infer(a: Type, b: Type) -> Type:
+    if a.dtype != "f32" or b.dtype != "f32":
+        raise ShapeError(f"{a} and {b} are not both f32")
     try:
         return Type(np.broadcast_shapes(a.shape, b.shape))
     except ValueError:
@@ -56,7 +58,9 @@ def _many(name: str) -> Converter:
     def convert(g: Builder, n: OnnxNode) -> Value:
         y = arg(g, n, 0)
         for i in range(1, len(n.inputs)):
-            y = g.op(name, y, arg(g, n, i))
+            other = arg(g, n, i)
+            whole = y.type.dtype == other.type.dtype == "i32"
+            y = g.op("integer", y, other, kind=name) if whole else g.op(name, y, other)
         return y
 
     return convert

@@ -48,9 +48,14 @@ class Builder:
         return v
 
     def constant(self, array: Array | float, name: str = "c") -> Value:
-        """Add a frozen array. float64 becomes f32, other integers i32; the types of the IR stay."""
+        """Add a frozen array. float64 becomes f32, other integers i32; the types of the IR stay.
+
+        Integers that i32 does not hold become the nearest that it does.
+        """
         a = np.asarray(array)
         if a.dtype.name not in _NP_TO_DTYPE:
+            if a.dtype.kind in "iu":
+                a = np.clip(a, -(2**31), 2**31 - 1)
             a = a.astype(np.float32 if a.dtype.kind == "f" else np.int32)
         a = np.ascontiguousarray(a).reshape(a.shape)
         v = self.value(name, Type(tuple(a.shape), _NP_TO_DTYPE[a.dtype.name]))  # type: ignore[arg-type]

@@ -1,8 +1,7 @@
-"""Parts and joins of tensors: slice, pad, concat, gather; Split becomes slices."""
+"""Parts and joins of tensors: slice, pad, concat; Split becomes slices."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -169,12 +168,10 @@ def _pad_samples() -> Iterator[Sample]:
 
 
 def _from_pad(g: Builder, n: OnnxNode) -> Value:
-    """Convert constant padding; negative pads cut."""
+    """Convert padding; negative pads cut. All modes but constant pick from the tensor itself."""
     mode = n.attrs.get("mode", "constant")
-    if mode != "constant":
-        raise UnsupportedError(
-            f"Pad node '{n.name}': mode {mode} is not supported; pad with a constant"
-        )
+    if mode not in ("constant", "edge", "reflect", "wrap"):
+        raise UnsupportedError(f"Pad node '{n.name}': mode {mode} is not supported")
     x = arg(g, n)
     rank = x.type.rank
     given = integers(n, 1, "pads")
@@ -186,7 +183,6 @@ def _from_pad(g: Builder, n: OnnxNode) -> Value:
     pads = [0] * (2 * rank)
     for i, axis in enumerate(axes):
         pads[axis], pads[rank + axis] = given[i], given[len(axes) + i]
-    value = float(n.attrs["value"]) if "value" in n.attrs else number(n, 2, "the value", 0.0)
     cut = tuple(max(-p, 0) for p in pads)
     if any(cut):
         shape = tuple(
@@ -194,7 +190,31 @@ def _from_pad(g: Builder, n: OnnxNode) -> Value:
         )
         x = part(g, x, cut[:rank], (1,) * rank, shape)
     grow = tuple(max(p, 0) for p in pads)
+    if mode != "constant":
+        for axis in range(rank):
+            x = _extended(g, x, axis, grow[axis], grow[rank + axis], mode)
+        return x
+    value = float(n.attrs["value"]) if "value" in n.attrs else number(n, 2, "the value", 0.0)
+    if x.type.dtype != "f32" and value != 0:
+        raise UnsupportedError(f"Pad node '{n.name}': integers are only padded with 0")
     return g.op("pad", x, pads=grow, value=value) if any(grow) else x
+
+
+def _extended(g: Builder, x: Value, axis: int, before: int, after: int, mode: str) -> Value:
+    """Continue one axis: by its last element, mirrored around it, or from the other end."""
+    if before == after == 0:
+        return x
+    dim = x.type.shape[axis]
+    at = np.arange(-before, dim + after)
+    if mode == "edge":
+        at = np.clip(at, 0, dim - 1)
+    elif mode == "wrap":
+        at = at % dim
+    else:
+        there_and_back = max(2 * (dim - 1), 1)
+        at = at % there_and_back
+        at = np.minimum(at, there_and_back - at) if dim > 1 else np.zeros_like(at)
+    return g.op("gather", x, g.constant(at), axis=axis)
 
 
 class _Pads(Attr):
@@ -263,99 +283,4 @@ register(OpDef(
     name="concat", kernel="concat", infer=_concat_infer, grad=_concat_grad,
     reference=lambda *xs, axis: np.concatenate(xs, axis), samples=_concat_samples,
     attrs=(Attr("axis"),), onnx={"Concat": _from_concat},
-))
-
-# gather: y = x[.., index, ..] along one axis ----------------------------------------------------
-
-
-def _gather_infer(x: Type, index: Type, axis: int = 0) -> Type:
-    if index.dtype != "i32" or not 0 <= axis < x.rank:
-        raise ShapeError(f"gather of {x} needs i32 indices and an axis in it; got {index}, {axis}")
-    return Type((*x.shape[:axis], *index.shape, *x.shape[axis + 1:]), x.dtype)
-
-
-def _clamped(index: Array, dim: int) -> Array:
-    """As the kernel does it: from the end below 0, then to the nearest end."""
-    wide = np.asarray(index).astype(np.int64)
-    return np.asarray(np.clip(np.where(wide < 0, wide + dim, wide), 0, dim - 1))
-
-
-def _gather_reference(x: Array, index: Array, axis: int = 0) -> Array:
-    return np.asarray(np.take(x, _clamped(index, x.shape[axis]), axis=axis))
-
-
-def _gather_rule(g: Builder, node: Node, dy: Value) -> Grads:
-    x, index = node.inputs
-    assert x is not None
-    axis = node.attrs.get("axis", 0)
-    return (g.op("gather_grad", dy, index, axis=axis, dim=x.type.shape[axis]), None)
-
-
-def _gather_samples() -> Iterator[Sample]:
-    yield Sample((normal(7, 5), np.array([[0, 6], [3, 3]], np.int32)), {"axis": 0})
-    yield Sample((normal(2, 7, 4), np.array([-1, 2, 2], np.int32)), {"axis": 1})
-    yield Sample((normal(3, 4), np.asarray(2, np.int32)), {"axis": 1})
-    yield Sample((normal(4, 3), np.array([99, -99, 2**31 - 1, -(2**31)], np.int32)), {"axis": 0})
-
-
-def _from_gather(g: Builder, n: OnnxNode) -> Value:
-    """Constant indices are checked here; those that come as data are clamped by the kernel."""
-    x = arg(g, n, 0)
-    axis = axis_of(n, int(n.attrs.get("axis", 0)), x.type.rank)
-    dim = x.type.shape[axis]
-    index = n.consts[1] if len(n.consts) > 1 else None
-    if index is None:
-        return g.op("gather", x, arg(g, n, 1), axis=axis)
-    if index.size == 0 or index.min() < -dim or index.max() >= dim:
-        raise ShapeError(f"indices are empty or outside of axis {axis} of {x.type}")
-    flat = np.where(index < 0, index + dim, index)
-    if flat.ndim <= 1 and (flat.size == 1 or (np.diff(flat) == 1).all()):  # a plain slice
-        shape = list(x.type.shape)
-        starts = [0] * len(shape)
-        starts[axis], shape[axis] = int(flat.reshape(-1)[0]), flat.size
-        y = part(g, x, tuple(starts), (1,) * len(shape), tuple(shape))
-        if flat.ndim == 0:
-            del shape[axis]
-            y = g.op("reshape", y, shape=tuple(shape))
-        return y
-    return g.op("gather", x, g.constant(flat.astype(np.int32)), axis=axis)
-
-
-register(OpDef(
-    name="gather", kernel="gather", infer=_gather_infer, reference=_gather_reference,
-    grad=_gather_rule, samples=_gather_samples, attrs=(Attr("axis"),),
-    onnx={"Gather": _from_gather},
-))
-
-
-def _gather_grad_infer(dy: Type, index: Type, axis: int, dim: int) -> Type:
-    rest = dy.shape[axis + index.rank:]
-    if dim < 1 or index.dtype != "i32" or dy.shape[axis:axis + index.rank] != index.shape:
-        raise ShapeError(f"{dy} is no gradient of rows picked by {index} along axis {axis}")
-    return Type((*dy.shape[:axis], dim, *rest))
-
-
-def _gather_grad_reference(dy: Array, index: Array, axis: int, dim: int) -> Array:
-    lead, rest = dy.shape[:axis], dy.shape[axis + np.ndim(index):]
-    dx = np.zeros((math.prod(lead), dim, math.prod(rest)), dy.dtype)
-    flat = _clamped(index, dim).reshape(-1)
-    parts = dy.reshape(len(dx), flat.size, -1)
-    for k, at in enumerate(flat):
-        dx[:, at] += parts[:, k]
-    return dx.reshape(*lead, dim, *rest)
-
-
-def _gather_grad_samples() -> Iterator[Sample]:
-    for sample in _gather_samples():
-        x, index = sample.inputs
-        assert x is not None
-        axis = int(sample.attrs["axis"])
-        dy = _gather_reference(x, np.asarray(index), axis)
-        yield Sample((dy, index), {"axis": axis, "dim": x.shape[axis]})
-
-
-register(OpDef(
-    name="gather_grad", kernel="gather_grad", infer=_gather_grad_infer, grad=NO_GRAD,
-    reference=_gather_grad_reference, samples=_gather_grad_samples,
-    attrs=(Attr("axis"), Attr("dim")),
 ))

@@ -31,6 +31,19 @@ def _plain(name: str) -> Converter:
     return lambda g, n: g.op(name, arg(g, n))
 
 
+def _signed(name: str) -> Converter:
+    """Convert Neg or Abs, of integers too."""
+
+    def convert(g: Builder, n: OnnxNode) -> Value:
+        x = arg(g, n)
+        if x.type.dtype != "i32":
+            return g.op(name, x)
+        minus = g.op("integer", g.constant(np.zeros((), np.int32)), x, kind="sub")
+        return minus if name == "neg" else g.op("integer", x, minus, kind="maximum")
+
+    return convert
+
+
 def _with(name: str, **defaults: float) -> Converter:
     """Convert an operator whose attributes have ONNX's names and these defaults."""
     def convert(g: Builder, n: OnnxNode) -> Value:
@@ -157,9 +170,9 @@ _map_grad("hard_swish_grad",
           lambda dy, x: dy * np.where(x <= -3, 0, np.where(x >= 3, 1, x / 3 + 0.5)),
           kinks=(-3, 3))
 
-_map("abs", np.abs, _by_input("abs_grad"), {"Abs": _plain("abs")}, kinks=(0,))
+_map("abs", np.abs, _by_input("abs_grad"), {"Abs": _signed("abs")}, kinks=(0,))
 _map_grad("abs_grad", lambda dy, x: dy * np.sign(x), kinks=(0,))
-_map("neg", lambda x: -x, lambda g, _, dy: (g.op("neg", dy),), {"Neg": _plain("neg")})
+_map("neg", lambda x: -x, lambda g, _, dy: (g.op("neg", dy),), {"Neg": _signed("neg")})
 
 
 # Smooth --------------------------------------------------------------------------------------

@@ -72,12 +72,16 @@ def _from_onnx(
 ) -> Callable[[Builder, OnnxNode], Value]:
     """Convert a reduction: axes are an attribute, or since opset 13 (sum) and 18 an input.
 
-    ``before`` and ``after`` name maps around it; ``square`` squares first.
+    ``before`` and ``after`` name maps around it; ``square`` squares first. Integers are reduced
+    as floats, which is exact up to 2**24.
     """
 
     def convert(g: Builder, n: OnnxNode) -> Value:
         x = arg(g, n)
         rank = x.type.rank
+        whole = x.type.dtype == "i32"
+        if whole:
+            x = g.op("cast", x, dtype="f32")
         if square:
             x = g.op("mul", x, x)
         if before:
@@ -86,7 +90,8 @@ def _from_onnx(
         if given or not n.attrs.get("noop_with_empty_axes", 0):
             axes = tuple(sorted({axis_of(n, a, rank) for a in given or range(rank)}))
             x = g.op(op, x, axes=axes, keepdims=int(n.attrs.get("keepdims", 1)))
-        return g.op(after, x) if after else x
+        x = g.op(after, x) if after else x
+        return g.op("cast", x, dtype="i32") if whole else x
 
     return convert
 

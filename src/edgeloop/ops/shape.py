@@ -172,6 +172,7 @@ register(OpDef(
 # cast -----------------------------------------------------------------------------------------
 
 _NUMPY = {"f32": np.float32, "i32": np.int32}
+_BOOL = 9
 # ONNX's numbers of element types that are computed in ours.
 _FROM_ONNX = {1: "f32", 10: "f32", 11: "f32", 16: "f32", 6: "i32", 7: "i32"}
 
@@ -206,10 +207,13 @@ def _cast_grad(_g: Builder, node: Node, dy: Value | None) -> Grads:
 
 def _from_cast(g: Builder, n: OnnxNode) -> Value:
     x, to = arg(g, n), int(n.attrs.get("to", 1))
+    if to == _BOOL:
+        zero = np.zeros((), _NUMPY[x.type.dtype])
+        return g.op("compare", x, g.constant(zero), kind="not_equal")
     if to not in _FROM_ONNX:
         raise ModelError(
             f"Cast node '{n.name}': element type {to} cannot be computed at run time; "
-            "float types, int32 and int64 can"
+            "float types, int32, int64 and bool can"
         )
     dtype = _FROM_ONNX[to]
     return x if x.type.dtype == dtype else g.op("cast", x, dtype=dtype)

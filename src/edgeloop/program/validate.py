@@ -22,7 +22,8 @@ def check_metadata(metadata: Mapping[str, Any]) -> None:
     whose ``classes`` is a positive number or null, or absent; so are its ``axis``, ``shift`` and
     ``ignore_index`` (integers), ``output`` (a name), ``smoothing`` (a number) and
     ``class_weights`` (a list of them, one for each class). ``modules`` and ``scales``: objects as
-    the compiler writes them, or absent. Other keys are the user's.
+    the compiler writes them, or absent. ``inputs``: an object of objects whose ``bound`` is a
+    positive number or absent. Other keys are the user's.
     """
     _positive(metadata.get("batch", 1), "batch")
     for key in ("outputs", "classes"):
@@ -31,6 +32,9 @@ def check_metadata(metadata: Mapping[str, Any]) -> None:
             isinstance(names, list) and all(isinstance(n, str) for n in names)
         ):
             raise ValueError(f"metadata '{key}' is not a list of names")
+    for name, described in _object(metadata.get("inputs", {}), "inputs").items():
+        if "bound" in _object(described, f"inputs.{name}"):
+            _positive(described["bound"], f"inputs.{name}.bound")
     labels = metadata.get("labels")
     if labels is not None:
         if not isinstance(labels, dict):
@@ -79,6 +83,12 @@ def check_entry(
     rows = {t.shape[0] for n, t in inputs.items() if n != "norm"}
     if len(rows) > 1:
         raise ValueError(f"inputs of entry '{name}' differ in their first axis: {sorted(rows)}")
+
+
+def _object(value: Any, what: str) -> Mapping[str, Any]:
+    if isinstance(value, dict):
+        return value
+    raise ValueError(f"metadata '{what}' is not an object")
 
 
 def _positive(value: Any, what: str) -> None:

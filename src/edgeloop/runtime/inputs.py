@@ -13,17 +13,17 @@ from edgeloop.errors import InputError
 from edgeloop.program.table import TableTensor
 
 Array = npt.NDArray[Any]
-_KINDS = {"f32": "fiub", "i32": "iu", "u8": "iub"}
+_KINDS = {"f32": "fiub", "i32": "iub", "u8": "iub"}
 _NUMPY = {"f32": np.float32, "i32": np.int32, "u8": np.uint8}
 _RANGE = {"i32": (-(2**31), 2**31 - 1), "u8": (0, 255)}
 
 
 def as_rows(
-    value: Any, tensor: TableTensor, name: str, classes: int = 0, ignore: int | None = None
+    value: Any, tensor: TableTensor, name: str, bound: int = 0, ignore: int | None = None
 ) -> Array:
     """Return ``value`` [n, ...] as a dense array of the tensor's type, checked.
 
-    With ``classes`` integers must be labels, 0..classes-1, or ``ignore``.
+    With ``bound`` integers (labels, token ids) must lie in 0..bound-1, or be ``ignore``.
 
     Raises
     ------
@@ -55,7 +55,7 @@ def as_rows(
                 "remove or repair the row"
             )
         return a
-    low, high = (0, classes - 1) if classes else _RANGE[tensor.dtype]
+    low, high = (0, bound - 1) if bound else _RANGE[tensor.dtype]
     if a.size and (a.min() < low or a.max() > high):
         wrong = (a < low) | (a > high)
         if ignore is not None:

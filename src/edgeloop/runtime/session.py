@@ -330,7 +330,11 @@ class Session:
         feeds = inputs.by_name(x, entry.model_inputs)
         if len(variants) > 1:
             entry = pick(variants, {k: np.shape(v) for k, v in feeds.items()})
-        arrays = {k: inputs.as_rows(v, entry.tensors[k], k) for k, v in feeds.items()}
+        known = self.program.metadata.get("inputs") or {}
+        arrays = {
+            k: inputs.as_rows(v, entry.tensors[k], k, (known.get(k) or {}).get("bound", 0))
+            for k, v in feeds.items()
+        }
         if entry.target:
             t = entry.tensors[entry.target]
             if t.dtype == "i32" and entry.classes == 0:
