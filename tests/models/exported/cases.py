@@ -11,6 +11,7 @@ import edgeloop as el
 IGNORE = -100
 SCRIPT, DYNAMO = "script", "dynamo"
 BOTH = (SCRIPT, DYNAMO)
+ATTENTION = ("script.eager", "script.sdpa", "dynamo.eager")
 
 
 @dataclass(frozen=True)
@@ -36,23 +37,42 @@ class Case:
     lora: dict = field(default_factory=dict)
     lr: float = 1e-3
     next_token: bool = False
+    quick: tuple[str, ...] = ()  # exports that the recorded comparison covers; default all
+
+    @property
+    def recorded(self) -> tuple[str, ...]:
+        return self.quick or self.exports
+
+    def criterion(self) -> str | el.loss.CrossEntropy:
+        """The loss as `compile` takes it."""
+        return el.loss.CrossEntropy(ignore_index=IGNORE) if self.next_token else self.loss
 
     def options(self) -> el.LoRA:
         """The adapter that all comparisons train."""
         return el.LoRA(**{"rank": 4, "alpha": 8.0} | self.lora)
 
-    def data(self) -> tuple[dict[str, np.ndarray], np.ndarray]:
-        """One fixed batch: inputs by name, and targets."""
+    def data(self, kind: str = "") -> tuple[dict[str, np.ndarray], np.ndarray]:
+        """One fixed batch for an export: inputs by name, and targets."""
+        xs, y = self.everything()
+        return {i.name: xs[i.name] for i in self.inputs_of(kind)}, y
+
+    def everything(self) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        """Return the batch with all inputs."""
         rng = np.random.default_rng(5)
         xs = {i.name: self.sample(i, rng) for i in self.inputs}
         if self.next_token:
             ids = next(iter(xs.values()))
             y = np.concatenate([ids[:, 1:], np.full((self.batch, 1), IGNORE)], 1)
             y[0, :3] = IGNORE  # a prompt that is not learned
+            y[:, :-1][xs["attention_mask"][:, 1:] == 0] = IGNORE
             return xs, y
         if self.loss == "mse":
             return xs, rng.normal(size=(self.batch, *self.target)).astype(np.float32)
         return xs, rng.integers(0, self.classes, (self.batch, *self.target))
+
+    def inputs_of(self, kind: str) -> tuple[Input, ...]:
+        """Inputs of one export: those that end in ``.ids`` have no padding mask."""
+        return self.inputs[:1] if kind.endswith(".ids") else self.inputs
 
     def sample(self, i: Input, rng: np.random.Generator) -> np.ndarray:
         """One input's batch."""
@@ -70,10 +90,18 @@ def image(size: int, name: str = "x") -> tuple[Input, ...]:
     return (Input(name, (3, size, size)),)
 
 
+def tokens(vocabulary: int, length: int = 16) -> tuple[Input, ...]:
+    ids = Input("input_ids", (length,), "ids", vocabulary)
+    return ids, Input("attention_mask", (length,), "mask")
+
+
 CASES: dict[str, Case] = {
     "resnet18": Case(image(64), (), 10, BOTH, lr=3e-4),
     "efficientnet_lite0": Case(image(64), (), 10, BOTH),
     "tcn": Case((Input("x", (6, 64)),), (), 6, BOTH, batch=8),
     "cct": Case(image(32), (), 10, BOTH, batch=4),
+    "vit_tiny": Case(image(224, "pixel_values"), (), 10, ATTENTION, batch=1,
+                     quick=("script.sdpa",)),
 }
 EXPORTS = [f"{name}.{e}" for name, case in CASES.items() for e in case.exports]
+RECORDED = [f"{name}.{e}" for name, case in CASES.items() for e in case.recorded]

@@ -19,10 +19,8 @@ from torch.func import functional_call
 
 def build(name: str, attention: str = "eager") -> nn.Module:
     """Return the module in eval mode with seeded weights; batch norms are still there."""
-    if name in nets.NETS:
-        module = nets.NETS[name]()
-    else:
-        module = transformers_nets.NETS[name](attention)
+    own = nets.NETS.get(name)
+    module = own() if own else transformers_nets.NETS[name](attention)
     state = module.state_dict()
     owned = {k: torch.tensor(fill(k, tuple(v.shape))) for k, v in state.items()
              if v.is_floating_point() and not k.endswith("inv_freq")}

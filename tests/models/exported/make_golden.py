@@ -29,10 +29,10 @@ from models.fingerprint import fingerprint
 
 def export(name: str, case: Case, kind: str) -> onnx.ModelProto:
     """Export one model as a user would."""
-    exporter, _, attention = kind.partition(".")
-    module = build(name, attention or "eager")
+    exporter, attention = [*kind.split("."), "eager"][:2]
+    module = build(name, attention)
     xs, _ = case.data()
-    names = [i.name for i in case.inputs]
+    names = [i.name for i in case.inputs_of(kind)]
     args = tuple(torch.tensor(xs[n]) for n in names)
     if exporter == SCRIPT:
         buffer = io.BytesIO()

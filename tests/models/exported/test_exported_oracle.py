@@ -21,7 +21,7 @@ def test_gradients_equal_pytorch(name):
     case = CASES[model]
     made = program(case, load(name))
     _, want = train(model, case, params_of(made), steps=1)
-    got = session(made).gradients(*case.data())
+    got = session(made).gradients(*case.data(name))
     assert sorted(got) == sorted(want)
     for k, w in want.items():
         assert np.linalg.norm(got[k] - w) <= 1e-4 * np.linalg.norm(w), k

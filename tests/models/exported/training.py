@@ -12,7 +12,7 @@ import edgeloop as el
 
 def program(case: Case, model: onnx.ModelProto, **options) -> el.Program:
     """Compile an export for AdamW with the entries that the comparisons need."""
-    return el.compile(model, loss=case.loss, train=case.options(),
+    return el.compile(model, loss=case.criterion(), train=case.options(),
                       optimizer=el.AdamW(lr=case.lr), batch=case.batch,
                       entries=("train", "grad", "predict"), **options)
 

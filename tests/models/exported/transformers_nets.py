@@ -41,14 +41,15 @@ class Masked(nn.Module):
 
 
 class Causal(nn.Module):
-    """Logits of a decoder from token ids."""
+    """Logits of a decoder from token ids, with a padding mask or without."""
 
     def __init__(self, model):
         super().__init__()
         self.model = model
 
-    def forward(self, input_ids):
-        return self.model(input_ids=input_ids, use_cache=False).logits
+    def forward(self, input_ids, attention_mask=None):
+        return self.model(
+            input_ids=input_ids, attention_mask=attention_mask, use_cache=False).logits
 
 
 def vit(width, heads, layers=12, classes=10):
@@ -68,8 +69,8 @@ def bert(attention):
 
 def gpt2(attention):
     return Causal(GPT2LMHeadModel(GPT2Config(
-        vocab_size=100, n_positions=32, n_embd=64, n_layer=3, n_head=4,
-        attn_implementation=attention)))
+        vocab_size=100, bos_token_id=1, eos_token_id=2, n_positions=32, n_embd=64, n_layer=3,
+        n_head=4, attn_implementation=attention)))
 
 
 def llama(attention):
