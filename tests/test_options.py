@@ -7,12 +7,18 @@ import pytest
 import edgeloop.loss as losses
 from edgeloop.errors import CompileError, EdgeLoopError
 from edgeloop.options import (
+    IA3,
     SGD,
     AdamW,
+    Adapter,
     Bias,
     Full,
+    Head,
     LastLayers,
     LoRA,
+    Prefix,
+    Sparse,
+    parse_head,
     parse_optimizer,
     parse_train,
 )
@@ -23,6 +29,16 @@ def test_text_forms():
     assert parse_train("lora:rank=8,targets=*.pw+last:count=2") == (
         LoRA(rank=8, targets="*.pw"), LastLayers(2))
     assert parse_train("bias") == (Bias(),)
+    text = "lora:rank=auto,dora=true,dropout=0.1,targets=*.q;*.v,ranks=*.q:2;*.v:8"
+    assert parse_train(text) == (
+        LoRA(rank="auto", dora=True, dropout=0.1, targets=("*.q", "*.v"),
+             ranks={"*.q": 2, "*.v": 8}),)
+    assert parse_train("ia3:targets=*.k,feedforward=*.down+adapter:bottleneck=4,position=pfeiffer"
+                       ) == (IA3("*.k", "*.down"), Adapter(4, "pfeiffer"))
+    assert parse_train("prefix:length=3,gated=false") == (Prefix(3, gated=False),)
+    assert parse_train("sparse:a.b=0..4,c=all") == (Sparse({"a.b": (0, 4), "c": "all"}),)
+    assert parse_head("5") == Head(5)
+    assert parse_head("classes=5,init=uniform,layer=fc") == Head(5, "uniform", "fc")
     assert parse_train("full") == (Full(),)
     assert parse_optimizer("adamw:lr=1e-3,eps=1e-7") == AdamW(lr=1e-3, eps=1e-7)
     assert parse_optimizer("SGD:momentum=0.9") == SGD(momentum=0.9)
@@ -33,6 +49,7 @@ def test_text_forms():
     ("lora:rank", "write lora:key=value"),
     ("lora:depth=3", "training method 'lora'"),
     ("lora:rank=0", "LoRA rank is 0"),
+    ("sparse:a=4..4", r"Sparse 'a' is \(4, 4\)"),
     ("last:count=0", "LastLayers count is 0"),
 ])
 def test_bad_text_is_one_error(text, message):

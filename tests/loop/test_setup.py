@@ -106,6 +106,21 @@ def test_learns_from_a_csv(kit, device):
     assert (out.argmax(1) == y).mean() > 0.8
 
 
+@pytest.mark.parametrize(("method", "message"), [
+    ("lora:rank=4", None), ("lora:rank=auto", None),
+    ("lora:rank=2", r"was compiled to train LoRA\(rank=4.*compile it again with --train loop.toml"),
+    ("ia3+bias", "was compiled to train LoRA"),
+    ("lorra", "train.method: unknown training method 'lorra'"),
+])
+def test_a_program_that_trains_something_else_is_refused(device, method, message):
+    path = edit(device, "[train]", f'[train]\nmethod = "{method}"')
+    if message is None:
+        assert loop.run(path, until=5).items == 5
+        return
+    with pytest.raises(ConfigError, match=message):
+        loop.run(path)
+
+
 def ended(device):
     with Store.open(device / "device.db") as store:
         assert store.job() is None

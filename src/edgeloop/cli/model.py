@@ -35,7 +35,11 @@ def add(command: Callable[[str], argparse.ArgumentParser]) -> None:
         "--train",
         default="lora:rank=4",
         metavar="WHAT",
-        help="lora:rank=4,targets=GLOB (default lora:rank=4), last:count=1, bias, full; join by +",
+        help="lora:rank=4,targets=GLOB (default lora:rank=4), ia3, adapter, prefix, sparse, "
+        "last:count=1, bias, full; join by +; or a loop.toml with [train] method",
+    )
+    parser.add_argument(
+        "--head", metavar="N", help="a new head of N classes, or classes=N,init=uniform,layer=NAME"
     )
     parser.add_argument(
         "--optimizer", default="sgd:lr=0.01", metavar="WHAT", help="sgd:lr=.. or adamw:lr=.."
@@ -139,12 +143,13 @@ def _inspect_model(path: Path, out: Output) -> int:
 def compile_(args: argparse.Namespace, out: Output) -> int:
     """Compile, save, report the plan."""
     compiler = _compiler("compiler")
-    from edgeloop.options import parse_optimizer, parse_train
+    from edgeloop.options import parse_head, parse_optimizer, parse_train
 
     program = compiler.compile(
         args.model,
         loss=args.loss,
-        train=parse_train(args.train),
+        train=parse_train(_train(args.train)),
+        head=None if args.head is None else parse_head(args.head),
         optimizer=parse_optimizer(args.optimizer),
         batch=args.batch,
         predict_batch=args.predict_batch,
@@ -201,6 +206,22 @@ def _shapes(text: str | None) -> dict[str, int] | None:
             raise ConfigError(msg)
         shapes[name.strip()] = int(size)
     return shapes
+
+
+def _train(text: str) -> str:
+    """Return the methods as text; a TOML file gives its [train] method."""
+    if not text.endswith(".toml"):
+        return text
+    try:
+        found = tomllib.loads(Path(text).read_text(encoding="utf-8")).get("train", {})
+    except ValueError as error:
+        msg = f"--train {text}: not TOML ({error})"
+        raise ConfigError(msg) from error
+    method = found.get("method") if isinstance(found, dict) else None
+    if not isinstance(method, str):
+        msg = f'--train {text}: [train] has no method, such as method = "lora:rank=4"'
+        raise ConfigError(msg)
+    return method
 
 
 def _features(file: str | None) -> dict[str, Any] | None:

@@ -107,6 +107,10 @@ class TrainConfig:
 
     Attributes
     ----------
+    method
+        What trains, as `edgeloop compile --train` takes it (which reads it from here when given the
+        file): "lora:rank=4", "ia3", ... The loop refuses a program that trains something else.
+        None: whatever the program trains.
     target_loss
         Stop as soon as the validation loss is at or below this.
     deadline
@@ -137,6 +141,7 @@ class TrainConfig:
     checkpoint_every: int = field(default=32, metadata={"range": Range(1)})
     target: str = field(default="label", metadata={"choices": ("label", "input")})
     seed: int = field(default=0, metadata={"range": Range(0)})
+    method: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -13,11 +14,12 @@ from edgeloop.data.features import Features, LogMel, from_spec
 from edgeloop.data.item import Labels
 from edgeloop.data.privacy import AllowFields, Filter, HashIds, device_key
 from edgeloop.data.sources import IterableSource, make_source
-from edgeloop.errors import ConfigError, DataError
+from edgeloop.errors import CompileError, ConfigError, DataError
 from edgeloop.loop.budget import RamPlan, plan_ram, resident_bytes
 from edgeloop.loop.config import Config
 from edgeloop.loop.memory import BaseMemory
 from edgeloop.loop.runner import Loop
+from edgeloop.options import parse_train
 from edgeloop.program import Program
 from edgeloop.runtime import Session
 from edgeloop.store import Store
@@ -88,6 +90,7 @@ def open_loop(
             f"{config.name}: train.lr: the program has no learning rate that can be set at run "
             "time; leave it out"
         )
+    check_method(config, program)
     plan_of(config, program, shape, baseline).check()
     items = make_items(config, labels, source)
     prepare = preparer(features)
@@ -177,6 +180,27 @@ def features_of(config: Config, program: Program) -> Features:
             "leave [features] out to use the program's"
         )
     return made
+
+
+def check_method(config: Config, program: Program) -> None:
+    """ConfigError when [train] method is not what the program was compiled to train."""
+    if config.train.method is None:
+        return
+    where = f"{config.name}: train.method"
+    try:
+        wanted = [repr(m) for m in parse_train(config.train.method)]
+    except CompileError as error:
+        raise ConfigError(f"{where}: {error}") from error
+    trained = [str(t) for t in program.metadata.get("train") or ()]
+    alike = len(wanted) == len(trained) and all(
+        t == w or re.sub(r"rank=\d+", "rank='auto'", t) == w
+        for t, w in zip(trained, wanted, strict=True)
+    )
+    if not alike:
+        raise ConfigError(
+            f"{where}: {config.model.program} was compiled to train {', '.join(trained)}; compile "
+            f"it again with --train {config.name}, or leave the key out"
+        )
 
 
 def labels_of(config: Config, program: Program) -> Labels:
