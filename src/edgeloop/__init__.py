@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from edgeloop.options import SGD, AdamW
     from edgeloop.program import Plan, Program
     from edgeloop.program.peft import import_peft
+    from edgeloop.quantize import Quantize
     from edgeloop.runtime import Session
 
 __version__ = "0.1.0"
@@ -49,6 +50,7 @@ __version__ = "0.1.0"
 _HOME = {
     "Program": "program", "Plan": "program", "Session": "runtime", "compile": "compiler",
     "import_peft": "program.peft",
+    "Quantize": "quantize",
     **dict.fromkeys(("SGD", "AdamW"), "options"),
     **dict.fromkeys(
         ("LoRA", "IA3", "Adapter", "Prefix", "Sparse", "LastLayers", "Bias", "Full", "Compose",
@@ -66,9 +68,9 @@ _HOME = {
 __all__ = [
     "IA3", "SGD", "AdamW", "Adapter", "AdapterError", "Bias", "BudgetError", "CompileError",
     "Compose", "ConfigError", "DataError", "DeltaError", "EdgeLoopError", "Full", "Head",
-    "InputError", "LastLayers", "LoRA", "ModelError", "NonFiniteError", "Plan", "Prefix", "Program",
-    "ProgramError", "Session", "ShapeError", "Sparse", "StateError", "UnsupportedError", "compile",
-    "import_peft", "load", "loss",
+    "InputError", "LastLayers", "LoRA", "ModelError", "NonFiniteError", "Plan", "Prefix",
+    "Program", "ProgramError", "Quantize", "Session", "ShapeError", "Sparse", "StateError",
+    "UnsupportedError", "compile", "import_peft", "load", "loss",
 ]
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -36,11 +36,15 @@ from edgeloop.passes.lora import lora_scales
 from edgeloop.passes.merge_lora import merge_lora
 from edgeloop.passes.name_outputs import name_outputs
 from edgeloop.passes.needs import Needs
+from edgeloop.passes.quantize_base import quantize_base, unstored
 from edgeloop.passes.recompute import recompute
 from edgeloop.passes.reserve_names import reserve_names
 from edgeloop.passes.schedule import schedule
 from edgeloop.passes.share import share
+from edgeloop.passes.store_base import doubled, store_base
 from edgeloop.program import Program
+from edgeloop.quantize import Quantize
+from edgeloop.quantize import resolve as resolve_quantize
 from edgeloop.target import describe
 from edgeloop.units import parse_bytes
 
@@ -61,6 +65,7 @@ class Options:
     entries: tuple[str, ...]
     seed: int
     head: Head | None = None
+    quantize: Quantize | None = None
 
 
 @choosing_rank
@@ -79,6 +84,7 @@ def compile(  # noqa: A001  the public name is el.compile
     budget: str | int | None = None,
     target: str = "host",
     seed: int = 0,
+    quantize: str | Quantize | None = None,
     features: Mapping[str, Any] | None = None,
     classes: Sequence[str] | None = None,
     head: Head | None = None,
@@ -115,6 +121,9 @@ def compile(  # noqa: A001  the public name is el.compile
         "host"; the only target so far.
     seed
         Of LoRA's random matrices.
+    quantize
+        How the frozen base is stored: None (f32, or as the model has it), "int8", "int4", "f16"
+        or ``el.Quantize(kind, group, zero_point, skip)``. What trains stays f32.
     features, classes
         Recorded in the program: the feature pipeline's specification and the class names, so
         that training and serving cannot disagree.
@@ -130,7 +139,9 @@ def compile(  # noqa: A001  the public name is el.compile
     BudgetError
         The plan does not fit ``budget``.
     """
-    options = _options(loss, train, optimizer, entries, seed, head)
+    options = replace(
+        _options(loss, train, optimizer, entries, seed, head), quantize=resolve_quantize(quantize)
+    )
     describe(target)
     _check_whole("batch", batch, 1)
     _check_whole("predict_batch", predict_batch, 1)
@@ -157,12 +168,14 @@ def compile(  # noqa: A001  the public name is el.compile
             served = load_model(model, batch=predict_batch, shapes=dims)
             made["predict" + tail] = predict_entry(adapt(served, options))
     assert first is not None
+    made, storage = _stored(made, options)
     made = _shared(made)
     metadata = _metadata(first, known, made, options, batch, predict_batch, features, classes)
     metadata |= {
         "modules": {k: m.described() for k, m in first.modules.items()}, "scales": scales,
         "rslora": bool(scales) and all(m.rslora for m in options.train if isinstance(m, LoRA)),
     }
+    metadata["quantize"] = storage
     scalars = options.optimizer.scalars() | (
         {"accumulate_scale": 1.0} if "accumulate" in options.entries else {})
 
@@ -189,6 +202,8 @@ def adapt(imported: Imported, options: Options, *, training: bool = False) -> Gr
     graph = attach_methods(
         graph, options.train, head=options.head, seed=options.seed, training=training)
     graph = _run(graph, [fold_batchnorm, sink_transposes, fold_constants])
+    if options.quantize is not None:
+        graph = verify(quantize_base(graph, options.quantize), "quantize_base")
     return name_outputs(graph, dict(zip(imported.outputs, graph.outputs, strict=True)))
 
 
@@ -265,6 +280,28 @@ def _run(graph: Graph, steps: Sequence[Pass]) -> Graph:
     for step in steps:
         graph = verify(step(graph), step.__name__)
     return graph
+
+
+def _stored(
+    made: Mapping[str, Graph], options: Options
+) -> tuple[dict[str, Graph], dict[str, Any] | None]:
+    """Let products read codes; what a program's metadata says about its storage, None for f32."""
+    out = {name: verify(store_base(g), f"store_base ({name})") for name, g in made.items()}
+    entries = {v.name: s for g in made.values() for v, s in g.stored.items()}
+    if options.quantize is None and not entries:
+        return out, None
+    kept: dict[str, str] = {}
+    for name, g in made.items():
+        kept |= dict.fromkeys(doubled(g, out[name]), "read as f32 too")
+        if options.quantize is not None:
+            kept |= unstored(g, options.quantize)
+    kinds = sorted({s.kind for s in entries.values()})
+    return out, {
+        "asked": None if options.quantize is None else asdict(options.quantize),
+        "tensors": {kind: sum(s.kind == kind for s in entries.values()) for kind in kinds},
+        "bytes": sum(s.nbytes for s in entries.values()),
+        "f32": dict(sorted(kept.items())),
+    }
 
 
 def _shared(made: Mapping[str, Graph]) -> dict[str, Graph]:

@@ -131,8 +131,11 @@ def pointwise_to_linear(graph: Graph) -> Graph:
         ones = tuple(w.type.shape[1:3]) == (1, 1) and tuple(a.get("strides", (1, 1))) == (1, 1)
         if not ones or any(a.get("pads", (0,))):
             return None
-        array = g.graph.constants[w].reshape(w.type.shape[0], w.type.shape[3])
-        flat = g.constant(array, w.name)
+        shape = (w.type.shape[0], w.type.shape[3])
+        flat = g.constant(g.graph.constants[w].reshape(shape), w.name)
+        entry = g.graph.stored[w].reshaped(shape) if w in g.graph.stored else None
+        if entry is not None:
+            g.graph.stored[flat] = entry
         return (g.op("linear", node.inputs[0], flat, *node.inputs[2:3]),)
 
     return drop_dead(rewrite(graph, rule))

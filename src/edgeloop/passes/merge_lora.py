@@ -49,7 +49,7 @@ def merge_lora(graph: Graph) -> Graph:
     The product x a.T, which forward no longer reads, moves down to its first reader in backward.
 
     Requires: sums fused, no updates attached. Ensures: equal results up to rounding, exactly equal
-    where B is zero.
+    where B is zero. A weight that is stored as codes is left alone.
     """
     producers, users = graph.producers(), graph.users()
     found = [f for n in graph.nodes if (f := _adapted(graph, n, producers, users)) is not None]
@@ -105,6 +105,7 @@ def _adapted(
     if base is None or down is None or base.op not in _DX or down.op != base.op:
         return None
     same = base.inputs[0] is down.inputs[0] and base.inputs[1] in graph.constants
+    same = same and base.inputs[1] not in graph.stored  # codes cannot take an update
     bare = not any(v is not None for v in (*down.inputs[2:], *base.inputs[3:]))
     plain = base.attrs.get("act", 0) == 0 and base.attrs.get("groups", 1) == 1
     plain = plain and all(n.attrs.get("alpha", 1.0) == 1.0 for n in (base, down))

@@ -33,6 +33,7 @@ def reserve_names(graph: Graph, outputs: Collection[str], reserved: Collection[s
         for v in (*out.constants, *made) if v.name in reserved
     }
     out.constants = {renamed.get(v, v): a for v, a in out.constants.items()}
+    out.stored = {renamed.get(v, v): s for v, s in out.stored.items()}
     out.outputs = [renamed.get(v, v) for v in out.outputs]
     for n in out.nodes:
         n.inputs = tuple(None if v is None else renamed.get(v, v) for v in n.inputs)

@@ -68,6 +68,7 @@ def thawed(graph: Graph, moved: dict[Value, str]) -> Graph:
     """Turn constants into params of these names (or the next free ones)."""
     out = graph.copy()
     arrays = {v: out.constants.pop(v) for v in moved}
+    out.stored = {v: s for v, s in out.stored.items() if v not in moved}
     g = Builder(out)  # after the constants gave their names back
     values: dict[Value, Value] = {}
     for v, name in moved.items():

@@ -1,0 +1,75 @@
+"""Let products read the codes of stored weights: the last change of a graph."""
+
+from __future__ import annotations
+
+from edgeloop.ir import Graph, Node, Stored, Value
+from edgeloop.ops import Builder
+from edgeloop.passes.dce import drop_dead
+
+Codes = tuple[Value, Value | None, Value | None]
+
+
+def store_base(graph: Graph) -> Graph:
+    """Replace nodes that read a stored constant by their operators over codes.
+
+    A stored constant that another operator reads stays as f32 too (`doubled` names them).
+
+    Requires: everything else is done. Ensures: exact products compute what they did, up to
+    rounding; the artifact holds codes and scales.
+    """
+    out = graph.copy()
+    out.nodes, out.stored = [], {}
+    g = Builder(out)
+    for n in graph.nodes:
+        g.reserve(v.name for v in n.outputs)
+    made: dict[Value, Codes] = {}
+    for n in graph.nodes:
+        w = n.inputs[_AT[n.op]] if n.op in _AT else None
+        entry = None if w is None else graph.stored.get(w)
+        if w is None or entry is None or not _fits(n, entry):
+            out.nodes.append(n)
+            continue
+        if w not in made:
+            made[w] = _constants(g, w.name, entry)
+        out.nodes.append(_lowered(n, entry, made[w]))
+    return drop_dead(out)
+
+
+def doubled(graph: Graph, lowered: Graph) -> list[str]:
+    """Name the stored constants of ``graph`` that ``lowered`` still reads as f32."""
+    return sorted(v.name for v in lowered.constants if v in graph.stored)
+
+
+_AT = {"linear": 1, "linear_dx": 1, "conv2d": 1, "conv2d_dx": 1, "gather": 0}
+
+
+def _fits(n: Node, entry: Stored) -> bool:
+    plain = entry.axis == 0
+    return plain and (n.op != "gather" or (entry.codes.ndim == 2 and n.attrs.get("axis", 0) == 0))
+
+
+def _constants(g: Builder, name: str, entry: Stored) -> Codes:
+    codes = g.constant(entry.packed(), f"{name}.codes", codes=True)
+    if entry.kind == "f16":
+        return codes, None, None
+    zero = None if entry.zero is None else g.constant(entry.zero, f"{name}.zero", codes=True)
+    return codes, g.constant(entry.scale, f"{name}.scale"), zero
+
+
+def _lowered(n: Node, entry: Stored, codes: Codes) -> Node:
+    attrs = dict(n.attrs)
+    if entry.group:
+        attrs["group"] = entry.group
+    shape = entry.codes.shape
+    if n.op == "gather":
+        attrs.pop("axis", None)
+        attrs["inner"] = shape[1]
+        return Node("qgather", (*codes, n.inputs[1]), n.outputs, attrs, n.name)
+    if n.op == "linear_dx":
+        attrs["inner"] = shape[1]
+    if n.op in ("conv2d", "conv2d_dx"):
+        attrs["kernel"] = tuple(shape[1:3])
+    if n.op == "conv2d_dx":
+        attrs["channels"] = shape[3] * int(attrs.get("groups", 1))
+    ins = (n.inputs[0], *codes, *n.inputs[2:])
+    return Node(f"q{n.op}", ins, n.outputs, attrs, n.name)

@@ -1,0 +1,82 @@
+"""In how many bits the frozen base is kept, and how its products are computed: plain records."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from edgeloop.errors import CompileError
+
+Kind = Literal["int8", "int4", "f16"]
+Compute = Literal["exact", "int8"]
+_GROUPS = {"int8": (0, 32, 64), "int4": (0, 32, 64), "f16": (0,)}
+
+
+@dataclass(frozen=True, slots=True)
+class Quantize:
+    """How frozen weights of products, convolutions and embeddings are stored.
+
+    Parameters
+    ----------
+    kind
+        "int8" (about 1/4 of the bytes), "int4" (about 1/7) or "f16" (1/2).
+    group
+        Elements along the input axis that share a scale: 32 or 64, or 0 for one scale an output
+        channel. None: 0 for int8 and f16, 32 for int4.
+    zero_point
+        Give each group a zero point too (asymmetric), for int4 and int8.
+    skip
+        Globs over layer names whose weights stay f32.
+    """
+
+    kind: Kind = "int8"
+    group: int | None = None
+    zero_point: bool = False
+    skip: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.kind not in get_args(Kind):
+            raise CompileError(
+                f"quantize={self.kind!r}: choose {', '.join(get_args(Kind))}, or None for f32"
+            )
+        if isinstance(self.skip, str):
+            object.__setattr__(self, "skip", (self.skip,))
+        object.__setattr__(self, "skip", tuple(self.skip))
+        if self.group is not None and self.group not in _GROUPS[self.kind]:
+            raise CompileError(
+                f"Quantize: group={self.group} does not fit {self.kind}; choose from "
+                f"{', '.join(map(str, _GROUPS[self.kind]))}"
+            )
+        if self.zero_point and self.kind == "f16":
+            raise CompileError("Quantize: f16 has no zero point")
+
+    @property
+    def elements(self) -> int:
+        """Elements of a group; 0: a whole row."""
+        return (32 if self.kind == "int4" else 0) if self.group is None else self.group
+
+
+def resolve(quantize: object) -> Quantize | None:
+    """Return the record for what `compile` was given; raises CompileError."""
+    if quantize is None or isinstance(quantize, Quantize):
+        return quantize
+    if not isinstance(quantize, str):
+        raise CompileError(
+            f"quantize={quantize!r}: use None, 'int8', 'int4', 'f16' or el.Quantize(...)"
+        )
+    return Quantize(quantize)  # type: ignore[arg-type]
+
+
+def check_compute(compute: object, quantize: Quantize | None) -> Compute:
+    """Return ``compute``; CompileError when it does not fit the storage."""
+    if compute not in get_args(Compute):
+        raise CompileError(f"compute={compute!r}: choose 'exact' or 'int8'")
+    if compute == "int8" and quantize is not None and (
+        quantize.kind != "int8" or quantize.elements or quantize.zero_point
+    ):
+        raise CompileError(
+            "compute='int8' multiplies int8 codes as integers, which needs one scale an output "
+            f"channel and no zero point; the base is stored as {quantize}: use quantize='int8', "
+            "or compute='exact'"
+        )
+    return "int8" if compute == "int8" else "exact"
