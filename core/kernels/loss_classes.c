@@ -21,9 +21,7 @@ EL_KERNEL(cross_entropy) {
   el_range(call, el_size(&t[1]), 1, &row, &end);
   for (; row < end; row++) {
     const float *x = el_cf32(&t[0]) + row * n;
-    float top = el_row_max(x, n), lane[EL_LANES] = {0}, all = 0.0f;
-    EL_LANES_LOOP(n, lane[j] += el_expf(x[i + j] - top));
-    float log_total = el_logf(el_lanes_sum(lane));
+    float top = el_row_max(x, n), log_total = el_logf(el_exp_sum(x, n, top)), all = 0.0f;
     el_row_loss r = el_row_loss_of(&c, row);
     if (r.smooth != 0.0f) all = el_weighted_row(&c, x, 0, n, top);
     lse[row] = top + log_total;

@@ -71,16 +71,19 @@ static inline float el_row_loss_at(const el_classes *c, const el_row_loss *r, fl
   return r->smooth != 0.0f ? loss + r->smooth * (c->total * lse - all) : loss;
 }
 
+/* sum_j exp(x[j] - top) */
+static inline float el_exp_sum(const float *x, size_t n, float top) {
+  float lane[EL_LANES] = {0};
+  EL_LANES_LOOP(n, lane[j] += el_expf(x[i + j] - top));
+  return el_lanes_sum(lane);
+}
+
 /* sum_j weight[j] * (x[j] - top) over the classes first .. first + n - 1, whose logits x holds. */
 static inline float el_weighted_row(const el_classes *c, const float *x, size_t first, size_t n,
                                     float top) {
+  const float *w = c->weight != NULL ? c->weight + first : NULL;
   float lane[EL_LANES] = {0};
-  if (c->weight == NULL) {
-    EL_LANES_LOOP(n, lane[j] += x[i + j] - top);
-  } else {
-    const float *w = c->weight + first;
-    EL_LANES_LOOP(n, lane[j] += w[i + j] * (x[i + j] - top));
-  }
+  EL_LANES_LOOP(n, lane[j] += (w != NULL ? w[i + j] : 1.0f) * (x[i + j] - top));
   return el_lanes_sum(lane);
 }
 
@@ -97,11 +100,8 @@ static inline void el_row_grad(const el_classes *c, const el_row_loss *r, float 
     return;
   }
   EL_INDEPENDENT for (size_t i = 0; i < n; i++) dx[i] = el_expf(x[i] - lse) * scale;
-  if (smooth != 0.0f && c->weight == NULL) {
-    for (size_t i = 0; i < n; i++) dx[i] -= smooth;
-  } else if (smooth != 0.0f) {
-    for (size_t i = 0; i < n; i++) dx[i] -= smooth * c->weight[first + i];
-  }
+  for (size_t i = 0; smooth != 0.0f && i < n; i++)
+    dx[i] -= smooth * (c->weight != NULL ? c->weight[first + i] : 1.0f);
   if (r->label >= first && r->label - first < n) dx[r->label - first] -= hit;
 }
 

@@ -30,6 +30,7 @@ from edgeloop.passes.encode import encode
 from edgeloop.passes.fold_batchnorm import fold_batchnorm
 from edgeloop.passes.fold_constants import fold_constants
 from edgeloop.passes.fuse import fuse_activations, fuse_sgd, fuse_sums
+from edgeloop.passes.fuse_head import fuse_head
 from edgeloop.passes.gradient_entries import accumulate_entry, apply_entry, grad_entry
 from edgeloop.passes.layout import attach_bias, pointwise_to_linear, sink_transposes
 from edgeloop.passes.lora import lora_scales
@@ -238,9 +239,11 @@ def training_entries(graph: Graph, training: Graph, options: Options) -> dict[st
         out["eval"] = forward(name_outputs(made.graph, outputs))
     if {"train", "grad", "accumulate"} & set(options.entries):
         made = attach_loss(training, options.loss)
-        backward, grads = add_gradients(made.graph, made.loss, list(training.params))
+        made.graph.outputs = [made.loss]
+        lean = _run(made.graph, [drop_dead, fuse_head])
+        backward, grads = add_gradients(lean, lean.outputs[0], list(training.params))
         backward = name_outputs(
-            backward, {"loss": made.loss, **{f"grad:{p.name}": d for p, d in grads.items()}}
+            backward, {"loss": lean.outputs[0], **{f"grad:{p.name}": d for p, d in grads.items()}}
         )
         backward = _run(backward, [fold_constants, fuse_sums, merge_lora])
         grads = dict(zip(grads, backward.outputs[1:], strict=True))

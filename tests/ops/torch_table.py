@@ -184,5 +184,7 @@ TABLE = {
     "fake_quant": fake_quant,
     "softmax_cross_entropy": softmax_cross_entropy, "mse_loss": elementwise_loss(F.mse_loss),
     "cross_entropy": cross_entropy, "weighted_loss": weighted_loss,
+    "linear_cross_entropy": lambda x, labels, w, b=None, weight=None, **attrs: cross_entropy(
+        F.linear(x, w, b), labels, weight, **attrs),
     "bce_loss": elementwise_loss(F.binary_cross_entropy_with_logits),
 }

@@ -40,13 +40,33 @@ def test_before_and_after():
         const w : f32[4,3]
         h = linear(x, w) : f32[2,4] # fc
         y = softmax(h) : f32[2,4]
-        losses, losses.1 = cross_entropy(h, labels) {ignore=-2147483648 shift=0 smoothing=0} """
-        """: f32[2], f32[2] # loss
-        loss = weighted_loss(losses, sample_weight, norm) : f32[1] # loss
-        output y""")
+        loss, loss.1 = softmax_cross_entropy(h, labels, sample_weight, norm) : """
+        "f32[1], f32[2,4] # loss\noutput y")
     assert (made.target.name, made.loss.name) == ("labels", "loss")
     targets = attach_loss(graph(NET + "y = tanh(h)\noutput y"), MSE()).target
     assert (targets.name, targets.type.shape) == ("targets", (2, 4))
+
+
+def test_rows_are_steps_of_their_own_where_there_are_many_or_not_all_count():
+    loss = CrossEntropy(ignore_index=-100, label_smoothing=0.5)
+    tail = """
+        losses, losses.1 = cross_entropy(h, labels) {ignore=-100 shift=0 smoothing=0.5} """
+    tail += """: f32[2], f32[2] # loss
+        loss = weighted_loss(losses, sample_weight, norm) : f32[1] # loss
+        output y"""
+    assert text(attach_loss(graph(NET + "y = softmax(h)\noutput y"), loss).graph).endswith(
+        shown(tail))
+    many = graph("input x : f32[32,1024]\noutput x")
+    assert attach_loss(many, CrossEntropy()).graph.nodes[0].op == "cross_entropy"
+
+
+def test_images_are_read_where_their_classes_are_last():
+    nchw = "input x : f32[2,3,4,5]\nt = softmax(x)\ny = transpose(t) {perm=[0,3,1,2]}\noutput y"
+    made = attach_loss(graph(nchw), CrossEntropy())
+    assert [n.op for n in made.graph.nodes] == [
+        "softmax", "transpose", "cross_entropy", "weighted_loss"]
+    assert made.graph.nodes[2].inputs[0].name == "x"
+    assert made.target.type.shape == (2, 3, 4)
 
 
 def test_outputs_that_fit_no_loss():

@@ -13,6 +13,7 @@ from edgeloop.ops import (
     linear,
     loss,
     loss_classes,
+    loss_head,
     maps,
     matmul,
     norm,
@@ -35,7 +36,7 @@ from edgeloop.ops.registry import NO_GRAD, OPS, Attr, Grads, OpDef, Sample, regi
 __all__ = [
     "NO_GRAD", "OPS", "Attr", "Builder", "Grads", "OnnxNode", "OpDef", "Sample", "attention",
     "binary", "conv", "dropout", "evaluate", "fake_quant", "gather", "group_norm", "index",
-    "layer_norm", "linear", "loss", "loss_classes", "maps", "matmul", "norm", "optim", "pool",
-    "quant", "quant_conv", "reduce", "register", "rms_norm", "rotary", "select", "shape", "softmax",
-    "trig",
+    "layer_norm", "linear", "loss", "loss_classes", "loss_head", "maps", "matmul", "norm",
+    "optim", "pool", "quant", "quant_conv", "reduce", "register", "rms_norm", "rotary",
+    "select", "shape", "softmax", "trig",
 ]

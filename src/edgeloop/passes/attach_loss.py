@@ -14,6 +14,8 @@ from edgeloop.ops.loss_classes import IGNORE_NONE
 
 # What a final activation is made for.
 _FITS = {"softmax": "cross_entropy", "log_softmax": "cross_entropy", "sigmoid": "bce"}
+# Logits from which on their rows are cut into chunks, for several threads.
+SMALL = 1 << 15
 _OPS = {"mse": "mse_loss", "bce": "bce_loss"}
 
 
@@ -53,7 +55,9 @@ def attach_loss(graph: Graph, loss: Loss) -> WithLoss:
         target = g.input("targets", y.type)
     weight = g.input("sample_weight", Type(y.type.shape[:1]))
     norm = g.input("norm", Type((1,)))
-    if isinstance(loss, CrossEntropy):
+    if isinstance(loss, CrossEntropy) and _is_small(loss, y):
+        value = g.op("softmax_cross_entropy", y, target, weight, norm, out="loss")
+    elif isinstance(loss, CrossEntropy):
         losses = _class_losses(g, loss, y, target)
         value = g.op("weighted_loss", losses, weight, norm, out="loss")
     else:
@@ -99,6 +103,12 @@ def class_axis(loss: CrossEntropy, y: Value) -> int:
             f"2 or more; '{y.name}' is {y.type}"
         )
     return axis
+
+
+def _is_small(loss: CrossEntropy, y: Value) -> bool:
+    """A plain loss of so few logits that one step without chunks does: the least code."""
+    plain = not (loss.class_weights or loss.label_smoothing) and loss.ignore_index is None
+    return plain and y.type.rank == 2 and y.type.size < SMALL
 
 
 def _class_losses(g: Builder, loss: CrossEntropy, y: Value, labels: Value) -> Value:
