@@ -14,19 +14,22 @@ from edgeloop.ops import OPS, Builder, OnnxNode, evaluate
 from edgeloop.ops.common import uniform
 
 
-def model(op, inputs, consts=(), *, opset=17, outputs=1, order=None, shape=None, **attrs):
+def model(op, inputs, consts=(), *, opset=17, outputs=1, used=None, order=None, shape=None,
+          **attrs):
     """One node over inputs x0.. and constants c0..; ``order`` names them, '' for absent.
 
-    ``shape``: the outputs', where ONNX's inference finds none.
+    ``shape``: the outputs', where ONNX's inference finds none. ``used``: how many of the node's
+    outputs the graph has, or which.
     """
     names = [f"x{i}" for i in range(len(inputs))] + [f"c{i}" for i in range(len(consts))]
     outs = [f"y{i}" for i in range(outputs)]
     node = helper.make_node(op, names if order is None else order, outs, name="n", **attrs)
+    shown = outs[:used] if isinstance(used, int | None) else [outs[i] for i in used]
     graph = helper.make_graph(
         [node], "g",
         [helper.make_tensor_value_info(f"x{i}", TensorProto.FLOAT, s)
          for i, s in enumerate(inputs)],
-        [helper.make_tensor_value_info(o, TensorProto.FLOAT, shape) for o in outs],
+        [helper.make_tensor_value_info(o, TensorProto.FLOAT, shape) for o in shown],
         [numpy_helper.from_array(np.asarray(c), f"c{i}") for i, c in enumerate(consts)],
     )
     opsets = [helper.make_opsetid("", opset), helper.make_opsetid("com.microsoft", 1)]

@@ -82,7 +82,9 @@ def _call(g: Builder, op: str, *inputs: Value, **attrs: object) -> Value:
         axes = np.asarray(attrs.pop("axes"), np.int64)
         call = OnnxNode(op, g.layer, (*inputs, None), attrs, opset=17, consts=(*consts, axes))
     result = convert(g, call)
-    return result[0] if isinstance(result, tuple) else result
+    first = result[0] if isinstance(result, tuple) else result
+    assert first is not None
+    return first
 
 
 def _normalizer(g: Builder, n: OnnxNode) -> Value:

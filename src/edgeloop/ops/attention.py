@@ -20,6 +20,8 @@ import numpy as np
 
 from edgeloop.errors import ShapeError
 from edgeloop.ir import Array, Node, Type, Value
+from edgeloop.ops.attention_contrib import from_grouped, from_multi_head, from_packed
+from edgeloop.ops.attention_onnx import from_attention
 from edgeloop.ops.builder import Builder
 from edgeloop.ops.common import normal
 from edgeloop.ops.registry import NO_GRAD, Attr, Grads, OpDef, Sample, register
@@ -216,6 +218,11 @@ def _sensitivity(
 register(OpDef(
     name="attention", kernel="attention", infer=_infer, reference=_reference, grad=_grad,
     samples=_samples, attrs=_ATTRS, flops=_work, error=_error,
+    onnx={
+        "Attention": from_attention, "com.microsoft.Attention": from_packed,
+        "com.microsoft.MultiHeadAttention": from_multi_head,
+        "com.microsoft.GroupQueryAttention": from_grouped,
+    },
 ))
 
 

@@ -82,10 +82,29 @@ def _from_onnx(g: Builder, n: OnnxNode) -> Value:
     return y if y.type == x.type else g.op("reshape", y, shape=x.type.shape)
 
 
+def from_skip(g: Builder, n: OnnxNode) -> tuple[Value | None, ...]:
+    """Convert ONNX Runtime's sum and normalisation in one: input, skip, scale, shift?, bias?.
+
+    Its root mean square form has no shift. The fourth output is the sum.
+    """
+    simple = n.op_type == "SkipSimplifiedLayerNormalization"
+    rest = [*n.inputs[3:], None, None]
+    shift, bias = (None, rest[0]) if simple else (rest[0], rest[1])
+    total = g.op("add", arg(g, n, 0), arg(g, n, 1))
+    total = total if bias is None else g.op("add", total, bias)
+    eps = float(n.attrs.get("epsilon", 1e-12))
+    if simple:
+        return g.op("rms_norm", total, arg(g, n, 2), eps=eps), None, None, total
+    zero = np.zeros(total.type.shape[-1:], np.float32)
+    y = g.op("layer_norm", total, arg(g, n, 2), g.constant(zero) if shift is None else shift,
+             eps=eps)
+    return y, None, None, total
+
+
 register(OpDef(
     name="layer_norm", kernel="layer_norm", infer=_infer, reference=_reference, grad=_grad,
     samples=_samples, attrs=_ATTRS, inplace=(0,), flops=_flops,
-    onnx={"LayerNormalization": _from_onnx},
+    onnx={"LayerNormalization": _from_onnx, "com.microsoft.SkipLayerNormalization": from_skip},
 ))
 
 

@@ -96,7 +96,7 @@ class OpDef:
     error: Callable[..., tuple[Array, ...]] | None = None
     # ONNX operator name, after "domain." if not ONNX's own -> converter(g, onnx_node) -> Value or
     # tuple of Values.
-    onnx: Mapping[str, Callable[[Builder, OnnxNode], Value | tuple[Value, ...]]] = field(
+    onnx: Mapping[str, Callable[[Builder, OnnxNode], Value | tuple[Value | None, ...]]] = field(
         default_factory=dict
     )
 

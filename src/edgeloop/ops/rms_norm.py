@@ -11,6 +11,7 @@ from edgeloop.errors import ShapeError
 from edgeloop.ir import Array, Node, Type, Value
 from edgeloop.ops.builder import Builder, OnnxNode
 from edgeloop.ops.common import arg, axis_of, normal, uniform
+from edgeloop.ops.layer_norm import from_skip
 from edgeloop.ops.onnx_helpers import bare
 from edgeloop.ops.registry import NO_GRAD, Attr, Grads, OpDef, Sample, register
 
@@ -79,6 +80,7 @@ register(OpDef(
     onnx={
         "RMSNormalization": _from_onnx,
         "com.microsoft.SimplifiedLayerNormalization": _from_onnx,
+        "com.microsoft.SkipSimplifiedLayerNormalization": from_skip,
     },
 ))
 

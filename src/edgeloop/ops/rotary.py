@@ -13,6 +13,7 @@ import numpy as np
 
 from edgeloop.errors import ShapeError
 from edgeloop.ir import Array, Node, Type, Value
+from edgeloop.ops.attention_onnx import from_rotary
 from edgeloop.ops.builder import Builder
 from edgeloop.ops.common import normal
 from edgeloop.ops.registry import Attr, Grads, OpDef, Sample, register
@@ -64,4 +65,5 @@ register(OpDef(
     name="rotary", kernel="rotary", infer=_infer, reference=_reference, grad=_grad,
     samples=_samples, attrs=(Attr("interleaved"), Attr("inverse")), inplace=(0,),
     flops=lambda node: 3 * node.output.type.size,
+    onnx={"RotaryEmbedding": from_rotary, "com.microsoft.RotaryEmbedding": from_rotary},
 ))
