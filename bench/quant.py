@@ -15,6 +15,7 @@ import statistics
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -22,6 +23,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "tests")]
 
+from naive import naive_compiler  # noqa: E402
 from tasks import TASKS  # noqa: E402
 from tasks.common import adapt  # noqa: E402
 
@@ -30,6 +32,7 @@ import edgeloop as el  # noqa: E402
 # row: what compile is told beyond the task
 ROWS: dict[str, dict] = {
     "f32": {},
+    "naive": {},
 }
 
 
@@ -43,10 +46,11 @@ def prepare(name: str) -> float:
 
 def compiled(name: str, row: str) -> el.Session:
     task = TASKS[name]
-    program = el.compile(
-        task.base(), loss=task.loss, train=el.LoRA(rank=task.rank, targets=task.targets),
-        optimizer=el.AdamW(lr=task.lr), batch=task.batch, predict_batch=64,
-        entries=("train", "predict"), threads=1, **ROWS[row])
+    with naive_compiler(task.source()[:256]) if row == "naive" else nullcontext():
+        program = el.compile(
+            task.base(), loss=task.loss, train=el.LoRA(rank=task.rank, targets=task.targets),
+            optimizer=el.AdamW(lr=task.lr), batch=task.batch, predict_batch=64,
+            entries=("train", "predict"), threads=1, **ROWS[row])
     return el.Session(program)
 
 

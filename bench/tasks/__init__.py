@@ -7,5 +7,6 @@ from tasks.common import Task
 
 TASKS: dict[str, Task] = {
     t.name: t
-    for t in (digits.VIT, digits.RESNET, keyword.TASK, motion.TASK, forecast.TASK, anomaly.TASK)
+    for t in (digits.VIT, digits.RESNET, digits.MOBILENET, keyword.TASK, motion.TASK,
+              forecast.TASK, anomaly.TASK)
 }

@@ -63,6 +63,25 @@ def untrained_vit() -> onnx.ModelProto:
     return n.model(n.fc(x, "head", WIDTH, 10), (10,))
 
 
+def untrained_mobilenet() -> onnx.ModelProto:
+    """Inverted residuals as MobileNetV2 has them: expand, depthwise, project; relu6, batch norms."""
+    n = zoo.Net("digits_mobilenet", (1, SIDE, SIDE))
+    x, cin = n.relu6(n.norm(n.conv("x", "stem", 1, 16, 3), "stem_bn", 16), "stem_act"), 16
+    for i, (c, s) in enumerate(((16, 1), (24, 2), (24, 1), (32, 2), (32, 1))):
+        p, mid = f"blocks.{i}", 4 * cin
+        y = n.relu6(n.norm(n.conv(x, f"{p}.expand", cin, mid, 1), f"{p}.expand_bn", mid),
+                    f"{p}.expand_act")
+        y = n.norm(n.conv(y, f"{p}.dw", mid, mid, 3, s, groups=mid), f"{p}.dw_bn", mid)
+        y = n.conv(n.relu6(y, f"{p}.dw_act"), f"{p}.project", mid, c, 1)
+        y = n.norm(y, f"{p}.project_bn", c)
+        x, cin = n.add(x, y, f"{p}.sum") if s == 1 and cin == c else y, c
+    return n.model(n.fc(n.pool_flat(x, "head"), "head", cin, 10), (10,))
+
+
+def mobilenet() -> onnx.ModelProto:
+    return pretrained(untrained_mobilenet(), source(), images()[1][:800], rounds=8, epochs=4)
+
+
 def vit() -> onnx.ModelProto:
     return pretrained(untrained_vit(), source(), images()[1][:800], rounds=1, epochs=30)
 
@@ -73,3 +92,4 @@ def resnet() -> onnx.ModelProto:
 
 VIT = Task("digits ViT", "accuracy", vit, source, target, accuracy, epochs=15, lr=5e-3)
 RESNET = Task("digits ResNet", "accuracy", resnet, source, target, accuracy)
+MOBILENET = Task("digits MobileNet", "accuracy", mobilenet, source, target, accuracy)

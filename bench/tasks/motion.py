@@ -45,7 +45,7 @@ def user(number: int, count: int, askew: float, seed: int) -> tuple[np.ndarray, 
         x[i] = vigour * _VIGOUR[c] * rng.uniform(0.8, 1.2) * shapes[c] @ waves
         x[i, :3] += np.array([0.0, 0.2 * (c == 3), 1.0 - 0.6 * (c == 5)])[:, None]
         x[i, :3], x[i, 3:] = mount @ x[i, :3], mount @ x[i, 3:]
-    x += rng.normal(0, 0.35, x.shape)
+    x += rng.normal(0, 0.7, x.shape)
     return x.astype(np.float32), y
 
 
