@@ -64,7 +64,7 @@ def untrained_vit() -> onnx.ModelProto:
 
 
 def untrained_mobilenet() -> onnx.ModelProto:
-    """Inverted residuals as MobileNetV2 has them: expand, depthwise, project; relu6, batch norms."""
+    """Inverted residuals as in MobileNetV2: expand, depthwise, project; relu6, batch norms."""
     n = zoo.Net("digits_mobilenet", (1, SIDE, SIDE))
     x, cin = n.relu6(n.norm(n.conv("x", "stem", 1, 16, 3), "stem_bn", 16), "stem_act"), 16
     for i, (c, s) in enumerate(((16, 1), (24, 2), (24, 1), (32, 2), (32, 1))):

@@ -30,9 +30,21 @@ def test_names_may_swap_and_repeat():
     g = graph(NET)
     first, second, third = (n.output for n in g.nodes)
     made = name_outputs(g, {"b": first, "loss": second, "again": third})
-    assert (first.name, second.name, third.name) == ("b", "loss", "again")
-    assert made.outputs == [first, second, third]
+    assert [v.name for v in made.outputs] == ["b", "loss", "again"]
+    assert made.outputs == [n.output for n in made.nodes]
     text(made)  # verified: names are unique
+
+
+def test_the_given_graph_keeps_its_names():
+    g = graph(NET)
+    name_outputs(g, {"loss": g.outputs[0]})
+    assert text(g) == shown("""
+        input x : f32[2]
+        loss = relu(x) : f32[2]
+        b = exp(loss) : f32[2]
+        c = neg(b) : f32[2]
+        output c
+    """)
 
 
 def test_a_value_that_bears_the_spare_name():
