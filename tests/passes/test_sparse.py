@@ -8,9 +8,13 @@ from tests.passes.methods import block, check_gradients
 from tests.passes.text import assert_same, graph, randomise, results, shown, text
 
 from edgeloop.errors import CompileError
+from edgeloop.ir import verify
 from edgeloop.methods import Full, Sparse
 from edgeloop.passes.attach_methods import attach_methods
+from edgeloop.passes.fold_batchnorm import fold_batchnorm
+from edgeloop.passes.quantize_base import encode
 from edgeloop.passes.sparse import sparse_claims, train_ranges
+from edgeloop.quantize import Quantize
 
 DENSE = """
     input x : f32[2,3]
@@ -85,3 +89,30 @@ def test_what_does_not_fit_is_one_error(tensors, message):
 def test_a_range_of_what_trains_whole_is_refused():
     with pytest.raises(CompileError, match=r"ranges of head.weight, head.bias, which another"):
         attach_methods(block(), [Full("head"), Sparse({"head": (0, 2)})])
+
+
+@pytest.mark.parametrize("scale", ["const", "param"])
+def test_a_batch_norm_folds_into_every_part(scale):
+    before = graph(CASES["conv"].replace("output y", f"""{scale} s : f32[6]
+        {scale} t : f32[6]
+        const m : f32[6]
+        const v : f32[6]
+        z = batch_norm(y, s, t, m, v)
+        output z"""))
+    after = fold_batchnorm(train_ranges(before, sparse_claims(before, Sparse({"fc": (2, 5)}))))
+    ops = [n.op for n in after.nodes]
+    assert "batch_norm" not in ops
+    assert ops[-1] == "concat"  # nothing is done to the images after it
+    assert_same(before, after)
+
+
+def test_codes_of_the_frozen_parts_stay():
+    g = graph(DENSE)
+    w = next(iter(g.constants))
+    g.stored[w] = encode(g.constants[w], Quantize("int8"))
+    g.constants[w] = g.stored[w].array()
+    after = verify(train_ranges(g, sparse_claims(g, Sparse({"fc.weight": (2, 5)}))))
+    parts = {v.name: s for v, s in after.stored.items() if v is not w}
+    assert set(parts) == {"w.head", "w.tail"}
+    for v, s in after.stored.items():
+        assert s.stands_for(after.constants[v])

@@ -131,6 +131,14 @@ class Stored:
             return replace(self, codes=self.codes.reshape(shape), axis=0, _seen=[])
         return None
 
+    def part(self, start: int, stop: int) -> Stored | None:
+        """Return the entry of channels start .. stop - 1; None unless channels come first."""
+        if self.axis != 0:
+            return None
+        scale = self.scale if self.kind == "f16" else self.scale[start:stop]
+        zero = None if self.zero is None else self.zero[start:stop]
+        return replace(self, codes=self.codes[start:stop], scale=scale, zero=zero, _seen=[])
+
     def scaled(self, factor: npt.NDArray[np.float32]) -> Stored | None:
         """Return the entry with every channel times its factor [out]; None for f16.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from edgeloop.ir import Graph, Node, Value
@@ -15,9 +17,9 @@ from edgeloop.passes.rewrite import substitute
 def fold_batchnorm(graph: Graph) -> Graph:
     """Remove every batch_norm(x, scale, bias, mean, var).
 
-    With s = scale / sqrt(var + eps): where x comes from layers (a dense or convolution node, or a
-    sum of such as LoRA makes it; a reshape may follow) that nothing else reads, s is multiplied
-    into their weights and biases. For a frozen weight that happens here, once; for a trained weight
+    With s = scale / sqrt(var + eps): where x comes from layers (a dense or convolution node, a sum
+    of such as LoRA makes it, or a row of such as Sparse makes it; a reshape may follow) that
+    nothing else reads, s is multiplied into their weights and biases. For a frozen weight that happens here, once; for a trained weight
     (LoRA's B, a thawed weight) a small product w * s is computed in every step, so that the param
     itself stays the one of the unfolded module. Elsewhere y = x * s + t remains.
 
@@ -31,13 +33,29 @@ def fold_batchnorm(graph: Graph) -> Graph:
         out = _fold_one(out, node)
 
 
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """One layer before a batch norm: it makes the channels from ``start`` on."""
+
+    node: Node
+    start: int
+    shifted: bool
+
+    def of(self, g: Builder, vector: Value) -> Value:
+        """Return the layer's own channels of a vector [c]."""
+        width = self.node.output.type.shape[-1]
+        if vector.type.shape == (width,):
+            return vector
+        return g.op("slice", vector, starts=(self.start,), steps=(1,), shape=(width,))
+
+
 def _fold_one(graph: Graph, bn: Node) -> Graph:
     x, scale, bias, mean, var = bn.inputs
     assert x is not None
     assert scale is not None
     assert bias is not None
     at = graph.nodes.index(bn)
-    cone: list[Node] = []
+    cone: list[_Part] = []
     folds = _foldable(graph, x, bn, graph.producers(), graph.users(), cone)
     # New nodes are built aside and spliced in before the first node that needs them.
     out = graph.copy()
@@ -57,19 +75,18 @@ def _fold_one(graph: Graph, bn: Node) -> Graph:
         y = g.op("add", g.op("mul", x, s), shift)
         out.nodes = head + out.nodes + tail
         return _replace(out, bn.output, y)
-    pending = [shift]  # goes into the bias of the first layer; the others only scale
     replaced: dict[int, Node] = {}
-    for n in cone:
-        if n.op not in LAYER_OPS:
-            continue
+    for part in cone:
+        n = part.node
         g.layer = n.name
         w, b = n.inputs[1], n.inputs[2] if len(n.inputs) > 2 else None
         assert w is not None
-        column = g.op("reshape", s, shape=(w.type.shape[0],) + (1,) * (w.type.rank - 1))
+        own = part.of(g, s)
+        column = g.op("reshape", own, shape=(w.type.shape[0],) + (1,) * (w.type.rank - 1))
         new_w = g.op("mul", w, column, out=w.name)
-        new_b = None if b is None else g.op("mul", b, s, out=b.name)
-        if pending:
-            t = pending.pop()
+        new_b = None if b is None else g.op("mul", b, own, out=b.name)
+        if part.shifted:  # of a sum only the first layer
+            t = part.of(g, shift)
             new_b = t if new_b is None else g.op("add", new_b, t)
         replaced[id(n)] = Node(n.op, (n.inputs[0], new_w, new_b, *n.inputs[3:]), n.outputs,
                                dict(n.attrs), n.name)
@@ -112,24 +129,39 @@ def _ready_prefix(out: Graph, head: list[Node], first: int) -> list[Node]:
 
 def _foldable(
     graph: Graph, x: Value, reader: Node, producers: dict[Value, Node],
-    users: dict[Value, list[Node]], cone: list[Node],
+    users: dict[Value, list[Node]], cone: list[_Part], start: int = 0, shifted: bool = True,
 ) -> bool:
-    """Collect the layers that make up x; False when x has another reader or another source."""
+    """Collect the layers that make up x; False when x has another reader or another source.
+
+    ``start`` is the channel of the batch norm's input that x begins with.
+    """
     if users.get(x, []) != [reader] or x in graph.outputs:
         return False
     n = producers.get(x)
     if n is None:
         return False
     if n.op in LAYER_OPS:
-        cone.append(n)
+        cone.append(_Part(n, start, shifted))
         return True
     source = n.inputs[0] if n.inputs else None
     if n.op == "reshape" and source is not None and source.type.shape[-1:] == x.type.shape[-1:]:
-        return _foldable(graph, source, n, producers, users, cone)  # as around 1-D convolutions
+        # As around 1-D convolutions.
+        return _foldable(graph, source, n, producers, users, cone, start, shifted)
     apart = n.op == "add" and n.inputs[0] is not n.inputs[1]  # the shift must arrive once
     if apart and all(v is not None and v.type == x.type for v in n.inputs):
-        cone.append(n)
-        return all(_foldable(graph, v, n, producers, users, cone) for v in n.inputs if v)
+        first, second = n.inputs
+        assert first is not None
+        assert second is not None
+        return _foldable(
+            graph, first, n, producers, users, cone, start, shifted
+        ) and _foldable(graph, second, n, producers, users, cone, start, shifted=False)
+    if n.op == "concat" and n.attrs["axis"] % x.type.rank == x.type.rank - 1:
+        for v in n.inputs:
+            assert v is not None
+            if not _foldable(graph, v, n, producers, users, cone, start, shifted):
+                return False
+            start += v.type.shape[-1]
+        return True
     return False
 
 

@@ -211,7 +211,11 @@ class _Place:
         shape = (v.type.shape[0], math.prod(v.type.shape[1:]))
         array = self.g.graph.constants.get(v)
         if array is not None:
-            return self.g.constant(array.reshape(shape), v.name)
+            flat = self.g.constant(array.reshape(shape), v.name)
+            entry = self.g.graph.stored[v].reshaped(shape) if v in self.g.graph.stored else None
+            if entry is not None:
+                self.g.graph.stored[flat] = entry
+            return flat
         return self.g.op("reshape", v, shape=shape)
 
     def _weight(self) -> None:

@@ -60,6 +60,7 @@ def replace_head(graph: Graph, option: Head, *, seed: int = 0) -> Graph:
     for v in (layer.weight, layer.bias):
         if v is not None and v in kept.constants and users[v] == [layer.node]:
             kept.constants.pop(v)  # its name becomes free
+            kept.stored.pop(v, None)
     changed: set[Value] = set()
 
     def rule(g: Builder, n: Node) -> tuple[Value, ...] | None:

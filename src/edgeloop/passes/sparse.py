@@ -111,9 +111,16 @@ def train_ranges(graph: Graph, claims: list[Claim]) -> Graph:
         """The tensor in up to three parts; the middle one trains."""
         a, b = spans[v]
         array: Array = g.graph.constants[v]
-        out = [g.constant(array[:a], f"{v.name}.head")] if a else []
+        out = [frozen(g, v, 0, a, "head")] if a else []
         out.append(trained(g, v))
-        return out + ([g.constant(array[b:], f"{v.name}.tail")] if b < len(array) else [])
+        return out + ([frozen(g, v, b, len(array), "tail")] if b < len(array) else [])
+
+    def frozen(g: Builder, v: Value, a: int, b: int, which: str) -> Value:
+        part = g.constant(g.graph.constants[v][a:b], f"{v.name}.{which}")
+        entry = g.graph.stored[v].part(a, b) if v in g.graph.stored else None
+        if entry is not None:
+            g.graph.stored[part] = entry
+        return part
 
     def rule(g: Builder, n: Node) -> tuple[Value, ...] | None:
         mine = [v for v in n.inputs if v in spans]
