@@ -19,9 +19,10 @@ def fold_batchnorm(graph: Graph) -> Graph:
 
     With s = scale / sqrt(var + eps): where x comes from layers (a dense or convolution node, a sum
     of such as LoRA makes it, or a row of such as Sparse makes it; a reshape may follow) that
-    nothing else reads, s is multiplied into their weights and biases. For a frozen weight that happens here, once; for a trained weight
-    (LoRA's B, a thawed weight) a small product w * s is computed in every step, so that the param
-    itself stays the one of the unfolded module. Elsewhere y = x * s + t remains.
+    nothing else reads, s is multiplied into their weights and biases. For a frozen weight that
+    happens here, once; for a trained weight (LoRA's B, a thawed weight) a small product w * s is
+    computed in every step, so that the param itself stays the one of the unfolded module.
+    Elsewhere y = x * s + t remains.
 
     Requires: constants folded. Ensures: no batch_norm is left.
     """
