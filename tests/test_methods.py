@@ -95,6 +95,51 @@ def test_it_starts_as_the_base_learns_and_is_counted(name, base):
     assert not np.allclose(session.predict(x), base)
 
 
+def bag() -> onnx.ModelProto:
+    """Token ids [n, 5] -> the mean of their rows of a table [11, 6] -> three classes."""
+    rng = np.random.default_rng(0)
+    arrays = {
+        "tok.weight": rng.standard_normal((11, 6)).astype(np.float32),
+        "fc.weight": rng.standard_normal((OUT, 6)).astype(np.float32),
+        "fc.bias": np.zeros(OUT, np.float32), "axes": np.array([1], np.int64),
+    }
+    graph = helper.make_graph(
+        [
+            helper.make_node("Gather", ["tok.weight", "ids"], ["rows"], "tok"),
+            helper.make_node("ReduceMean", ["rows", "axes"], ["mean"], "mean", keepdims=0),
+            helper.make_node("Gemm", ["mean", "fc.weight", "fc.bias"], ["y"], "fc", transB=1),
+        ],
+        "bag",
+        [helper.make_tensor_value_info("ids", TensorProto.INT64, ["n", 5])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", OUT])],
+        [numpy_helper.from_array(a, n) for n, a in arrays.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)])
+
+
+@pytest.mark.parametrize(("train", "shapes"), [
+    (el.LoRA(2, targets="tok"),
+     {"tok.lora_embedding_A": (2, 11), "tok.lora_embedding_B": (6, 2)}),
+    (el.IA3(targets="tok"), {"tok.ia3": (6,)}),
+    (el.Sparse({"tok": (2, 9)}), {"tok.weight[2:9]": (7, 6)}),
+])
+def test_embeddings(train, shapes):
+    ids = np.random.default_rng(1).integers(0, 11, (32, 5))
+    y = ids[:, 0] % OUT
+
+    def made(method) -> el.Session:
+        return el.Session(el.compile(bag(), train=method, batch=16, optimizer=el.AdamW(lr=0.05)))
+
+    session = made(train)
+    assert {n: t.shape for n, t in session.program.params.items()} == shapes
+    np.testing.assert_array_equal(session.predict(ids), made(el.Bias()).predict(ids))
+    before = session.evaluate(ids, y)[0]
+    for _ in range(20):
+        for i in (0, 16):
+            session.step(ids[i : i + 16], y[i : i + 16])
+    assert session.evaluate(ids, y)[0] < 0.9 * before
+
+
 @pytest.mark.parametrize("train", [None, el.IA3(targets="up"), []])
 def test_a_new_head(train):
     program = compiled(train=train, head=el.Head(5), classes=list("abcde"))
