@@ -109,3 +109,45 @@ def test_firmware_source_holds_the_codes():
 def test_errors(make, message):
     with pytest.raises(el.CompileError, match=message):
         make()
+
+
+def test_int8_compute_trains_and_resumes_to_the_same_bits():
+    program = compiled(quantize="int8", compute="int8", entries=("train", "eval", "predict"))
+    steps = {e.name: e.compute for e in program.plan.entries}
+    assert steps["predict"].count("int8") == 2
+    assert "exact" not in steps["train"]
+    assert steps["train"].count("int8") == 3  # the lowest layer's input needs no gradient
+    assert "int8" in str(program.plan)
+    x, y = samples(8)
+    s = el.Session(program)
+    losses = [s.step(x, y) for _ in range(30)]
+    assert losses[-1] < 0.8 * losses[0]
+    kept = s.snapshot()
+    after = [s.step(x, y) for _ in range(3)]
+    again = el.Session(program)
+    again.restore(kept)
+    assert [again.step(x, y) for _ in range(3)] == after
+    exact = el.Session(compiled(quantize="int8")).predict(x)
+    rough = el.Session(program).predict(x)
+    assert 0 < np.max(np.abs(rough - exact)) < 0.03 * np.max(np.abs(exact))
+
+
+def test_int8_forward_has_the_same_bits_everywhere(monkeypatch):
+    """Nothing but integer products and elementwise steps: no LoRA, one layer."""
+    x, _ = samples(4)
+    options = {"train": el.Bias(), "quantize": "int8", "compute": "int8", "entries": ("predict",)}
+    fast = el.Session(compiled(**options)).predict(x)
+    monkeypatch.setenv("EDGELOOP_ISA", "ref")
+    portable = el.Session(compiled(**options)).predict(x)
+    assert fast.tobytes() == portable.tobytes()
+
+
+@pytest.mark.parametrize(("options", "message"), [
+    ({"compute": "int8"}, "needs weights stored as int8, and no frozen weight is"),
+    ({"compute": "int8", "quantize": "int4"}, "use quantize='int8', or compute='exact'"),
+    ({"compute": "int8", "quantize": el.Quantize("int8", zero_point=True)}, "no zero point"),
+    ({"compute": "int16"}, "compute='int16': choose 'exact' or 'int8'"),
+])
+def test_compute_that_does_not_fit(options, message):
+    with pytest.raises(el.CompileError, match=message):
+        compiled(**options)

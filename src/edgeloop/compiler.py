@@ -44,7 +44,7 @@ from edgeloop.passes.schedule import schedule
 from edgeloop.passes.share import share
 from edgeloop.passes.store_base import doubled, store_base
 from edgeloop.program import Program
-from edgeloop.quantize import Quantize
+from edgeloop.quantize import Compute, Quantize, check_compute
 from edgeloop.quantize import resolve as resolve_quantize
 from edgeloop.target import describe
 from edgeloop.units import parse_bytes
@@ -67,6 +67,7 @@ class Options:
     seed: int
     head: Head | None = None
     quantize: Quantize | None = None
+    compute: Compute = "exact"
 
 
 @choosing_rank
@@ -86,6 +87,7 @@ def compile(  # noqa: A001  the public name is el.compile
     target: str = "host",
     seed: int = 0,
     quantize: str | Quantize | None = None,
+    compute: str = "exact",
     features: Mapping[str, Any] | None = None,
     classes: Sequence[str] | None = None,
     head: Head | None = None,
@@ -125,6 +127,9 @@ def compile(  # noqa: A001  the public name is el.compile
     quantize
         How the frozen base is stored: None (f32, or as the model has it), "int8", "int4", "f16"
         or ``el.Quantize(kind, group, zero_point, skip)``. What trains stays f32.
+    compute
+        "exact": f32 arithmetic on what the codes mean. "int8": dense products over int8 codes run
+        on integers, with activations and gradients rounded row by row.
     features, classes
         Recorded in the program: the feature pipeline's specification and the class names, so
         that training and serving cannot disagree.
@@ -143,6 +148,7 @@ def compile(  # noqa: A001  the public name is el.compile
     options = replace(
         _options(loss, train, optimizer, entries, seed, head), quantize=resolve_quantize(quantize)
     )
+    options = replace(options, compute=check_compute(compute, options.quantize))
     describe(target)
     _check_whole("batch", batch, 1)
     _check_whole("predict_batch", predict_batch, 1)
@@ -289,8 +295,14 @@ def _stored(
     made: Mapping[str, Graph], options: Options
 ) -> tuple[dict[str, Graph], dict[str, Any] | None]:
     """Let products read codes; what a program's metadata says about its storage, None for f32."""
-    out = {name: verify(store_base(g), f"store_base ({name})") for name, g in made.items()}
+    out = {
+        name: verify(store_base(g, options.compute), f"store_base ({name})")
+        for name, g in made.items()
+    }
     entries = {v.name: s for g in made.values() for v, s in g.stored.items()}
+    if options.compute == "int8" and not any(s.kind == "int8" for s in entries.values()):
+        raise CompileError("compute='int8' needs weights stored as int8, and no frozen weight is: "
+                           "use quantize='int8', or compute='exact'")
     if options.quantize is None and not entries:
         return out, None
     kept: dict[str, str] = {}
@@ -301,6 +313,7 @@ def _stored(
     kinds = sorted({s.kind for s in entries.values()})
     return out, {
         "asked": None if options.quantize is None else asdict(options.quantize),
+        "compute": options.compute,
         "tensors": {kind: sum(s.kind == kind for s in entries.values()) for kind in kinds},
         "bytes": sum(s.nbytes for s in entries.values()),
         "f32": dict(sorted(kept.items())),

@@ -21,6 +21,7 @@ from edgeloop.ops import (
     pool,
     quant,
     quant_conv,
+    quant_i8,
     reduce,
     rms_norm,
     rotary,
@@ -37,6 +38,6 @@ __all__ = [
     "NO_GRAD", "OPS", "Attr", "Builder", "Grads", "OnnxNode", "OpDef", "Sample", "attention",
     "binary", "conv", "dropout", "evaluate", "fake_quant", "gather", "group_norm", "index",
     "layer_norm", "linear", "loss", "loss_classes", "loss_head", "maps", "matmul", "norm",
-    "optim", "pool", "quant", "quant_conv", "reduce", "register", "rms_norm", "rotary",
-    "select", "shape", "softmax", "trig",
+    "optim", "pool", "quant", "quant_conv", "quant_i8", "reduce", "register", "rms_norm",
+    "rotary", "select", "shape", "softmax", "trig",
 ]

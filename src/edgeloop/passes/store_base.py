@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from edgeloop.ir import Graph, Node, Stored, Value
 from edgeloop.ops import Builder
+from edgeloop.ops.quant_i8 import LONGEST
 from edgeloop.passes.dce import drop_dead
+from edgeloop.quantize import Compute
 
 Codes = tuple[Value, Value | None, Value | None]
 
 
-def store_base(graph: Graph) -> Graph:
+def store_base(graph: Graph, compute: Compute = "exact") -> Graph:
     """Replace nodes that read a stored constant by their operators over codes.
 
-    A stored constant that another operator reads stays as f32 too (`doubled` names them).
+    ``compute`` "int8": dense products of int8 codes with one scale a channel and no zero point run
+    on integers; what else reads codes stays exact (f32 arithmetic on what the codes mean). A stored
+    constant that another operator reads stays as f32 too (`doubled` names them).
 
     Requires: everything else is done. Ensures: exact products compute what they did, up to
     rounding; the artifact holds codes and scales.
@@ -31,7 +35,7 @@ def store_base(graph: Graph) -> Graph:
             continue
         if w not in made:
             made[w] = _constants(g, w.name, entry)
-        out.nodes.append(_lowered(n, entry, made[w]))
+        out.nodes.append(_lowered(n, entry, made[w], compute))
     return drop_dead(out)
 
 
@@ -40,6 +44,7 @@ def doubled(graph: Graph, lowered: Graph) -> list[str]:
     return sorted(v.name for v in lowered.constants if v in graph.stored)
 
 
+_I8 = {"linear": "qlinear_i8", "linear_dx": "qlinear_i8_dx"}
 _AT = {"linear": 1, "linear_dx": 1, "conv2d": 1, "conv2d_dx": 1, "gather": 0}
 
 
@@ -56,8 +61,18 @@ def _constants(g: Builder, name: str, entry: Stored) -> Codes:
     return codes, g.constant(entry.scale, f"{name}.scale"), zero
 
 
-def _lowered(n: Node, entry: Stored, codes: Codes) -> Node:
+def _on_integers(n: Node, entry: Stored) -> bool:
+    if n.op not in _I8 or entry.kind != "int8" or entry.group or entry.zero is not None:
+        return False
+    return int(entry.codes.shape[1 if n.op == "linear" else 0]) <= LONGEST
+
+
+def _lowered(n: Node, entry: Stored, codes: Codes, compute: Compute) -> Node:
     attrs = dict(n.attrs)
+    if compute == "int8" and _on_integers(n, entry):
+        if n.op == "linear_dx":
+            attrs["inner"] = entry.codes.shape[1]
+        return Node(_I8[n.op], (n.inputs[0], *codes[:2], *n.inputs[2:]), n.outputs, attrs, n.name)
     if entry.group:
         attrs["group"] = entry.group
     shape = entry.codes.shape

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
 class EntryPlan:
-    """One entry: planned arena, its two lower bounds (bytes), steps and operations."""
+    """One entry: planned arena, its two lower bounds (bytes), steps and operations.
+
+    ``compute`` says of each step how it computes: "f32", "exact" (f32 arithmetic on a weight kept
+    as codes) or "int8" (integers).
+    """
 
     name: str
     steps: int
@@ -17,6 +22,7 @@ class EntryPlan:
     lower_bound_bytes: int
     any_order_bound_bytes: int
     flops: int
+    compute: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +32,7 @@ class Plan:
     ``lower_bound_bytes`` is the largest sum of live bytes of any entry in the chosen order,
     ``any_order_bound_bytes`` a bound that holds for every order. ``forward_flops`` are those of
     one predict call (or eval), ``step_flops`` those of one training step. ``notes`` say what the
-    compiler chose, and why.
+    compiler chose, and why. ``storage`` counts the frozen weights of each kind of codes.
     """
 
     arena_bytes: int
@@ -43,6 +49,7 @@ class Plan:
     threads: int
     entries: tuple[EntryPlan, ...]
     notes: tuple[str, ...] = ()
+    storage: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def trainable_share(self) -> float:
@@ -64,6 +71,15 @@ class Plan:
         """Return every number as one JSON object with sorted keys."""
         return json.dumps(self.to_dict(), sort_keys=True)
 
+    def _codes(self) -> str:
+        """Say what is kept as codes and how products over them compute, "" when nothing is."""
+        if not self.storage:
+            return ""
+        steps = [c for e in self.entries for c in e.compute]
+        kinds = ", ".join(f"{n} as {kind}" for kind, n in sorted(self.storage.items()))
+        modes = ", ".join(f"{steps.count(m)} {m}" for m in ("exact", "int8") if m in steps)
+        return f"; {kinds}; steps over codes: {modes}"
+
     def __str__(self) -> str:
         lines = [
             (
@@ -71,7 +87,7 @@ class Plan:
                 f" + params {_bytes(self.param_bytes)} + state {_bytes(self.state_bytes)}"
                 f" + io {_bytes(self.io_bytes)}"
             ),
-            f"weights  {_bytes(self.weight_bytes)} read-only",
+            f"weights  {_bytes(self.weight_bytes)} read-only{self._codes()}",
             (
                 f"learns   {self.trainable_params:,} of {self.total_params:,} parameters "
                 f"({self.trainable_share:.2%})"

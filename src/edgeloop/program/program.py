@@ -204,6 +204,7 @@ class Program:
             plans.append(EntryPlan(
                 name, e.count, e.arena_bytes, int(item["lower_bound_bytes"]),
                 int(item["any_order_bound_bytes"]), sum(item["flops"]),
+                tuple(_compute(s.opcode) for s in self.table.steps[e.first : e.first + e.count]),
             ))
         self.plan = self._plan(tuple(plans))
 
@@ -225,7 +226,26 @@ class Program:
             step_flops=flops.get("train", flops.get("grad", 0)),
             threads=self.table.threads, entries=entries,
             notes=tuple(map(str, self.metadata.get("notes") or ())),
+            storage=_storage(self._stored),
         )
+
+
+# Opcodes of steps over codes (core/kernels/kernels.def), by how they compute.
+_EXACT, _INT8 = range(40, 45), range(45, 49)
+_CODES = {"|u1": "int4", "|i1": "int8", "<f2": "f16"}
+
+
+def _compute(opcode: int) -> str:
+    return "exact" if opcode in _EXACT else "int8" if opcode in _INT8 else "f32"
+
+
+def _storage(stored: Mapping[str, artifact.Stored]) -> dict[str, int]:
+    """Count the weights that are kept as codes, by kind."""
+    kinds = [
+        _CODES[s.dtype] for n, s in stored.items()
+        if n.startswith("weights.") and ".codes" in n and s.dtype in _CODES
+    ]
+    return {kind: kinds.count(kind) for kind in sorted(set(kinds))}
 
 
 def _index(i: Any) -> int:

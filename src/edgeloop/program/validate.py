@@ -74,6 +74,8 @@ def check_entry(
 ) -> None:
     """ValueError when an entry with a loss lacks it, or its inputs differ in their first axis."""
     for n, t in inputs.items():
+        if t.dtype not in ("f32", "i32", "u8"):
+            raise ValueError(f"input '{n}' of entry '{name}' has type {t.dtype}")
         if not t.shape:
             raise ValueError(f"input '{n}' of entry '{name}' has no first axis")
     if name.partition("@")[0] not in _WITH_LOSS:
