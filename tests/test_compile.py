@@ -15,7 +15,7 @@ import edgeloop as el
 
 
 @pytest.mark.parametrize(("options", "message"), [
-    ({"loss": "hinge"}, "unknown loss 'hinge'; one of cross_entropy, mse, bce"),
+    ({"loss": "hinge"}, "unknown loss 'hinge'; one of cross_entropy, mse, l1, huber, bce"),
     ({"loss": el.loss.MSE}, "unknown loss"),
     ({"entries": ("train", "fly")}, "choose from train, eval, predict, grad, accumulate, apply"),
     ({"entries": ()}, "choose from"),

@@ -17,15 +17,16 @@ from edgeloop.auto_rank import choosing_rank
 from edgeloop.errors import BudgetError, CompileError, EdgeLoopError
 from edgeloop.importer import Imported, load_model
 from edgeloop.ir import Graph, Type, Value, verify
-from edgeloop.loss import CrossEntropy, Loss, resolve
+from edgeloop.loss import Loss, Onnx, resolve
 from edgeloop.methods import Head, LoRA, Method, Train, flatten
 from edgeloop.options import SGD, Optimizer
-from edgeloop.passes.attach_loss import attach_loss, class_axis
+from edgeloop.passes.attach_loss import attach_loss, target_names
 from edgeloop.passes.attach_methods import attach_methods, facts
 from edgeloop.passes.attach_optimizer import attach_optimizer
 from edgeloop.passes.autodiff import add_gradients
 from edgeloop.passes.count_step import count_step
 from edgeloop.passes.dce import drop_dead
+from edgeloop.passes.describe_loss import describe_loss
 from edgeloop.passes.encode import encode
 from edgeloop.passes.fold_batchnorm import fold_batchnorm
 from edgeloop.passes.fold_constants import fold_constants
@@ -99,7 +100,8 @@ def compile(  # noqa: A001  the public name is el.compile
     model
         Path of an ONNX file (external data too) or an ``onnx.ModelProto``.
     loss
-        "cross_entropy", "mse", "bce" or an ``el.loss`` record; over the model's first output.
+        "cross_entropy", "mse", "bce", ... or an ``el.loss`` record; over the model's first output
+        unless it names others.
     train
         What learns: ``el.LoRA`` (default, rank 4 on every layer), ``el.IA3``, ``el.Adapter``,
         ``el.Prefix``, ``el.Sparse``, ``el.LastLayers``, ``el.Bias``, ``el.Full``, or several of
@@ -169,7 +171,12 @@ def compile(  # noqa: A001  the public name is el.compile
             known = facts(normal_form(trained, options), options.train, options.head)
             scales = lora_scales(adapted)
         training = adapt(trained, options, training=True) if _drops(options) else adapted
-        entries_ = training_entries(adapted, training, options)
+        own = _own_loss(options.loss, batch, dims)
+        if i == 0:
+            outputs = [v.name for v in adapted.outputs]
+            known["targets"] = [v.name for v in own.inputs if v.name not in outputs] if own else (
+                list(target_names(options.loss)))
+        entries_ = training_entries(adapted, training, options, own)
         made |= {name + tail: e for name, e in entries_.items()}
         if "predict" in options.entries:
             served = load_model(model, batch=predict_batch, shapes=dims)
@@ -222,29 +229,39 @@ def normal_form(imported: Imported, options: Options) -> Graph:
     return _run(graph, steps)
 
 
+def _own_loss(loss: Loss, batch: int, dims: Mapping[str, int]) -> Graph | None:
+    """The user's own loss in normal form, its inputs under their ONNX names."""
+    if not isinstance(loss, Onnx):
+        return None
+    found = load_model(loss.model, batch=batch, shapes=dims)
+    return _run(found.graph, [fold_constants, sink_transposes, fold_constants])
+
+
 def _drops(options: Options) -> bool:
     return any(isinstance(m, LoRA) and m.dropout > 0 for m in options.train)
 
 
 def _reserved(options: Options) -> set[str]:
     """Names of the inputs and outputs that the entries add to the model's own."""
-    target = "labels" if isinstance(options.loss, CrossEntropy) else "targets"
     scalars = {*options.optimizer.scalars(), "accumulate_scale"}
-    return {target, "sample_weight", "norm", "loss", "grad_norm"} | scalars
+    return {*target_names(options.loss), "sample_weight", "norm", "loss", "grad_norm"} | scalars
 
 
-def training_entries(graph: Graph, training: Graph, options: Options) -> dict[str, Graph]:
+def training_entries(
+    graph: Graph, training: Graph, options: Options, own: Graph | None = None
+) -> dict[str, Graph]:
     """The entries over the training batch: train, eval, grad, accumulate, apply.
 
-    ``training`` is the graph whose gradient is taken: ``graph``, or that with dropout.
+    ``training`` is the graph whose gradient is taken: ``graph``, or that with dropout. ``own``
+    is the user's own loss.
     """
     out: dict[str, Graph] = {}
     if "eval" in options.entries:
-        made = attach_loss(graph, options.loss)
+        made = attach_loss(graph, options.loss, own)
         outputs = {"loss": made.loss, **{v.name: v for v in graph.outputs}}
         out["eval"] = forward(name_outputs(made.graph, outputs))
     if {"train", "grad", "accumulate"} & set(options.entries):
-        made = attach_loss(training, options.loss)
+        made = attach_loss(training, options.loss, own)
         made.graph.outputs = [made.loss]
         lean = _run(made.graph, [drop_dead, fuse_head])
         backward, grads = add_gradients(lean, lean.outputs[0], list(training.params))
@@ -376,11 +393,12 @@ def _metadata(
     batch: int, predict_batch: int, features: Mapping[str, Any] | None,
     classes: Sequence[str] | None,
 ) -> dict[str, Any]:
-    labels = _labels(first, known["outputs"], made, options.loss)
-    if classes is not None and labels["classes"] is not None and len(classes) != labels["classes"]:
-        raise CompileError(
-            f"{len(classes)} class names for an output of {labels['classes']} classes"
-        )
+    named = dict(zip(first.outputs, known["outputs"], strict=True))
+    inputs = {v.name: v.type for g in made.values() for v in g.inputs}
+    labels = describe_loss(options.loss, named, inputs, known["targets"])
+    width = labels["labels"]["classes"]
+    if classes is not None and width is not None and len(classes) != width:
+        raise CompileError(f"{len(classes)} class names for an output of {width} classes")
     twice = next((c for c in classes or () if list(classes or ()).count(c) > 1), None)
     if twice is not None:
         raise CompileError(f"class names must differ; {twice!r} is given twice")
@@ -388,7 +406,7 @@ def _metadata(
         "batch": batch, "predict_batch": predict_batch, "loss": options.loss.name,
         "inputs": {k: _described(t) | _bound(first, k) for k, t in first.inputs.items()},
         "outputs": list(first.outputs),
-        "labels": labels,
+        **labels,
         "total_params": sum(x.params for x in first.layers) + known["head_params"] + _added(made),
         "features": dict(features) if features is not None else None,
         "classes": list(classes) if classes is not None else None,
@@ -397,26 +415,6 @@ def _metadata(
         "head": repr(options.head) if options.head else None, "optimizer": repr(options.optimizer),
         "seed": options.seed, "opset": first.opset, "producer": first.producer,
     }
-
-
-def _labels(
-    first: Imported, outputs: Sequence[Value], made: Mapping[str, Graph], loss: Loss
-) -> dict[str, Any]:
-    """What a session has to know of the targets: which labels are valid, and which count."""
-    name = "labels" if isinstance(loss, CrossEntropy) else "targets"
-    label = next((v.type for g in made.values() for v in g.inputs if v.name == name), None)
-    out: dict[str, Any] = {"name": name, **(_described(label) if label else {}), "classes": None}
-    if isinstance(loss, CrossEntropy):
-        at = first.outputs.index(loss.output) if loss.output else 0
-        y = outputs[at]
-        axis = class_axis(loss, y)
-        out |= {
-            "classes": y.type.shape[axis], "axis": axis, "output": first.outputs[at],
-            "ignore_index": loss.ignore_index, "shift": loss.shift,
-            "class_weights": list(loss.class_weights) if loss.class_weights else None,
-            "smoothing": loss.label_smoothing,
-        }
-    return out
 
 
 def _added(made: Mapping[str, Graph]) -> int:

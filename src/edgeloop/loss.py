@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from edgeloop.errors import CompileError
 
@@ -81,7 +84,11 @@ class CrossEntropy:
 
 @dataclass(frozen=True, slots=True)
 class MSE:
-    """Mean squared error over each sample's elements; targets have the output's shape."""
+    """Mean squared error over each sample's elements; targets have the output's shape.
+
+    This and every loss below: loss = sum_b sample_weight[b] * l[b] / sum_b sample_weight[b], where
+    l[b] is the loss of row b. ``output`` names the model output that is meant; default the first.
+    """
 
     output: str | None = None
 
@@ -89,25 +96,180 @@ class MSE:
 
 
 @dataclass(frozen=True, slots=True)
-class BCE:
-    """Binary cross-entropy on logits; targets in [0, 1] with the output's shape."""
+class L1:
+    """Mean absolute error over each sample's elements; targets have the output's shape."""
 
+    output: str | None = None
+
+    name = "l1"
+
+
+@dataclass(frozen=True, slots=True)
+class Huber:
+    """Mean over each sample of d^2 / 2 where |d| <= delta, else delta * (|d| - delta / 2)."""
+
+    delta: float = 1.0
+    output: str | None = None
+
+    name = "huber"
+
+    def __post_init__(self) -> None:
+        _number("delta", self.delta, 1e-6)
+
+
+@dataclass(frozen=True, slots=True)
+class BCE:
+    """Binary cross-entropy on logits; targets in [0, 1] with the output's shape.
+
+    ``pos_weight`` multiplies the part of positive targets: a number, or one for each element of
+    the last axis (as ``torch.nn.BCEWithLogitsLoss``).
+    """
+
+    pos_weight: float | tuple[float, ...] | None = None
     output: str | None = None
 
     name = "bce"
 
+    def __post_init__(self) -> None:
+        if isinstance(self.pos_weight, Sequence):
+            object.__setattr__(self, "pos_weight", tuple(float(w) for w in self.pos_weight))
+        weights = self.pos_weight if isinstance(self.pos_weight, tuple) else (self.pos_weight,)
+        for w in weights:
+            if w is not None:
+                _number("pos_weight", w, 0)
 
-Loss = CrossEntropy | MSE | BCE
 
-LOSSES: dict[str, type[CrossEntropy | MSE | BCE]] = {
-    c.name: c for c in (CrossEntropy, MSE, BCE)
+@dataclass(frozen=True, slots=True)
+class CosineEmbedding:
+    """1 - cos(a, b) for pairs whose target is 1, max(0, cos(a, b) - margin) for target -1.
+
+    a and b are two outputs [batch, d] of the model, named by ``outputs`` (default its first two).
+    A model with one output makes pairs of neighbouring rows: rows 2i and 2i + 1 are a and b, and
+    the batch is even. Targets are [batch] of 1 and -1, for such pairs the same in both rows.
+    ``torch.nn.CosineEmbeddingLoss``.
+    """
+
+    margin: float = 0.0
+    outputs: tuple[str, str] | None = None
+
+    name = "cosine_embedding"
+
+    def __post_init__(self) -> None:
+        _number("margin", self.margin, -1, 1)
+        _names(self, 2)
+
+
+@dataclass(frozen=True, slots=True)
+class Triplet:
+    """max(0, |a - p| - |a - n| + margin) with the p-norm, p 1 or 2; there are no targets.
+
+    Anchor, positive and negative are three outputs [batch, d] of the model, named by ``outputs``
+    (default its first three). A model with one output takes them from neighbouring rows: 3i,
+    3i + 1 and 3i + 2, and the batch is a multiple of 3. ``torch.nn.TripletMarginLoss``; train with
+    ``session.step(x)``.
+    """
+
+    margin: float = 1.0
+    p: int = 2
+    outputs: tuple[str, str, str] | None = None
+
+    name = "triplet"
+
+    def __post_init__(self) -> None:
+        _number("margin", self.margin, 0)
+        if self.p not in (1, 2):
+            raise CompileError(f"loss: p={self.p!r}; the triplet loss takes norm 1 or 2")
+        _names(self, 3)
+
+
+@dataclass(frozen=True, slots=True)
+class Distillation:
+    """Learn from a teacher's logits beside the labels (Hinton, Vinyals, Dean 2015).
+
+    With q = softmax(teacher / T) and p = softmax(logits / T), for every position::
+
+        l = alpha * T^2 * sum_j q[j] * (log q[j] - log p[j]) + (1 - alpha) * cross_entropy
+
+    For [b, c] the first part is ``torch.nn.KLDivLoss(reduction="batchmean") * T^2``; with more
+    positions it is a mean over those that count, as in `CrossEntropy`, whose parameters the others
+    are. Train with ``session.step(x, {"labels": y, "teacher": logits})``; with alpha 1 there are
+    no labels, and the teacher's logits are the target themselves.
+    """
+
+    temperature: float = 2.0
+    alpha: float = 0.5
+    label_smoothing: float = 0.0
+    ignore_index: int | None = None
+    shift: int = 0
+    axis: int | None = None
+    output: str | None = None
+
+    name = "distillation"
+
+    def __post_init__(self) -> None:
+        _number("temperature", self.temperature, 1e-3)
+        _number("alpha", self.alpha, 0, 1)
+        hard = self.hard  # checks the rest
+        if self.alpha == 1 and (hard.shift or hard.ignore_index is not None):
+            raise CompileError("loss: with alpha=1 there are no labels to ignore or to shift")
+
+    @property
+    def hard(self) -> CrossEntropy:
+        """The loss of the labels alone."""
+        return CrossEntropy(None, self.label_smoothing, self.ignore_index, self.shift, self.axis,
+                            self.output)
+
+
+@dataclass(frozen=True, slots=True)
+class Onnx:
+    """Your own loss as an ONNX graph: a path or an ``onnx.ModelProto``.
+
+    Its inputs that bear the name of a model output read that output; all others are targets, and
+    ``session.step(x, {...})`` takes them by name (one array where there is one). Its output is the
+    loss of each row, [batch] or [batch, ...] (summed over a row): then partial batches and
+    ``sample_weight`` work as for any loss. Or it is one number for the whole batch: then every
+    step needs a full batch, and there is no ``sample_weight``.
+    """
+
+    model: Any
+
+    name = "onnx"
+    output = None
+
+    def __repr__(self) -> str:
+        shown = self.model if isinstance(self.model, str | os.PathLike) else "ModelProto"
+        return f"Onnx({str(shown)!r})"
+
+
+def _names(loss: CosineEmbedding | Triplet, count: int) -> None:
+    if loss.outputs is not None:
+        names = tuple(loss.outputs)
+        if len(names) != count or not all(isinstance(n, str) for n in names):
+            raise CompileError(f"loss: outputs={loss.outputs!r}; name {count} outputs")
+        object.__setattr__(loss, "outputs", names)
+
+
+Loss = (
+    CrossEntropy | MSE | L1 | Huber | BCE | CosineEmbedding | Triplet | Distillation | Onnx
+)
+# Those that a name alone stands for.
+LOSSES: dict[str, Any] = {
+    c.name: c for c in (CrossEntropy, MSE, L1, Huber, BCE, CosineEmbedding, Triplet, Distillation)
 }
 
 
 def resolve(loss: str | Loss) -> Loss:
     """Return the record for a name; CompileError names the choices."""
-    if isinstance(loss, CrossEntropy | MSE | BCE):
+    if isinstance(loss, Loss):
         return loss
     if not isinstance(loss, str) or loss not in LOSSES:
         raise CompileError(f"unknown loss {loss!r}; one of {', '.join(LOSSES)}")
-    return LOSSES[loss]()
+    made: Loss = LOSSES[loss]()
+    return made
+
+
+def class_loss(loss: Loss) -> CrossEntropy | None:
+    """The cross-entropy in a loss that has integer labels, else None."""
+    if isinstance(loss, Distillation):
+        return loss.hard if loss.alpha < 1 else None
+    return loss if isinstance(loss, CrossEntropy) else None

@@ -243,6 +243,12 @@ def test_input_as_target_needs_a_loss_that_takes_it(device):
         loop.run(edit(device, "[train]", '[train]\ntarget = "input"'))
 
 
+def test_a_loss_with_other_targets_is_refused(device):
+    el.compile(mlp(CLASSES), loss=el.loss.Distillation(), batch=8).save(device / "other.elp")
+    with pytest.raises(ConfigError, match="the loss distillation of this program takes others"):
+        loop.run(edit(device, "har.elp", "other.elp"))
+
+
 def test_hashed_ids_keep_their_key(kit, device):
     path = edit(device, "[trigger]", "[privacy]\nhash_ids = true\n[trigger]")
     loop.run(path, until=20)

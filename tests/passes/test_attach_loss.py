@@ -42,8 +42,8 @@ def test_before_and_after():
         y = softmax(h) : f32[2,4]
         loss, loss.1 = softmax_cross_entropy(h, labels, sample_weight, norm) : """
         "f32[1], f32[2,4] # loss\noutput y")
-    assert (made.target.name, made.loss.name) == ("labels", "loss")
-    targets = attach_loss(graph(NET + "y = tanh(h)\noutput y"), MSE()).target
+    assert (made.targets[0].name, made.loss.name) == ("labels", "loss")
+    targets = attach_loss(graph(NET + "y = tanh(h)\noutput y"), MSE()).targets[0]
     assert (targets.name, targets.type.shape) == ("targets", (2, 4))
 
 
@@ -66,7 +66,7 @@ def test_images_are_read_where_their_classes_are_last():
     assert [n.op for n in made.graph.nodes] == [
         "softmax", "transpose", "cross_entropy", "weighted_loss"]
     assert made.graph.nodes[2].inputs[0].name == "x"
-    assert made.target.type.shape == (2, 3, 4)
+    assert made.targets[0].type.shape == (2, 3, 4)
 
 
 def test_outputs_that_fit_no_loss():

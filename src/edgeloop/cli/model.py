@@ -29,7 +29,7 @@ def add(command: Callable[[str], argparse.ArgumentParser]) -> None:
     parser.add_argument("model", help="the ONNX model")
     parser.add_argument("-o", "--output", required=True, metavar="FILE", help="program to write")
     parser.add_argument(
-        "--loss", default="cross_entropy", help="cross_entropy (default), mse or bce"
+        "--loss", default="cross_entropy", help="cross_entropy (default), mse, bce, l1 or huber"
     )
     parser.add_argument(
         "--train",

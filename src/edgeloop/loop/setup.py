@@ -209,8 +209,17 @@ def labels_of(config: Config, program: Program) -> Labels:
     Raises
     ------
     ConfigError
-        The program lacks an entry that the loop calls.
+        The program lacks an entry that the loop calls, or its loss takes other than one target
+        for each sample.
     """
+    loss, labels = program.metadata["loss"], program.metadata["labels"]
+    if program.metadata.get("targets") is not None or program.metadata.get("rows_per_group") or (
+        loss == "cross_entropy" and len(labels.get("shape") or [0]) != 1
+    ):
+        raise ConfigError(
+            f"{config.name}: model.program: the loop trains on one label or target for each "
+            f"sample; the loss {loss} of this program takes others. Train it through a Session"
+        )
     missing = [e for e in ("train", "eval", "predict") if e not in program.entries]
     if missing:
         raise ConfigError(

@@ -8,71 +8,146 @@ import numpy as np
 
 from edgeloop.errors import CompileError
 from edgeloop.ir import Graph, Type, Value
-from edgeloop.loss import BCE, CrossEntropy, Loss
+from edgeloop.loss import (
+    BCE,
+    L1,
+    MSE,
+    CosineEmbedding,
+    CrossEntropy,
+    Distillation,
+    Huber,
+    Loss,
+    Onnx,
+    Triplet,
+    class_loss,
+)
 from edgeloop.ops import Builder
 from edgeloop.ops.loss_classes import IGNORE_NONE
+from edgeloop.passes import loss_graphs
+from edgeloop.passes.own_loss import own_loss
 
 # What a final activation is made for.
 _FITS = {"softmax": "cross_entropy", "log_softmax": "cross_entropy", "sigmoid": "bce"}
 # Logits from which on their rows are cut into chunks, for several threads.
 SMALL = 1 << 15
-_OPS = {"mse": "mse_loss", "bce": "bce_loss"}
+WEIGHT, NORM = "sample_weight", "norm"
 
 
 @dataclass(frozen=True, slots=True)
 class WithLoss:
-    """The graph, its loss value [1], and the name and type of the target input."""
+    """The graph, its loss value [1], and the inputs that the loss takes."""
 
     graph: Graph
     loss: Value
-    target: Value
-    sample_weight: Value
-    norm: Value
+    targets: tuple[Value, ...]
 
 
-def attach_loss(graph: Graph, loss: Loss) -> WithLoss:
-    """Append ``loss = sum_b sample_weight[b] * loss_b / norm`` over the output that it names.
+def target_names(loss: Loss) -> tuple[str, ...]:
+    """Names of the inputs that hold what is to be learned; an own loss names its own."""
+    if isinstance(loss, Distillation):
+        return ("labels", "teacher") if class_loss(loss) else ("teacher",)
+    if isinstance(loss, Triplet | Onnx):
+        return ()
+    return ("labels",) if isinstance(loss, CrossEntropy) else ("targets",)
+
+
+def attach_loss(graph: Graph, loss: Loss, own: Graph | None = None) -> WithLoss:
+    """Append ``loss = sum_b sample_weight[b] * loss_b / norm`` over the outputs that it names.
 
     Cross-entropy reads the input of a final softmax or log_softmax, bce that of a final sigmoid,
-    so a model that ends in probabilities trains on its logits.
+    so a model that ends in probabilities trains on its logits. ``own``: the graph of an
+    ``el.loss.Onnx``; where its result is one number, that is the loss, without sample weights.
 
     Raises
     ------
     CompileError
-        The model's output does not fit the loss.
+        The model's outputs do not fit the loss.
     """
     out = graph.copy()
-    y = chosen_output(out, loss)
     g = Builder(out, layer="loss")
-    if isinstance(loss, CrossEntropy):
-        axis = class_axis(loss, y)
-        y = _before_activation(out, _classes_last(g, y, axis), loss)
-        target = g.input("labels", Type(y.type.shape[:-1], "i32"))
-    else:
-        if y.type.rank < 2:
-            raise CompileError(f"{loss.name} needs an output [batch, ...]; '{y.name}' is {y.type}")
-        y = _before_activation(out, y, loss)
-        target = g.input("targets", y.type)
-    weight = g.input("sample_weight", Type(y.type.shape[:1]))
-    norm = g.input("norm", Type((1,)))
-    if isinstance(loss, CrossEntropy) and _is_small(loss, y):
-        value = g.op("softmax_cross_entropy", y, target, weight, norm, out="loss")
+    if isinstance(loss, Onnx):
+        assert own is not None
+        targets, losses = own_loss(g, own)
+        whole = losses.type.size == 1
+        value = (g.op("reshape", losses, shape=(1,), out="loss") if whole
+                 else _weighted(g, "weighted_loss", losses))
     elif isinstance(loss, CrossEntropy):
-        losses = _class_losses(g, loss, y, target)
-        value = g.op("weighted_loss", losses, weight, norm, out="loss")
+        targets, value = _cross_entropy(g, loss)
+    elif isinstance(loss, Distillation):
+        targets, value = _distillation(g, loss)
+    elif isinstance(loss, CosineEmbedding | Triplet):
+        targets, value = _embeddings(g, loss)
     else:
-        value = g.op(_OPS[loss.name], y, target, weight, norm, out="loss")
-    return WithLoss(out, value, target, weight, norm)
+        targets, value = _elementwise(g, loss)
+    return WithLoss(out, value, tuple(targets))
+
+
+def _weighted(g: Builder, op: str, *values: Value) -> Value:
+    """Add the inputs sample_weight and norm, and the operator that makes the loss with them."""
+    weight = g.input(WEIGHT, Type(values[0].type.shape[:1]))
+    return g.op(op, *values, weight, g.input(NORM, Type((1,))), out="loss")
+
+
+def _cross_entropy(g: Builder, loss: CrossEntropy) -> tuple[list[Value], Value]:
+    y = _logits(g, loss, loss)
+    labels = g.input("labels", Type(y.type.shape[:-1], "i32"))
+    plain = not (loss.class_weights or loss.label_smoothing) and loss.ignore_index is None
+    if plain and y.type.rank == 2 and y.type.size < SMALL:
+        return [labels], _weighted(g, "softmax_cross_entropy", y, labels)
+    return [labels], _weighted(g, "weighted_loss", _class_losses(g, loss, y, labels))
+
+
+def _distillation(g: Builder, loss: Distillation) -> tuple[list[Value], Value]:
+    hard = class_loss(loss)
+    output = chosen_output(g.graph, loss)
+    y = _logits(g, loss, loss.hard)
+    labels = [] if hard is None else [g.input("labels", Type(y.type.shape[:-1], "i32"))]
+    teacher = g.input("teacher", output.type)
+    wanted = _classes_last(g, teacher, class_axis(loss.hard, output))
+    losses = loss_graphs.divergence(g, loss, y, wanted)
+    if hard is None:
+        losses = loss_graphs.row_mean(g, losses)
+    else:
+        each = _class_losses(g, hard, y, labels[0])
+        losses = loss_graphs.distilled(g, loss, losses, each, labels[0], _ignore(hard))
+    return [*labels, teacher], _weighted(g, "weighted_loss", losses)
+
+
+def _embeddings(g: Builder, loss: CosineEmbedding | Triplet) -> tuple[list[Value], Value]:
+    outputs = g.graph.outputs
+    count = 2 if isinstance(loss, CosineEmbedding) else 3
+    parts = loss_graphs.compared(g, outputs, loss.outputs, count)
+    if isinstance(loss, Triplet):
+        return [], _weighted(g, "weighted_loss", loss_graphs.triplet_losses(g, loss, parts))
+    targets = g.input("targets", Type(parts[0].type.shape[:1]))
+    losses = loss_graphs.cosine_losses(g, loss, parts, targets)
+    return [targets], _weighted(g, "weighted_loss", losses)
+
+
+def _elementwise(g: Builder, loss: MSE | L1 | Huber | BCE) -> tuple[list[Value], Value]:
+    y = chosen_output(g.graph, loss)
+    if y.type.rank < 2:
+        raise CompileError(f"{loss.name} needs an output [batch, ...]; '{y.name}' is {y.type}")
+    y = _before_activation(g.graph, y, loss)
+    targets = g.input("targets", y.type)
+    if isinstance(loss, L1 | Huber):
+        losses = loss_graphs.difference_losses(g, loss, y, targets)
+    elif isinstance(loss, BCE) and loss.pos_weight is not None:
+        losses = loss_graphs.weighted_bce(g, loss, y, targets)
+    else:
+        return [targets], _weighted(g, f"{loss.name}_loss", y, targets)
+    return [targets], _weighted(g, "weighted_loss", losses)
 
 
 def chosen_output(graph: Graph, loss: Loss) -> Value:
     """Return the model output that the loss is over; CompileError names those there are."""
-    if loss.output is None:
+    name = getattr(loss, "output", None)
+    if name is None:
         return graph.outputs[0]
     named = {v.name: v for v in graph.outputs}
-    if loss.output not in named:
-        raise CompileError(f"loss: the model has no output '{loss.output}'; it has {list(named)}")
-    return named[loss.output]
+    if name not in named:
+        raise CompileError(f"loss: the model has no output '{name}'; it has {list(named)}")
+    return named[name]
 
 
 def class_axis(loss: CrossEntropy, y: Value) -> int:
@@ -105,21 +180,22 @@ def class_axis(loss: CrossEntropy, y: Value) -> int:
     return axis
 
 
-def _is_small(loss: CrossEntropy, y: Value) -> bool:
-    """A plain loss of so few logits that one step without chunks does: the least code."""
-    plain = not (loss.class_weights or loss.label_smoothing) and loss.ignore_index is None
-    return plain and y.type.rank == 2 and y.type.size < SMALL
+def _ignore(loss: CrossEntropy) -> int:
+    return IGNORE_NONE if loss.ignore_index is None else loss.ignore_index
 
 
 def _class_losses(g: Builder, loss: CrossEntropy, y: Value, labels: Value) -> Value:
     """Losses of the shape of labels, from logits whose last axis is the classes."""
-    attrs = {
-        "smoothing": loss.label_smoothing, "shift": loss.shift,
-        "ignore": IGNORE_NONE if loss.ignore_index is None else loss.ignore_index,
-    }
+    attrs = {"smoothing": loss.label_smoothing, "shift": loss.shift, "ignore": _ignore(loss)}
     weights = () if loss.class_weights is None else (
         g.constant(np.array(loss.class_weights, np.float32), "class_weights"),)
     return g.ops("cross_entropy", y, labels, *weights, out="losses", **attrs)[0]
+
+
+def _logits(g: Builder, loss: Loss, hard: CrossEntropy) -> Value:
+    """The logits of the output that the loss is over, classes last."""
+    y = chosen_output(g.graph, loss)
+    return _before_activation(g.graph, _classes_last(g, y, class_axis(hard, y)), loss)
 
 
 def _classes_last(g: Builder, y: Value, axis: int) -> Value:
@@ -139,12 +215,13 @@ def _classes_last(g: Builder, y: Value, axis: int) -> Value:
 
 def _before_activation(graph: Graph, y: Value, loss: Loss) -> Value:
     """What goes into a final softmax or sigmoid that the loss computes itself, else y."""
-    ends = {"cross_entropy": ("softmax", "log_softmax"), "bce": ("sigmoid",)}.get(loss.name, ())
+    over_classes = isinstance(loss, CrossEntropy | Distillation)
+    ends = ("softmax", "log_softmax") if over_classes else ("sigmoid",)
     producers = graph.producers()
     n = producers.get(y)
     while n is not None and n.op in ("reshape", "identity") and n.output.type == n.inputs[0].type:  # type: ignore[union-attr]
         n = producers.get(n.inputs[0])  # type: ignore[arg-type]
-    if n is None or not isinstance(loss, CrossEntropy | BCE):
+    if n is None or not (over_classes or isinstance(loss, BCE)):
         return y
     if n.op in ends:
         assert n.inputs[0] is not None

@@ -18,13 +18,19 @@ WEIGHT, NORM = "sample_weight", "norm"
 class Bound:
     """An entry with NumPy views of its io tensors."""
 
-    def __init__(self, entry: Entry, view: Any) -> None:
+    def __init__(self, entry: Entry, view: Any, metadata: Mapping[str, Any]) -> None:
         self.name, self.index, self.steps = entry.name, entry.index, entry.steps
         self.tensors = entry.inputs
         self.inputs: dict[str, Array] = {n: view(t) for n, t in entry.inputs.items()}
         self.outputs: dict[str, Array] = {n: view(t) for n, t in entry.outputs.items()}
-        self.target = next((n for n in ("labels", "targets") if n in entry.inputs), "")
-        extra = {self.target, WEIGHT, NORM}
+        targets = metadata.get("targets")
+        if targets is None:  # a program of a loss with one target does not list it
+            targets = next(([n] for n in ("labels", "targets") if n in entry.inputs), [])
+        self.targets = tuple(n for n in targets if n in entry.inputs)
+        own = metadata.get("loss") == "onnx"  # its integers need not be classes
+        self.labels = next(
+            (n for n in self.targets if entry.inputs[n].dtype == "i32" and not own), "")
+        extra = {*self.targets, WEIGHT, NORM}
         self.model_inputs = tuple(n for n in entry.inputs if n not in extra)
         self.classes = 0  # not yet known
         self.rows = min((entry.inputs[n].shape[0] for n in self.model_inputs), default=0)

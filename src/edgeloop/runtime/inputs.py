@@ -84,8 +84,10 @@ def check_probabilities(targets: Array, name: str) -> None:
         raise InputError(f"'{name}' is {targets[at]} at row {at[0]}; bce needs 0 to 1")
 
 
-def by_name(x: Any, names: tuple[str, ...]) -> dict[str, Any]:
-    """Return model inputs by name: a dict as it is, anything else as the only input.
+def by_name(
+    x: Any, names: tuple[str, ...], what: str = "inputs", whose: str = "model"
+) -> dict[str, Any]:
+    """Return inputs of the model (or loss) by name: a dict as it is, else the only input.
 
     Raises
     ------
@@ -94,10 +96,10 @@ def by_name(x: Any, names: tuple[str, ...]) -> dict[str, Any]:
     """
     if isinstance(x, Mapping):
         if set(x) != set(names):
-            raise InputError(f"inputs are {sorted(map(str, x))}; the model has {sorted(names)}")
+            raise InputError(f"{what} are {sorted(map(str, x))}; the {whose} has {sorted(names)}")
         return dict(x)
     if len(names) != 1:
-        raise InputError(f"the model has {len(names)} inputs; pass a dict with {sorted(names)}")
+        raise InputError(f"the {whose} has {len(names)} {what}; pass a dict with {sorted(names)}")
     return {names[0]: x}
 
 

@@ -15,12 +15,13 @@ from edgeloop.errors import InputError, NonFiniteError, ProgramError
 from edgeloop.program import Program
 from edgeloop.program.memory import anonymous
 from edgeloop.program.table import NUMPY, TableTensor
-from edgeloop.runtime import inputs, snapshot
+from edgeloop.runtime import inputs, snapshot, targets
 from edgeloop.runtime.bound import WEIGHT, Bound, pick
 from edgeloop.runtime.isa import choose_isa
 from edgeloop.runtime.labels import Labels
 
 Array = npt.NDArray[Any]
+WITH_LOSS = ("train", "eval", "grad", "accumulate")
 
 
 class Session:
@@ -97,7 +98,8 @@ class Session:
             return np.ndarray(t.shape, NUMPY[t.dtype], regions[t.region], t.offset)
 
         set_(self, "_runner", runner)
-        set_(self, "_entries", [Bound(e, view) for e in program.entries.values()])
+        set_(self, "_entries", [
+            Bound(e, view, program.metadata) for e in program.entries.values()])
         set_(self, "_params", {n: view(t) for n, t in program.params.items()})
         set_(self, "_regions", (regions["params"], regions["state"]))
         set_(self, "_scalars", {n: v for n, (_, v) in program.scalars.items()})
@@ -145,7 +147,7 @@ class Session:
 
     # ---- training and inference
 
-    def step(self, x: Any, y: Any, sample_weight: Any = None) -> float:
+    def step(self, x: Any, y: Any = None, sample_weight: Any = None) -> float:
         """Take one training step in place and return its loss.
 
         Parameters
@@ -153,7 +155,8 @@ class Session:
         x
             [n, ...] with 1 <= n <= batch, or a dict of them by input name.
         y
-            Labels [n] or [n, ...] (integers) or targets (floats).
+            Labels [n] or [n, ...] (integers) or targets (floats); a dict by name where the loss
+            has several, None where it has none.
         sample_weight
             [n], not negative, default ones. The loss is the weighted mean over the rows (over
             the labels that count, where a row has several), so rows with weight 0 change nothing.
@@ -170,7 +173,7 @@ class Session:
             object.__setattr__(self, "steps", self.steps + 1)
             return loss
 
-    def accumulate(self, x: Any, y: Any, sample_weight: Any = None) -> float:
+    def accumulate(self, x: Any, y: Any = None, sample_weight: Any = None) -> float:
         """Add ``accumulate_scale`` times the gradient to the accumulators; return the loss."""
         with self._lock:
             return self._train("accumulate", x, y, sample_weight)
@@ -181,7 +184,9 @@ class Session:
             self._run(self._only("apply"))
             object.__setattr__(self, "steps", self.steps + 1)
 
-    def gradients(self, x: Any, y: Any, sample_weight: Any = None) -> dict[str, Array]:
+    def gradients(
+        self, x: Any, y: Any = None, sample_weight: Any = None
+    ) -> dict[str, Array]:
         """Return the gradient of the loss for every trainable parameter (copies), by name."""
         with self._lock:
             self._train("grad", x, y, sample_weight)
@@ -209,7 +214,7 @@ class Session:
             return next(iter(out.values())) if len(out) == 1 else out
 
     def evaluate(
-        self, x: Any, y: Any, sample_weight: Any = None
+        self, x: Any, y: Any = None, sample_weight: Any = None
     ) -> tuple[float, dict[str, float]]:
         """Return the loss over x [n, ...], any n >= 1, and {"accuracy": ...} for labels.
 
@@ -220,9 +225,9 @@ class Session:
         with self._lock:
             entry, arrays = self._arrays("eval", x, y, sample_weight)
             entry.check_rows()
-            n, target = inputs.row_count(arrays), entry.target
+            n = inputs.row_count(arrays)
             weight = arrays.get(WEIGHT, np.ones(n)).astype(np.float64)
-            labels = arrays[target] if entry.inputs[target].dtype == np.int32 else None
+            labels = arrays[entry.labels] if entry.labels else None
             counts = self._counts(entry, arrays)
             logits = self._logits(entry) if labels is not None else None
             total = correct = answered = 0.0
@@ -335,15 +340,15 @@ class Session:
             k: inputs.as_rows(v, entry.tensors[k], k, (known.get(k) or {}).get("bound", 0))
             for k, v in feeds.items()
         }
-        if entry.target:
-            t = entry.tensors[entry.target]
-            if t.dtype == "i32" and entry.classes == 0:
+        if name in WITH_LOSS:
+            if entry.labels and entry.classes == 0:
                 entry.classes = self._classes(entry)
-            arrays[entry.target] = inputs.as_rows(
-                y, t, entry.target, entry.classes, self._labels.ignore)
-            if self.program.metadata.get("loss") == "bce":
-                inputs.check_probabilities(arrays[entry.target], entry.target)
+            arrays |= targets.checked(y, entry, self.program.metadata, self._labels.ignore)
         n = inputs.row_count(arrays)
+        if name in WITH_LOSS:
+            targets.check_rows(n, entry, self.program.metadata)
+            if sample_weight is not None and WEIGHT not in entry.tensors:
+                raise InputError("the program's loss takes no sample_weight")
         if WEIGHT in entry.tensors and sample_weight is not None:
             weight = inputs.as_rows(sample_weight, entry.tensors[WEIGHT], WEIGHT)
             if len(weight) == n:
@@ -355,12 +360,12 @@ class Session:
     def _counts(self, entry: Bound, arrays: Mapping[str, Array]) -> Array:
         """Return what each row weighs in the mean, besides its sample weight: [n]."""
         n = inputs.row_count(arrays)
-        if not entry.target or arrays[entry.target].dtype != np.int32:
+        if not entry.labels:
             return np.ones(n)
-        counts = self._labels.counts(arrays[entry.target])
+        counts = self._labels.counts(arrays[entry.labels])
         if not (counts * arrays.get(WEIGHT, np.ones(n)) > 0).any():
             raise InputError(
-                f"no label in '{entry.target}' counts: each one is ignored, or has class weight 0"
+                f"no label in '{entry.labels}' counts: each one is ignored, or has class weight 0"
             )
         return counts
 
