@@ -16,7 +16,7 @@ from edgeloop.passes.lifetimes import (
 )
 from edgeloop.passes.schedule import schedule
 
-PRODUCTS = ("linear", "conv2d")
+PRODUCTS = ("linear", "conv2d", "dropout")
 # Share of the entry's operations that may be spent on computing things again.
 SPEND = 0.05
 SPEND_THOROUGH = 0.25
@@ -65,7 +65,9 @@ def recompute(
 
 
 def _of_param(graph: Graph, k: int) -> bool:
-    return any(v in graph.params for v in graph.nodes[k].inputs)
+    """Tell whether it is an adapter's own: a product with a param, or its dropped input."""
+    node = graph.nodes[k]
+    return node.op == "dropout" or any(v in graph.params for v in node.inputs)
 
 
 def _flops(n: Node) -> int:
