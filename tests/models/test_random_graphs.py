@@ -30,6 +30,8 @@ PROFILE = settings(
 METHODS = st.sampled_from([
     [el.LoRA(rank=1)], [el.LoRA(rank=3, targets="l*")], [el.Full()], [el.Bias()],
     [el.LastLayers(1), el.LoRA(rank=2)], [el.Full(targets="l[13579]*"), el.LoRA(rank=2)],
+    [el.IA3(targets="l[13579]*", feedforward="l[02468]*")], [el.IA3(targets="*"), el.LoRA(1)],
+    [el.Adapter(2, position="*", activation="gelu"), el.LoRA(rank=1)], [el.Sparse({"l*": (0, 1)})],
 ])
 
 
