@@ -19,10 +19,12 @@ from pathlib import Path
 import numpy as np
 
 from edgeloop import _core
-from edgeloop.ir import Node, Type, Value
+from edgeloop.ir import NUMPY_NAME, Node, Type, Value
 from edgeloop.ops import OPS
-from edgeloop.ops.kernels import OPCODES, dense_strides, isas
+from edgeloop.ops.kernels import DTYPE_CODE, OPCODES, dense_strides, isas
+from edgeloop.ops.quant import random_codes
 
+DTYPE = {numpy: ours for ours, numpy in NUMPY_NAME.items()}
 PEAK_C = r"""
 #include <stdio.h>
 #include <time.h>
@@ -113,16 +115,41 @@ CASES = {
 }
 
 
-def measure(name, shapes, attrs, isa, seconds):
-    """Best GFLOP/s of one kernel call, its chunks and its scratch."""
-    op = OPS[name]
-    types = [Type(s) for s in shapes]
-    out = op.infer(*types, **attrs)
+def over_codes(m, n, k):
+    """One dense layer in f32 and over codes, forward and back: same work, so times compare."""
     rng = np.random.default_rng(0)
-    arrays = [rng.standard_normal(t.shape).astype(np.float32) for t in [*types, out]]
-    operands = [(a.reshape(-1).data.cast("B"), 0, a.shape, dense_strides(a.shape)) for a in arrays]
+    calls = dense(m, n, k)[:2]
+    for kind, group in (("int8", 0), ("int4", 32), ("f16", 0)):
+        codes = random_codes(rng, n, k, kind, group, False)
+        calls.append((f"qlinear {kind}", ((m, k), *codes), {"group": group}))
+        calls.append((f"qlinear_dx {kind}", ((m, n), *codes), {"group": group, "inner": k}))
+    codes = random_codes(rng, n, k, "int8", 0, False)[:2]
+    return [*calls, ("qlinear_i8", ((m, k), *codes), {}),
+            ("qlinear_i8_dx", ((m, n), *codes), {"inner": k})]
+
+
+for m, n, k in ((256, 256, 256), (1, 768, 768), (16, 192, 192), (16, 768, 768), (64, 192, 768),
+                (197, 192, 192), (197, 768, 192), (197, 768, 768)):
+    CASES[f"codes {m}x{n}x{k}"] = over_codes(m, n, k)
+
+
+def measure(label, inputs, attrs, isa, seconds):
+    """Best GFLOP/s of one kernel call, its chunks and its scratch. Inputs: shapes or arrays."""
+    name = label.split()[0]
+    op = OPS[name]
+    rng = np.random.default_rng(0)
+    arrays = [rng.standard_normal(a).astype(np.float32) if isinstance(a, tuple) else a
+              for a in inputs]
+    types = [None if a is None else Type(a.shape, DTYPE[a.dtype.name]) for a in arrays]
+    out = op.infer(*types, **attrs)
+    operands = [
+        None if a is None else
+        (a.reshape(-1).view(np.uint8).data, DTYPE_CODE[DTYPE[a.dtype.name]], a.shape,
+         dense_strides(a.shape)) for a in [*arrays, np.zeros(out.shape, np.float32)]
+    ]
     args = (OPCODES[op.kernel], isa, operands, op.words(attrs), True)
-    node = Node(name, tuple(Value("", t) for t in types), (Value("", out),), attrs)
+    values = tuple(None if t is None else Value("", t) for t in types)
+    node = Node(name, values, (Value("", out),), attrs)
     flops = op.flops(node)
     overhead = min(_overhead(isa) for _ in range(3))
     best, spent = 1e9, 0.0
@@ -137,7 +164,7 @@ def measure(name, shapes, attrs, isa, seconds):
 def _overhead(isa):
     """Seconds of a call that does nothing: argument parsing, allocation."""
     a = np.zeros((1, 1), np.float32)
-    one = (a.data.cast("B"), 0, (1, 1), (1, 1))
+    one = (a.data.cast("B"), DTYPE_CODE["f32"], (1, 1), (1, 1))
     op = OPS["linear"]
     args = (OPCODES[op.kernel], isa, [one, one, one], op.words({}), True)
     best = 1e9
@@ -169,7 +196,7 @@ def main():
         return
     print(f"{a.isa}: peak {top:.1f} GFLOP/s (registers only, one core)")
     for r in rows:
-        print(f"{r['case']:22} {r['kernel']:10} {r['gflops']:7.1f} GFLOP/s {r['share']:5.0%} "
+        print(f"{r['case']:22} {r['kernel']:15} {r['gflops']:7.1f} GFLOP/s {r['share']:5.0%} "
               f"{r['us']:9.1f} us  {r['chunks']} chunks  {r['scratch']:7} B scratch")
 
 

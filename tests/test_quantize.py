@@ -12,6 +12,7 @@ from tests.runtime.mlp import compiled, randomised, samples
 import edgeloop as el
 from edgeloop.passes.quantize_base import encode
 from edgeloop.program.emit_c import emit
+from edgeloop.quantize import parse
 
 KINDS = ("int8", "int4", "f16", el.Quantize("int4", group=64, zero_point=True))
 
@@ -151,3 +152,11 @@ def test_int8_forward_has_the_same_bits_everywhere(monkeypatch):
 def test_compute_that_does_not_fit(options, message):
     with pytest.raises(el.CompileError, match=message):
         compiled(**options)
+
+
+def test_quantize_as_text():
+    assert parse("int4:group=64,zero_point=true,skip=head;*.k") == el.Quantize(
+        "int4", 64, zero_point=True, skip=("head", "*.k"))
+    assert parse("f16") == el.Quantize("f16")
+    with pytest.raises(el.CompileError, match="write group=NUMBER"):
+        parse("int8:group=many")

@@ -56,6 +56,25 @@ class Quantize:
         return (32 if self.kind == "int4" else 0) if self.group is None else self.group
 
 
+def parse(text: str) -> Quantize:
+    """Read ``int8`` or ``int4:group=64,zero_point=true,skip=GLOB`` (globs joined by ``;``)."""
+    kind, _, rest = text.partition(":")
+    keys: dict[str, object] = {}
+    for part in filter(None, rest.split(",")):
+        key, _, value = (p.strip() for p in part.partition("="))
+        if key == "group" and value.isdecimal():
+            keys[key] = int(value)
+        elif key == "zero_point" and value in ("true", "false"):
+            keys[key] = value == "true"
+        elif key == "skip" and value:
+            keys[key] = tuple(value.split(";"))
+        else:
+            raise CompileError(
+                f"'{text}': write group=NUMBER, zero_point=true or skip=GLOB, not '{part}'"
+            )
+    return Quantize(kind, **keys)  # type: ignore[arg-type]
+
+
 def resolve(quantize: object) -> Quantize | None:
     """Return the record for what `compile` was given; raises CompileError."""
     if quantize is None or isinstance(quantize, Quantize):

@@ -44,6 +44,13 @@ def add(command: Callable[[str], argparse.ArgumentParser]) -> None:
     parser.add_argument(
         "--optimizer", default="sgd:lr=0.01", metavar="WHAT", help="sgd:lr=.. or adamw:lr=.."
     )
+    parser.add_argument(
+        "--quantize", metavar="KIND", help="keep the frozen base as int8, int4 or f16; also "
+        "int4:group=64,zero_point=true,skip=GLOB",
+    )
+    parser.add_argument(
+        "--compute", default="exact", help="exact (default), or int8: products on integers"
+    )
     parser.add_argument("--batch", type=int, default=8, help="rows of a training step (8)")
     parser.add_argument("--predict-batch", type=int, default=1, help="rows of a prediction (1)")
     parser.add_argument(
@@ -144,6 +151,7 @@ def compile_(args: argparse.Namespace, out: Output) -> int:
     """Compile, save, report the plan."""
     compiler = _compiler("compiler")
     from edgeloop.options import parse_head, parse_optimizer, parse_train
+    from edgeloop.quantize import parse as parse_quantize
 
     program = compiler.compile(
         args.model,
@@ -160,6 +168,8 @@ def compile_(args: argparse.Namespace, out: Output) -> int:
         budget=args.budget,
         target=args.target,
         seed=args.seed,
+        quantize=None if args.quantize is None else parse_quantize(args.quantize),
+        compute=args.compute,
         features=_features(args.features),
         classes=_classes(args.classes),
     )
