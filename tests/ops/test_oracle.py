@@ -34,7 +34,7 @@ NO_COUNTERPART = {
 
 def differentiated(op: OpDef, sample) -> set[int]:
     """Every float input, also where central differences would meet a kink; not targets, angles."""
-    if op.name.endswith(("_entropy", "_loss", "fake_quant", "rotary")):
+    if op.name.endswith(("_entropy", "_loss", "fake_quant", "rotary", "interpolate")):
         return {0, 2} if op.name == "linear_cross_entropy" else {0}
     arrays = [None if a is None else np.asarray(a) for a in sample.inputs]
     return {i for i, a in enumerate(arrays) if a is not None and a.dtype.kind == "f"}

@@ -156,7 +156,24 @@ def cumsum(x, axis, exclusive=0, reverse=0):
     return y.flip(axis) if reverse else y
 
 
+def interpolate(x, index, weight, axis):
+    at = index.long().clamp(0, x.shape[axis] - 1)
+    picked = x.index_select(axis, at.reshape(-1)).unflatten(axis, at.shape)
+    shape = [1] * axis + list(weight.shape) + [1] * (x.dim() - axis - 1)
+    return (picked * weight.reshape(shape)).sum(axis + 1)
+
+
+def conv2d_dx(dy, w, acc=None, in_hw=(1, 1), pads=(0, 0, 0, 0), strides=(1, 1), dilations=(1, 1),
+              groups=1, alpha=1.0):
+    whole = [n + a + b for n, a, b in zip(in_hw, pads[:2], pads[2:], strict=True)]
+    y = F.conv_transpose2d(chw(dy), chw(alpha * w), None, strides, 0, 0, groups, dilations)
+    y = F.pad(y, (0, whole[1] - y.shape[3], 0, whole[0] - y.shape[2]))
+    y = hwc(y[:, :, pads[0]:pads[0] + in_hw[0], pads[1]:pads[1] + in_hw[1]])
+    return y if acc is None else y + acc
+
+
 TABLE = {
+    "interpolate": interpolate, "conv2d_dx": conv2d_dx,
     "where": lambda c, a, b: torch.where(c != 0, a, b), "cumsum": cumsum, "sin": torch.sin,
     "cos": torch.cos,
     "add": torch.add, "sub": torch.sub, "mul": torch.mul, "div": torch.div, "pow": torch.pow,

@@ -24,7 +24,7 @@ _KERAS_CALLS: Final = re.compile(r"^(StatefulPartitionedCall|PartitionedCall)(_\
 _KERAS_READS: Final = re.compile(r"^(ReadVariableOp|Cast|Identity|resource)(_\d+)?$")
 # Names that say nothing: exporters' counters.
 _COUNTER: Final = re.compile(r"^(onnx::\w+_\d+|val_\d+|node_\w+|n\d+(_\d+)?|\d+|_\w*\d+)$")
-_WEIGHTED: Final = ("Conv", "Gemm", "MatMul")
+_WEIGHTED: Final = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _TRAILING_COUNT: Final = re.compile(r"_?\d+$")
 
 

@@ -9,6 +9,7 @@ from edgeloop.ops import (
     gather,
     group_norm,
     index,
+    interpolate,
     layer_norm,
     linear,
     loss,
@@ -37,7 +38,7 @@ from edgeloop.ops.registry import NO_GRAD, OPS, Attr, Grads, OpDef, Sample, regi
 __all__ = [
     "NO_GRAD", "OPS", "Attr", "Builder", "Grads", "OnnxNode", "OpDef", "Sample", "attention",
     "binary", "conv", "dropout", "evaluate", "fake_quant", "gather", "group_norm", "index",
-    "layer_norm", "linear", "loss", "loss_classes", "loss_head", "maps", "matmul", "norm",
-    "optim", "pool", "quant", "quant_conv", "quant_i8", "reduce", "register", "rms_norm",
+    "interpolate", "layer_norm", "linear", "loss", "loss_classes", "loss_head", "maps", "matmul",
+    "norm", "optim", "pool", "quant", "quant_conv", "quant_i8", "reduce", "register", "rms_norm",
     "rotary", "select", "shape", "softmax", "trig",
 ]

@@ -13,6 +13,7 @@ import numpy as np
 from edgeloop.errors import ShapeError, UnsupportedError
 from edgeloop.ir import Array, Node, Type, Value
 from edgeloop.ops.builder import Builder, OnnxNode
+from edgeloop.ops.conv_transpose import from_conv_transpose, transpose_grad
 from edgeloop.ops.linear import ALPHA, act_gradient, activate, check_optional, optional
 from edgeloop.ops.onnx_helpers import bare, channels_last, transposed
 from edgeloop.ops.registry import NO_GRAD, Attr, Grads, OpDef, Sample, register
@@ -195,9 +196,10 @@ def _dx_samples() -> Iterator[Sample]:
 
 
 CONV2D_DX = register(OpDef(
-    name="conv2d_dx", kernel="conv2d_dx", infer=_dx_infer, reference=_dx_reference, grad=NO_GRAD,
-    samples=_dx_samples, attrs=(*COMMON, Attr("in_hw", "i32[2]", (1, 1))), inplace=(2,),
-    flops=_flops,
+    name="conv2d_dx", kernel="conv2d_dx", infer=_dx_infer, reference=_dx_reference,
+    grad=transpose_grad, samples=_dx_samples,
+    attrs=(*COMMON, Attr("in_hw", "i32[2]", (1, 1))), inplace=(2,), flops=_flops,
+    onnx={"ConvTranspose": from_conv_transpose},
 ))
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from edgeloop.errors import ModelError, ShapeError
 from edgeloop.ir import Array, Node, Type, Value
+from edgeloop.ops.blocks import from_depth_to_space, from_prelu, from_space_to_depth
 from edgeloop.ops.builder import Builder, OnnxNode
 from edgeloop.ops.common import arg, axis_of, integers, normal, same
 from edgeloop.ops.registry import Attr, Grads, OpDef, Sample, register
@@ -160,7 +161,8 @@ register(OpDef(
     name="transpose", kernel="transpose", infer=_transpose_infer, grad=_transpose_grad,
     reference=lambda x, perm: np.ascontiguousarray(np.transpose(x, perm)),
     samples=_transpose_samples, attrs=(Attr("perm", "i32[..6]", -1),),
-    onnx={"Transpose": _from_transpose},
+    onnx={"Transpose": _from_transpose, "DepthToSpace": from_depth_to_space,
+          "SpaceToDepth": from_space_to_depth, "PRelu": from_prelu},
 ))
 
 # The planner puts copies where a kernel needs dense operands but has a strided view.
