@@ -228,7 +228,11 @@ class Bias:
 
 @dataclass(frozen=True, slots=True)
 class Full:
-    """Train every weight and bias, scales and shifts of normalisations too (statistics stay)."""
+    """Train every weight and bias of layers, scales and shifts of normalisations.
+
+    Statistics of batch norms stay, and so do stored tensors that no layer reads as its weight, such
+    as position embeddings.
+    """
 
     targets: Globs = "*"
 

@@ -80,3 +80,36 @@ def test_nothing_to_train_is_said():
         thaw(bare, Full("out"))
     with pytest.raises(CompileError, match="no dense or convolution layer"):
         thaw(graph("input x : f32[2,3]\ny = relu(x)\noutput y"), LastLayers())
+
+
+def test_a_transposed_convolution_has_the_bias_that_its_next_node_adds():
+    before = graph("""
+        input x : f32[2,4,4,6]
+        const w : f32[6,3,3,5]
+        const b : f32[5]
+        u = conv2d_dx(x, w) {in_hw=[4,4] pads=[1,1,1,1]}  # up
+        y = add(u, b)  # up
+        output y
+    """)
+    after = thaw(before, Full())
+    assert sorted(v.name for v in after.params) == ["up.bias", "up.weight"]
+    assert_same(before, after)
+    other = graph(str(before).replace("# up\noutput", "# later\noutput"))
+    assert [v.name for v in thaw(other, Full()).params] == ["up.weight"]
+
+
+def test_normalisations_train_with_full_and_bias():
+    before = graph("""
+        input x : f32[2,3]
+        const s : f32[3]
+        const t : f32[3]
+        const w : f32[4,3]
+        n = layer_norm(x, s, t)  # norm
+        r = rms_norm(n, s)  # rms
+        y = linear(r, w)  # fc
+        output y
+    """)
+    assert {v.name for v in thaw(before, Full()).params} == {
+        "norm.weight", "norm.bias", "fc.weight"}
+    assert [v.name for v in thaw(before, Bias()).params] == ["norm.bias"]
+    assert_same(before, thaw(before, Full()))
