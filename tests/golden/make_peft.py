@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from make_golden import build
-from peft import LoraConfig, get_peft_model
+from peft import IA3Config, LoraConfig, get_peft_model
 
 OUT = Path(__file__).parent / "peft"
 ADAPTERS = {
@@ -29,6 +29,12 @@ ADAPTERS = {
     )),
     "dora": ("attention", LoraConfig(
         r=2, lora_alpha=3, target_modules=["key", "out.0", "out.2"], use_dora=True,
+    )),
+    "ia3": ("attention", IA3Config(
+        target_modules=["key", "value", "out.2"], feedforward_modules=["out.2"],
+    )),
+    "ia3conv": ("residual", IA3Config(
+        target_modules=["stem", "b", "fc"], feedforward_modules=["b"],
     )),
     "dora2d": ("residual", LoraConfig(r=2, target_modules=["stem", "down"], use_dora=True)),
 }

@@ -31,6 +31,8 @@ ADAPTERS = {
     "dora": ("attention.dynamo", [
         el.LoRA(rank=2, alpha=3, targets=("key", "out.*"), dora=True),
     ]),
+    "ia3": ("attention.script", [el.IA3(targets=("key", "value"), feedforward="out.2")]),
+    "ia3conv": ("residual.script", [el.IA3(targets=("stem", "fc"), feedforward="b")]),
     "dora2d": ("residual.script", [
         el.LoRA(rank=2, alpha=8, targets=("stem", "down"), dora=True),
     ]),
@@ -66,6 +68,9 @@ def test_an_adapter_comes_back_as_peft_wrote_it(name, tmp_path):
     assert one["peft_type"] == two["peft_type"]
     assert sorted(one["target_modules"]) == two["target_modules"]
     assert one["modules_to_save"] == two["modules_to_save"]
+    if name.startswith("ia3"):
+        assert sorted(one["feedforward_modules"]) == two["feedforward_modules"]
+        return
     for key in ("use_rslora", "use_dora", "r", "lora_alpha"):
         assert one[key] == two[key]
     for key in ("rank_pattern", "alpha_pattern"):

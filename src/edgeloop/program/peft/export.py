@@ -103,7 +103,7 @@ def _config(program: Program, found: Sequence[Slot]) -> dict[str, Any]:
         "modules_to_save": _to_save(whole, adapted) or None,
     }
     if gates:
-        return config | _ia3(found)
+        return config | _ia3(program, gates, paths)
     return config | _lora(program, found, ranks)
 
 
@@ -137,9 +137,13 @@ def _lora(program: Program, found: Sequence[Slot], ranks: Mapping[str, int]) -> 
     }
 
 
-def _ia3(found: Sequence[Slot]) -> dict[str, Any]:
-    inputs = [s.path for s in found if s.what == "ia3" and s.shape[0] == 1]
-    return {"peft_type": "IA3", "feedforward_modules": inputs, "fan_in_fan_out": False}
+def _ia3(program: Program, gates: Sequence[Slot], paths: set[str]) -> dict[str, Any]:
+    places, modules = program.metadata.get("ia3") or {}, program.metadata.get("modules") or {}
+    inputs = [s.path for s in gates if places.get(s.layer) == "input"]
+    return {
+        "peft_type": "IA3", "feedforward_modules": _targets(inputs, paths),
+        "fan_in_fan_out": any(modules.get(s.layer, {}).get("turned") for s in gates),
+    }
 
 
 def _whole(alpha: float) -> int | float:

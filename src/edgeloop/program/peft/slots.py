@@ -78,12 +78,11 @@ def slots(program: Program, names: Mapping[str, str] | None) -> list[Slot]:
     AdapterError
         The layers that PEFT cannot hold or whose module is unknown, each with the reason.
     """
-    modules = program.metadata.get("modules") or {}
     found: list[Slot] = []
     refused: dict[str, None] = {}
     for name, t in program.params.items():
         try:
-            found.append(_slot(name, t.shape, modules, names or {}))
+            found.append(_slot(name, t.shape, program.metadata, names or {}))
         except AdapterError as e:
             refused[str(e)] = None
     if refused:
@@ -93,8 +92,9 @@ def slots(program: Program, names: Mapping[str, str] | None) -> list[Slot]:
 
 
 def _slot(
-    name: str, ours: tuple[int, ...], modules: Mapping[str, Any], names: Mapping[str, str]
+    name: str, ours: tuple[int, ...], metadata: Mapping[str, Any], names: Mapping[str, str]
 ) -> Slot:
+    modules = metadata.get("modules") or {}
     for what, method in _NO_PLACE.items():
         if name.endswith(f".{what}"):
             layer = name.removesuffix(f".{what}")
@@ -119,6 +119,9 @@ def _slot(
     ones = (1,) * (len(shape) - 2) if kind in ("conv1d", "conv2d") else ()
     if what == "lora_B":
         final = (*ours, *ones)
+    elif what == "ia3":
+        inside = (metadata.get("ia3") or {}).get(layer) == "input"
+        final = (1, *ours, *ones) if inside or ones else (*ours, 1)
     elif what == "lora_magnitude" and ones:
         final = (1, *ours, *ones)
     return Slot(name, layer, what, path, ours, between, order, final)
@@ -136,6 +139,8 @@ def _check_held(layer: str, what: str, module: Mapping[str, Any]) -> None:
             f"'{layer}' is a dilated convolution, and PEFT's LoRA runs without the dilation; "
             "choose targets without it"
         )
+    if what == "ia3" and module.get("kind") == "conv1d":
+        raise AdapterError(f"'{layer}' is a 1-D convolution, which PEFT's IA3 does not know")
     if module.get("folded"):
         raise AdapterError(
             f"'{layer}': the exporter multiplied a batch norm into its weight, so what was "
