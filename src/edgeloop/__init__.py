@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         StateError,
         UnsupportedError,
     )
+    from edgeloop.exporter import export_onnx, export_onnx_adapter, onnx_inputs
     from edgeloop.methods import (
         IA3,
         Adapter,
@@ -51,6 +52,7 @@ _HOME = {
     "Program": "program", "Plan": "program", "Session": "runtime", "compile": "compiler",
     "import_peft": "program.peft",
     "Quantize": "quantize",
+    **dict.fromkeys(("export_onnx", "export_onnx_adapter", "onnx_inputs"), "exporter"),
     **dict.fromkeys(("SGD", "AdamW"), "options"),
     **dict.fromkeys(
         ("LoRA", "IA3", "Adapter", "Prefix", "Sparse", "LastLayers", "Bias", "Full", "Compose",
@@ -68,9 +70,9 @@ _HOME = {
 __all__ = [
     "IA3", "SGD", "AdamW", "Adapter", "AdapterError", "Bias", "BudgetError", "CompileError",
     "Compose", "ConfigError", "DataError", "DeltaError", "EdgeLoopError", "Full", "Head",
-    "InputError", "LastLayers", "LoRA", "ModelError", "NonFiniteError", "Plan", "Prefix",
-    "Program", "ProgramError", "Quantize", "Session", "ShapeError", "Sparse", "StateError",
-    "UnsupportedError", "compile", "import_peft", "load", "loss",
+    "InputError", "LastLayers", "LoRA", "ModelError", "NonFiniteError", "Plan", "Prefix", "Program",
+    "ProgramError", "Quantize", "Session", "ShapeError", "Sparse", "StateError", "UnsupportedError",
+    "compile", "export_onnx", "export_onnx_adapter", "import_peft", "load", "loss", "onnx_inputs",
 ]
 
 

@@ -7,10 +7,9 @@ import shutil
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
 import safetensors.numpy
-from interop.torch_free import noise
+from interop.torch_free import model, net, noise
 from onnx import helper
 
 import edgeloop as el
@@ -277,29 +276,6 @@ def test_paths_that_end_like_another_are_told_apart(tmp_path):
 
 
 # What PEFT cannot hold ---------------------------------------------------------------------------
-
-
-def net(layers):
-    """Dense layers by module path, each [out, in]."""
-    rng = np.random.default_rng(1)
-    nodes, weights, x = [], {}, "x"
-    for i, (name, shape) in enumerate(layers.items()):
-        weights[f"{name}.weight"] = rng.standard_normal(shape).astype(np.float32)
-        nodes.append(helper.make_node("Gemm", [x, f"{name}.weight"], [f"h{i}"], transB=1,
-                                      name="/" + name.replace(".", "/") + "/Gemm"))
-        x = f"h{i}"
-    width = next(iter(layers.values()))[1]
-    return model(nodes, weights, [4, width], x, [4, list(layers.values())[-1][0]])
-
-
-def model(nodes, weights, shape, output, out_shape):
-    f = onnx.TensorProto.FLOAT
-    graph = helper.make_graph(
-        nodes, "g", [helper.make_tensor_value_info("x", f, shape)],
-        [helper.make_tensor_value_info(output, f, out_shape)],
-        [onnx.numpy_helper.from_array(v, k) for k, v in weights.items()],
-    )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
 
 def refused(p, *parts, names=None):

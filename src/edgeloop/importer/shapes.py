@@ -10,7 +10,7 @@ checked to have scaled in dimension 0 alone; other baked-in batches end in a Mod
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -113,6 +113,19 @@ def bind(
         if any(d > MAX_DIM for d in shape) or math.prod(shape) > MAX_ELEMENTS:
             raise ModelError(f"input '{name}' would have shape {list(shape)}, which is too large")
     return Bound(bound, batch, old)
+
+
+def symbols(
+    model: onnx.ModelProto, sizes: Mapping[str, Sequence[int]]
+) -> dict[str, int]:
+    """Return the ``shapes`` of `bind` under which the inputs have these sizes, batch aside."""
+    found = {}
+    for info in model.graph.input:
+        for axis, d in enumerate(_dims(info) if info.name in sizes else ()):
+            key = _key(info.name, axis, d)
+            if axis and isinstance(key, str) and key.lower() not in BATCH_NAMES:
+                found[key] = int(sizes[info.name][axis])
+    return found
 
 
 def _dims(info: onnx.ValueInfoProto) -> list[onnx.TensorShapeProto.Dimension]:
