@@ -95,3 +95,17 @@ def test_a_projected_way_around_is_one():
         output y
     """)
     assert [b.last.name for b in branches(g)] == ["conv2"]
+
+
+def test_the_output_of_a_transposed_convolution_has_its_bias():
+    up = graph("""
+        input x : f32[2,4,4,6]
+        const w : f32[6,3,3,5]
+        const b : f32[5]
+        u = conv2d_dx(x, w) {in_hw=[4,4] pads=[1,1,1,1]}  # up
+        y = add(u, b)  # up
+        output y
+    """)
+    after = randomise(insert_ia3(up, ia3_places(up, IA3(targets="up"))), "ia3")
+    (scale,) = after.params.values()
+    np.testing.assert_allclose(results(after)[0], results(up)[0] * scale, rtol=1e-6)

@@ -116,3 +116,20 @@ def test_codes_of_the_frozen_parts_stay():
     assert set(parts) == {"w.head", "w.tail"}
     for v, s in after.stored.items():
         assert s.stands_for(after.constants[v])
+
+
+def test_a_transposed_convolution_trains_whole_only():
+    up = graph("""
+        input x : f32[2,4,4,6]
+        const w : f32[6,3,3,5]
+        const b : f32[5]
+        u = conv2d_dx(x, w) {in_hw=[4,4] pads=[1,1,1,1]}  # up
+        y = add(u, b)  # up
+        output y
+    """)
+    assert {v.name for v in attach_methods(up, [Sparse({"up": "all"})]).params} == {
+        "up.weight", "up.bias"}
+    assert {v.name for v in attach_methods(up, [Sparse({"up.bias": (0, 2)})]).params} == {
+        "up.bias[0:2]"}
+    with pytest.raises(CompileError, match=r"'up\.weight' is the weight of a transposed"):
+        attach_methods(up, [Sparse({"up": (0, 2)})])

@@ -80,12 +80,12 @@ def _append(g: Builder, x: Value, y: Value, layer: str, option: Adapter, seed: i
 
 
 def _width(layer: Layer) -> int:
-    return int(layer.node.output.type.shape[-1])
+    return int(layer.output.type.shape[-1])
 
 
 def _places(graph: Graph, option: Adapter) -> list[tuple[Value, Layer]]:
     if option.position not in ("houlsby", "pfeiffer"):
-        return [(x.node.output, x) for x in select(layers(graph), option.position, "Adapter")]
+        return [(x.output, x) for x in select(layers(graph), option.position, "Adapter")]
     found = branches(graph)
     if option.position == "pfeiffer":
         found = [b for b in found if not b.attention]

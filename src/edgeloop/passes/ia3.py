@@ -67,7 +67,11 @@ def insert_ia3(graph: Graph, places: Mapping[str, str]) -> Graph:
     Ensures: every l is one, so the graph computes what it did before, bit for bit; the params are
     named ``<layer>.ia3``.
     """
-    chosen: dict[int, Layer] = {id(x.node): x for x in layers(graph) if x.name in places}
+    chosen: dict[int, Layer] = {}
+    for x in layers(graph):
+        if x.name in places:
+            last = x.tail if x.tail is not None and places[x.name] == OUTPUT else x.node
+            chosen[id(last)] = x
     out = graph.copy()
     out.nodes = []
     g = Builder(out)
@@ -83,8 +87,8 @@ def insert_ia3(graph: Graph, places: Mapping[str, str]) -> Graph:
         assert scaled is not None
         scale = new_param(g, f"{layer.name}.ia3", np.ones(scaled.type.shape[-1:]))
         if places[layer.name] == INPUT:
-            x = g.op("mul", scaled, scale)
-            out.nodes.append(Node(n.op, (x, *n.inputs[1:]), n.outputs, dict(n.attrs), n.name))
+            inner = g.op("mul", scaled, scale)
+            out.nodes.append(Node(n.op, (inner, *n.inputs[1:]), n.outputs, dict(n.attrs), n.name))
             continue
         base = g.value(f"{n.output.name}.base", n.output.type)
         out.nodes.append(

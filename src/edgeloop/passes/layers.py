@@ -23,7 +23,7 @@ class Layer:
 
     name: str
     node: Node
-    shift: Value | None = None  # bias of a transposed convolution, which its next node adds
+    tail: Node | None = None  # adds the bias of a transposed convolution
 
     @property
     def at(self) -> int:
@@ -41,9 +41,14 @@ class Layer:
     def bias(self) -> Value | None:
         """The stored bias, where the node has one."""
         at = _BIAS.get(self.node.op)
-        if self.shift is not None:
-            return self.shift
+        if self.tail is not None:
+            return next(v for v in self.tail.inputs if v is not self.node.output)
         return None if at is None or at >= len(self.node.inputs) else self.node.inputs[at]
+
+    @property
+    def output(self) -> Value:
+        """What the layer gives, its bias added."""
+        return self.node.output if self.tail is None else self.tail.output
 
     @property
     def grouped(self) -> bool:
@@ -73,19 +78,20 @@ def layers(graph: Graph) -> list[Layer]:
             name = f"{name}.recurrent"
         count = seen.setdefault(name, 0)
         seen[name] += 1
-        shift = _added(graph, n) if n.op == "conv2d_dx" else None
-        found.append(Layer(f"{name}.{count}" if count else name, n, shift))
+        tail = _tail(graph, n) if n.op == "conv2d_dx" else None
+        found.append(Layer(f"{name}.{count}" if count else name, n, tail))
     return found
 
 
-def _added(graph: Graph, n: Node) -> Value | None:
-    """Return the stored vector that the only reader of a node adds to it, under the same name."""
+def _tail(graph: Graph, n: Node) -> Node | None:
+    """Return the only reader of a node where it adds a stored vector under the same name."""
     readers = [m for m in graph.nodes if n.output in m.inputs]
     if len(readers) != 1 or readers[0].op != "add" or readers[0].name != n.name:
         return None
     vectors = (v for v in readers[0].inputs if v is not None and v is not n.output)
-    return next((v for v in vectors if v.type.shape == n.output.type.shape[-1:]
-                 and graph.array(v) is not None), None)
+    stored = any(v.type.shape == n.output.type.shape[-1:] and graph.array(v) is not None
+                 for v in vectors)
+    return readers[0] if stored else None
 
 
 def _is_layer(graph: Graph, n: Node) -> bool:

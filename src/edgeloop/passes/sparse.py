@@ -41,9 +41,11 @@ def sparse_claims(graph: Graph, *options: Sparse) -> list[Claim]:
     Raises
     ------
     CompileError
-        A name matches nothing, a range leaves the tensor, or two entries differ about a tensor.
+        A name matches nothing, a range leaves the tensor or its layer cannot be cut, or two
+        entries differ about a tensor.
     """
     known = _tensors(graph)
+    transposed = {x.weight for x in layers(graph) if x.node.op == "conv2d_dx"}
     claims: dict[Value, Claim] = {}
     for pattern, what in (item for o in options for item in o.tensors.items()):
         hits = [(v, layer, name) for v, layer, name in known
@@ -53,6 +55,11 @@ def sparse_claims(graph: Graph, *options: Sparse) -> list[Claim]:
                                + ", ".join(name for *_, name in known))
         for v, layer, name in hits:
             span = None if what == "all" else (int(what[0]), int(what[1]))
+            if span is not None and v in transposed:
+                raise CompileError(
+                    f"Sparse '{pattern}': '{name}' is the weight of a transposed convolution, "
+                    "whose output channels do not come first; train all of it"
+                )
             channels = v.type.shape[0]
             if span is not None and span[1] > channels:
                 raise CompileError(
