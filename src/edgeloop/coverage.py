@@ -48,9 +48,9 @@ def coverage(
     dict
         What ``importer.summary`` says, and, where the model imports: ``methods`` (count, examples
         and a reason where there are none, by method), ``no_gradient`` (op, node, and the layers
-        below it that cannot train), ``trainable_layers``, ``advice`` (what to write
-        where something lets no gradient through), ``batch`` (rows that the choices were planned for) and ``choices`` (train, trainable,
-        share, ram_bytes, seconds; or error).
+        below it that cannot train), ``trainable_layers``, ``advice`` (what to write where something
+        lets no gradient through), ``batch`` (rows that the choices were planned for) and
+        ``choices`` (train, trainable, share, ram_bytes, seconds; or error).
 
     Raises
     ------
