@@ -35,6 +35,7 @@ from edgeloop.passes.fuse_head import fuse_head
 from edgeloop.passes.gradient_entries import accumulate_entry, apply_entry, grad_entry
 from edgeloop.passes.layout import attach_bias, pointwise_to_linear, sink_transposes
 from edgeloop.passes.lora import lora_scales
+from edgeloop.passes.measure_rows import measure_rows
 from edgeloop.passes.merge_lora import merge_lora
 from edgeloop.passes.name_outputs import name_outputs
 from edgeloop.passes.needs import Needs
@@ -218,6 +219,7 @@ def adapt(imported: Imported, options: Options, *, training: bool = False) -> Gr
     graph = _run(graph, [fold_batchnorm, sink_transposes, fold_constants])
     if options.quantize is not None:
         graph = verify(quantize_base(graph, options.quantize), "quantize_base")
+        graph = verify(measure_rows(graph), "measure_rows")
     return name_outputs(graph, dict(zip(imported.outputs, graph.outputs, strict=True)))
 
 
