@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 from onnx import TensorProto
+
 from tasks.common import Split, Task, accuracy, pretrained
 from tasks.net import TokenNet
 

@@ -27,12 +27,16 @@ class Quantize:
         Give each group a zero point too (asymmetric), for int4 and int8.
     skip
         Globs over layer names whose weights stay f32.
+    merged
+        Training reads what a deployment of merged weights will: int8 codes of W + s B A, one scale
+        an output channel, rounded anew in every step (straight-through gradient). int8 only.
     """
 
     kind: Kind = "int8"
     group: int | None = None
     zero_point: bool = False
     skip: tuple[str, ...] = ()
+    merged: bool = False
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(Kind):
@@ -47,6 +51,9 @@ class Quantize:
                 f"Quantize: group={self.group} does not fit {self.kind}; choose from "
                 f"{', '.join(map(str, _GROUPS[self.kind]))}"
             )
+        if self.merged and (self.kind != "int8" or self.group or self.zero_point):
+            raise CompileError("Quantize: merged=True needs kind='int8', one scale an output "
+                               "channel and no zero point")
         if self.zero_point and self.kind == "f16":
             raise CompileError("Quantize: f16 has no zero point")
 

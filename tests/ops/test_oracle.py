@@ -26,6 +26,8 @@ NO_COUNTERPART = {
     "equal": "only inside the gradients of maximum, minimum and reduce_max",
     "accumulate": "sums gradients over micro-batches; tests/passes/test_gradient_entries.py",
     "zero_": "clears what was accumulated",
+    "merge_codes": "int8 codes come out; tests/test_merged.py",
+    "from_codes": "codes go in; tests/test_merged.py",
     "quant_range": "ONNX's DynamicQuantizeLinear, compared with onnxruntime",
     "counted": "says which labels count; no float goes in",
     "norm_sq": "a plain sum of squares that the loop watches",
