@@ -47,7 +47,9 @@ class Layer:
 
     @property
     def output(self) -> Value:
-        """What the layer gives, its bias added."""
+        """What the layer gives, its bias added; of a recurrence the states after each step."""
+        if self.node.op in _RECURRENT:
+            return self.node.outputs[1]
         return self.node.output if self.tail is None else self.tail.output
 
     @property
