@@ -71,13 +71,14 @@ def parse(text: str) -> Quantize:
         key, _, value = (p.strip() for p in part.partition("="))
         if key == "group" and value.isdecimal():
             keys[key] = int(value)
-        elif key == "zero_point" and value in ("true", "false"):
+        elif key in ("zero_point", "merged") and value in ("true", "false"):
             keys[key] = value == "true"
         elif key == "skip" and value:
             keys[key] = tuple(value.split(";"))
         else:
             raise CompileError(
-                f"'{text}': write group=NUMBER, zero_point=true or skip=GLOB, not '{part}'"
+                f"'{text}': write group=NUMBER, zero_point=true, merged=true or "
+                f"skip=GLOB, not '{part}'"
             )
     return Quantize(kind, **keys)  # type: ignore[arg-type]
 

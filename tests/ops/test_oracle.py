@@ -31,6 +31,8 @@ NO_COUNTERPART = {
     "quant_range": "ONNX's DynamicQuantizeLinear, compared with onnxruntime",
     "counted": "says which labels count; no float goes in",
     "norm_sq": "a plain sum of squares that the loop watches",
+    **{n: "over codes of a frozen weight, put in after differentiation; tests/test_quantize.py"
+       for n in OPS if n.startswith(("qlinear", "qconv2d", "qgather"))},
 }
 
 
@@ -91,7 +93,8 @@ def test_every_operator_is_compared_or_has_a_reason():
     listed = [*TABLE, *OPTIMIZERS, *NO_COUNTERPART]
     assert set(OPS) == {*listed, *backward}
     assert len(listed) == len(set(listed))
-    assert {n for n, op in OPS.items() if op.grad is not NO_GRAD} - {"cast"} == set(TABLE)
+    differentiable = {n for n, op in OPS.items() if op.grad is not NO_GRAD}
+    assert differentiable - set(NO_COUNTERPART) == set(TABLE)
 
 
 @pytest.mark.parametrize(("op", "sample"), SAMPLES)
