@@ -82,6 +82,16 @@ def test_weight_wins_over_metadata_unless_it_is_shared():
     assert namer(a, a).name(a, ("conv.weight",)) == "conv.bn"
 
 
+def test_an_embedding_tied_to_the_head_keeps_its_own_name():
+    table = helper.make_node("Gather", ["head.weight", "ids"], ["e"])
+    head = helper.make_node("MatMul", ["e", "val_7"], ["y"])
+    for node, path in ((table, "model.embedding"), (head, "head")):
+        node.metadata_props.add(key="pkg.torch.onnx.name_scopes", value=f"['', '{path}', 'op']")
+    namer = Namer(helper.make_model(helper.make_graph([table, head], "g", [], [])))
+    assert namer.name(table, ("head.weight",)) == "model.embedding"
+    assert namer.name(head, ("val_7",)) == "head"
+
+
 def test_layers_with_different_weights_never_share_a_name():
     plain = helper.make_node("MatMul", ["x", "w"], ["y"], name="/head/MatMul")
     both = namer(plain)

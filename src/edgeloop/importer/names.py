@@ -133,6 +133,9 @@ class Namer:
         # A weight with several readers (tied, or merged by the exporter) does not tell the layer.
         own = [w for w in weights if self._uses.get(w, 0) <= 1]
         candidates = [from_weight(w) for w in own]
+        if node.op_type == "Gather":
+            # An embedding tied to the head: dynamo names their one table after the head.
+            candidates.insert(0, from_metadata(node))
         candidates += [from_metadata(node), from_node(node.name, node.op_type)]
         if node.op_type in _WEIGHTED:
             candidates += [w for w in own if "/" not in w and not _COUNTER.match(w)]

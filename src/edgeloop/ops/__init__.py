@@ -17,7 +17,6 @@ from edgeloop.ops import (
     loss_head,
     maps,
     matmul,
-    merge_codes,
     norm,
     optim,
     pool,
@@ -40,6 +39,6 @@ __all__ = [
     "NO_GRAD", "OPS", "Attr", "Builder", "Grads", "OnnxNode", "OpDef", "Sample", "attention",
     "binary", "conv", "dropout", "evaluate", "fake_quant", "gather", "group_norm", "index",
     "interpolate", "layer_norm", "linear", "loss", "loss_classes", "loss_head", "maps", "matmul",
-    "merge_codes", "norm", "optim", "pool", "quant", "quant_conv", "quant_i8", "reduce", "register",
-    "rms_norm", "rotary", "select", "shape", "softmax", "trig",
+    "norm", "optim", "pool", "quant", "quant_conv", "quant_i8", "reduce", "register", "rms_norm",
+    "rotary", "select", "shape", "softmax", "trig",
 ]

@@ -11,7 +11,7 @@ import edgeloop as el
 IGNORE = -100
 SCRIPT, DYNAMO = "script", "dynamo"
 BOTH = (SCRIPT, DYNAMO)
-ATTENTION = ("script.eager", "script.sdpa", "dynamo.eager")
+ATTENTION = tuple(f"{e}.{a}" for e in BOTH for a in ("eager", "sdpa"))
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,14 @@ CASES: dict[str, Case] = {
     "tcn": Case((Input("x", (6, 64)),), (), 6, BOTH, batch=8),
     "cct": Case(image(32), (), 10, BOTH, batch=4),
     "vit_tiny": Case(image(224, "pixel_values"), (), 10, ATTENTION, batch=1,
-                     quick=("script.sdpa",)),
+                     quick=("dynamo.sdpa",)),
+    "unet": Case(image(32), (32, 32), 5, BOTH),
+    "bert": Case(tokens(200), (), 4, ATTENTION, batch=3, quick=("script.eager", "dynamo.sdpa")),
+    "gpt2": Case(tokens(100), (16,), 100, (*ATTENTION, "dynamo.sdpa.ids"),
+                 batch=3, next_token=True,
+                 quick=("script.sdpa", "dynamo.eager", "dynamo.sdpa.ids")),
+    "llama": Case(tokens(100), (16,), 100, (*ATTENTION, "dynamo.sdpa.ids"),
+                  batch=3, next_token=True, quick=("script.eager", "dynamo.sdpa")),
 }
 EXPORTS = [f"{name}.{e}" for name, case in CASES.items() for e in case.exports]
 RECORDED = [f"{name}.{e}" for name, case in CASES.items() for e in case.recorded]

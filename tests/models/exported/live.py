@@ -103,7 +103,8 @@ class Trained:
         return out
 
     def loss(self, xs: dict[str, torch.Tensor], y: torch.Tensor) -> torch.Tensor:
-        out = functional_call(self.module, self.weights(), tuple(xs.values()))
+        out = functional_call(
+            self.module, self.weights(), tuple(xs.values()), tie_weights=False)
         if self.case.loss == "mse":
             return F.mse_loss(out, y)
         if self.case.next_token:
@@ -115,7 +116,7 @@ def place(module: nn.Module, layer: str):
     """Return the parameter that a layer of the ONNX graph is, and how its delta becomes one."""
     m = module.get_submodule(layer)
     w = m.weight
-    if isinstance(m, nn.Conv1d | nn.Conv2d):  # [o, kh, kw, c]
+    if isinstance(m, nn.Conv1d | nn.Conv2d | nn.ConvTranspose2d):  # [o, kh, kw, c]
         return f"{layer}.weight", lambda d: d.reshape(
             w.shape[0], *w.shape[2:], w.shape[1]).movedim(-1, 1)
     if type(m).__name__ == "Conv1D":  # GPT-2's dense layer, [k, n]
