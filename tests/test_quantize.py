@@ -160,3 +160,21 @@ def test_quantize_as_text():
     assert parse("f16") == el.Quantize("f16")
     with pytest.raises(el.CompileError, match="write group=NUMBER"):
         parse("int8:group=many")
+
+
+def test_int8_convolutions_train():
+    case = ZOO["resnet8"]
+    model = case.build()
+    x, y = case.data(model)
+    exact, rough = (
+        el.Session(el.compile(model, loss=case.loss, train=el.LoRA(rank=4), quantize="int8",
+                              compute=c, batch=case.batch, optimizer=el.SGD(lr=case.sgd)))
+        for c in ("exact", "int8")
+    )
+    modes = rough.program.plan.entries[0].compute
+    assert "int8" in modes
+    assert "exact" not in modes
+    mine, theirs = ([s.step(x, y) for _ in range(5)] for s in (rough, exact))
+    assert mine == pytest.approx(theirs, rel=0.02)
+    assert mine != theirs
+    assert mine[-1] < mine[0]

@@ -8,7 +8,8 @@
  *   forward      t = x,           y[i,j]  = act(alpha * (sum_l q[i,l] w[j,l] * (r[i] * s[j])) + ..)
  *   backward     t = dy[i,j] s[j], dx[i,l] = alpha * (sum_j q[i,j] w[j,l] * r[i]) + acc
  *
- * Sums are exact in 32 bits; then as el_finish, each operation rounded. So all variants agree.
+ * Convolutions (of one group) round a whole sample with one scale, in place of a row. Sums are
+ * exact in 32 bits; then as el_finish, each operation rounded. So all variants agree.
  */
 #ifndef EL_QUANT_I8_H
 #define EL_QUANT_I8_H

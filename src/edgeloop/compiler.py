@@ -130,8 +130,8 @@ def compile(  # noqa: A001  the public name is el.compile
         How the frozen base is stored: None (f32, or as the model has it), "int8", "int4", "f16"
         or ``el.Quantize(kind, group, zero_point, skip)``. What trains stays f32.
     compute
-        "exact": f32 arithmetic on what the codes mean. "int8": dense products over int8 codes run
-        on integers, with activations and gradients rounded row by row.
+        "exact": f32 arithmetic on what the codes mean. "int8": dense products and convolutions
+        over int8 codes run on integers, with activations and gradients rounded row by row.
     features, classes
         Recorded in the program: the feature pipeline's specification and the class names, so
         that training and serving cannot disagree.

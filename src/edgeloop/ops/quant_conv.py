@@ -105,12 +105,13 @@ def _samples() -> Iterator[Sample]:
                  attrs | {"alpha": 0.5, "act": 1})
 
 
-def _flops(node: Node) -> int:
+def conv_flops(node: Node) -> int:
+    """Operations of a convolution over codes, forward or back."""
     codes = node.inputs[1]
     assert codes is not None
     image, y = node.inputs[0], node.output
     assert image is not None
-    back = node.op == "qconv2d_dx"
+    back = node.op.endswith("_dx")
     small = image if back else y
     channels = (y if back else image).type.shape[3] // int(node.attrs.get("groups", 1))
     kh, kw = node.attrs["kernel"]
@@ -119,7 +120,7 @@ def _flops(node: Node) -> int:
 
 register(OpDef(
     name="qconv2d", kernel="qconv2d", infer=_infer, reference=_reference, grad=NO_GRAD,
-    samples=_samples, attrs=(*COMMON, Attr("act"), KERNEL, GROUP), inplace=(5,), flops=_flops,
+    samples=_samples, attrs=(*COMMON, Attr("act"), KERNEL, GROUP), inplace=(5,), flops=conv_flops,
     error=_magnitude,
 ))
 
@@ -175,5 +176,5 @@ register(OpDef(
     name="qconv2d_dx", kernel="qconv2d_dx", infer=_dx_infer, reference=_dx_reference, grad=NO_GRAD,
     samples=_dx_samples,
     attrs=(*COMMON, Attr("in_hw", "i32[2]", (1, 1)), KERNEL, Attr("channels"), GROUP),
-    inplace=(4,), flops=_flops, error=_dx_magnitude,
+    inplace=(4,), flops=conv_flops, error=_dx_magnitude,
 ))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from edgeloop.ir import Graph, Node, Stored, Value
 from edgeloop.ops import Builder
 from edgeloop.ops.quant_i8 import LONGEST
@@ -14,9 +16,10 @@ Codes = tuple[Value, Value | None, Value | None]
 def store_base(graph: Graph, compute: Compute = "exact") -> Graph:
     """Replace nodes that read a stored constant by their operators over codes.
 
-    ``compute`` "int8": dense products of int8 codes with one scale a channel and no zero point run
-    on integers; what else reads codes stays exact (f32 arithmetic on what the codes mean). A stored
-    constant that another operator reads stays as f32 too (`doubled` names them).
+    ``compute`` "int8": products and convolutions (of one group) of int8 codes with one scale a
+    channel and no zero point run on integers; what else reads codes stays exact (f32 arithmetic on
+    what the codes mean). A stored constant that another operator reads stays as f32 too
+    (`doubled` names them).
 
     Requires: everything else is done. Ensures: exact products compute what they did, up to
     rounding; the artifact holds codes and scales.
@@ -44,7 +47,10 @@ def doubled(graph: Graph, lowered: Graph) -> list[str]:
     return sorted(v.name for v in lowered.constants if v in graph.stored)
 
 
-_I8 = {"linear": "qlinear_i8", "linear_dx": "qlinear_i8_dx"}
+_I8 = {
+    "linear": "qlinear_i8", "linear_dx": "qlinear_i8_dx", "conv2d": "qconv2d_i8",
+    "conv2d_dx": "qconv2d_i8_dx",
+}
 _AT = {"linear": 1, "linear_dx": 1, "conv2d": 1, "conv2d_dx": 1, "gather": 0}
 
 
@@ -64,27 +70,28 @@ def _constants(g: Builder, name: str, entry: Stored) -> Codes:
 def _on_integers(n: Node, entry: Stored) -> bool:
     if n.op not in _I8 or entry.kind != "int8" or entry.group or entry.zero is not None:
         return False
-    return int(entry.codes.shape[1 if n.op == "linear" else 0]) <= LONGEST
+    if n.attrs.get("groups", 1) != 1:
+        return False
+    taps = math.prod(entry.codes.shape[1:-1])
+    return bool(max(entry.codes.shape[0], entry.codes.shape[-1]) * taps <= LONGEST)
 
 
 def _lowered(n: Node, entry: Stored, codes: Codes, compute: Compute) -> Node:
     attrs = dict(n.attrs)
-    if compute == "int8" and _on_integers(n, entry):
-        if n.op == "linear_dx":
-            attrs["inner"] = entry.codes.shape[1]
-        return Node(_I8[n.op], (n.inputs[0], *codes[:2], *n.inputs[2:]), n.outputs, attrs, n.name)
-    if entry.group:
-        attrs["group"] = entry.group
     shape = entry.codes.shape
-    if n.op == "gather":
-        attrs.pop("axis", None)
-        attrs["inner"] = shape[1]
-        return Node("qgather", (*codes, n.inputs[1]), n.outputs, attrs, n.name)
     if n.op == "linear_dx":
         attrs["inner"] = shape[1]
     if n.op in ("conv2d", "conv2d_dx"):
         attrs["kernel"] = tuple(shape[1:3])
     if n.op == "conv2d_dx":
         attrs["channels"] = shape[3] * int(attrs.get("groups", 1))
+    if compute == "int8" and _on_integers(n, entry):
+        return Node(_I8[n.op], (n.inputs[0], *codes[:2], *n.inputs[2:]), n.outputs, attrs, n.name)
+    if entry.group:
+        attrs["group"] = entry.group
+    if n.op == "gather":
+        attrs.pop("axis", None)
+        attrs["inner"] = shape[1]
+        return Node("qgather", (*codes, n.inputs[1]), n.outputs, attrs, n.name)
     ins = (n.inputs[0], *codes, *n.inputs[2:])
     return Node(f"q{n.op}", ins, n.outputs, attrs, n.name)
