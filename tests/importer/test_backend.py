@@ -36,7 +36,8 @@ FOLDED = {"Constant"}
 WITHOUT_CASES = {"Cast"}
 OPERATORS = {op for domain, op in converters() if domain == ""} | FOLDED
 # Inputs that are constants by nature, from this position on.
-CONSTANT_FROM = {"BatchNormalization": 1, "Clip": 1, "Dropout": 1, "Pad": 1, "Resize": 1}
+CONSTANT_FROM = {"BatchNormalization": 1, "Clip": 1, "Dropout": 1, "Pad": 1, "Resize": 1,
+                 "LSTM": 1, "GRU": 1}
 # Operators of integers that read shapes, axes and the like from this position on.
 SHAPES_FROM = dict.fromkeys(
     ("CumSum", "Expand", "Pad", "ReduceMax", "ReduceMin", "ReduceSum", "Reshape", "Slice", "Split",
@@ -65,6 +66,7 @@ _SCORES = "the output qk_matmul_output is not supported"
 REFUSED = {
     "test_averagepool_3d": "only 1-D and 2-D are supported",
     "test_convtranspose_3d": "only 1-D and 2-D are supported",
+    "test_lstm_with_peepholes": "peepholes are not supported",
     "test_maxpool_3d": "only 1-D and 2-D are supported",
     "test_batchnorm_example_training_mode": "training mode",
     "test_batchnorm_epsilon_training_mode": "training mode",

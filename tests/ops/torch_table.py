@@ -172,7 +172,52 @@ def conv2d_dx(dy, w, acc=None, in_hw=(1, 1), pads=(0, 0, 0, 0), strides=(1, 1), 
     return y if acc is None else y + acc
 
 
+def blocks(x, order):
+    """Rows (or columns) of gates in another order: ONNX's and PyTorch's differ."""
+    parts = x.chunk(len(order), -1)
+    return torch.cat([parts[i] for i in order], -1)
+
+
+def unrolled(cell, xw, reverse):
+    steps = range(len(xw))
+    found = {t: cell(xw[t]) for t in (reversed(steps) if reverse else steps)}
+    return [torch.stack([found[t][k] for t in steps]) for k in range(len(found[0]))]
+
+
+def lstm(xw, r, h0, c0, reverse=0):
+    order, eye = (0, 2, 3, 1), torch.eye(len(r), dtype=r.dtype)
+    state = h0, c0
+
+    def cell(x):
+        nonlocal state
+        state = torch.lstm_cell(blocks(x[None], order)[0], state, eye, blocks(r.T, order).T)
+        return state
+
+    return tuple(unrolled(cell, xw, reverse))
+
+
+def gru(xw, r, rb, h0, reverse=0, linear_before_reset=0):
+    order, n = (1, 0, 2), r.shape[1]
+    bias = torch.zeros(len(r), dtype=r.dtype) if rb is None else rb
+    state = h0
+
+    def cell(x):
+        nonlocal state
+        if linear_before_reset:
+            eye = torch.eye(len(r), dtype=r.dtype)
+            state = torch.gru_cell(blocks(x, order), state, eye, blocks(r.T, order).T,
+                                   torch.zeros_like(bias), blocks(bias, order))
+        else:
+            z, reset = (x + state @ r.T + bias).sigmoid()[:, :2 * n].chunk(2, -1)
+            new = (x[:, 2 * n:] + (reset * state) @ r[2 * n:].T + bias[2 * n:]).tanh()
+            state = torch.lerp(new, state, z)
+        return (state,)
+
+    return unrolled(cell, xw, reverse)[0]
+
+
 TABLE = {
+    "lstm": lstm, "gru": gru,
     "interpolate": interpolate, "conv2d_dx": conv2d_dx,
     "where": lambda c, a, b: torch.where(c != 0, a, b), "cumsum": cumsum, "sin": torch.sin,
     "cos": torch.cos,

@@ -24,6 +24,7 @@ from edgeloop.ops import (
     quant_conv,
     quant_i8,
     quant_i8_conv,
+    recurrent,
     reduce,
     rms_norm,
     rotary,
@@ -40,6 +41,6 @@ __all__ = [
     "NO_GRAD", "OPS", "Attr", "Builder", "Grads", "OnnxNode", "OpDef", "Sample", "attention",
     "binary", "conv", "dropout", "evaluate", "fake_quant", "gather", "group_norm", "index",
     "interpolate", "layer_norm", "linear", "loss", "loss_classes", "loss_head", "maps", "matmul",
-    "norm", "optim", "pool", "quant", "quant_conv", "quant_i8", "quant_i8_conv", "reduce",
-    "register", "rms_norm", "rotary", "select", "shape", "softmax", "trig",
+    "norm", "optim", "pool", "quant", "quant_conv", "quant_i8", "quant_i8_conv", "recurrent",
+    "reduce", "register", "rms_norm", "rotary", "select", "shape", "softmax", "trig",
 ]

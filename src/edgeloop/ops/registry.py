@@ -89,6 +89,8 @@ class OpDef:
     inplace: tuple[int, ...] = ()
     # Output i is the new version of input j, in place: ((i, j), ...). Only optimizer updates.
     updates: tuple[tuple[int, int], ...] = ()
+    # Outputs that only the operator's own gradient reads, so that no gradient arrives at them.
+    kept: tuple[int, ...] = ()
     # Floating point operations of one call: flops(node) -> int.
     flops: Callable[[Node], int] | None = None
     # error(*arrays, **attrs) -> for each output what its rounding error is measured against, in
