@@ -39,6 +39,8 @@ from edgeloop.passes.merge_lora import merge_lora
 from edgeloop.passes.name_outputs import name_outputs
 from edgeloop.passes.needs import Needs
 from edgeloop.passes.quantize_base import quantize_base, unstored
+from edgeloop.passes.recognise_activations import recognise_activations
+from edgeloop.passes.recognise_norms import recognise_norms
 from edgeloop.passes.recompute import recompute
 from edgeloop.passes.reserve_names import reserve_names
 from edgeloop.passes.schedule import schedule
@@ -223,8 +225,8 @@ def adapt(imported: Imported, options: Options, *, training: bool = False) -> Gr
 
 def normal_form(imported: Imported, options: Options) -> Graph:
     """Forward graph as the importer gave it -> channels last, biases in place, names free."""
-    steps: list[Pass] = [fold_constants, sink_transposes, fold_constants, attach_bias,
-                         pointwise_to_linear]
+    steps: list[Pass] = [fold_constants, recognise_activations, sink_transposes, fold_constants,
+                         recognise_norms, attach_bias, pointwise_to_linear]
     graph = reserve_names(imported.graph, imported.outputs, _reserved(options))
     return _run(graph, steps)
 
