@@ -71,7 +71,7 @@ def naive_compiler(rows: Array) -> Iterator[None]:
         ranges = measured(made["predict"], rows)
         return shared({name: one_scale(g, ranges) for name, g in made.items()})
 
-    def merge_lora(graph: Graph) -> Graph:
+    def merge_lora(graph: Graph, **_: bool) -> Graph:
         return graph
 
     compiler._shared, compiler.merge_lora = rounded, merge_lora

@@ -32,8 +32,13 @@ import edgeloop as el  # noqa: E402
 # row: what compile is told beyond the task
 ROWS: dict[str, dict] = {
     "f32": {},
+    "int8": {"quantize": "int8", "compute": "int8"},
+    "int4": {"quantize": "int4"},
+    "f16": {"quantize": "f16"},
     "naive": {},
 }
+# Points that a row may lose against the first one, on the mean over tasks and seeds.
+GOALS = {"int8": 0.5, "int4": 1.0, "f16": 0.5, "naive": 0.5}
 
 
 def prepare(name: str) -> float:
@@ -73,18 +78,24 @@ def main() -> int:
     with ProcessPoolExecutor(args.jobs) as pool:
         before = dict(zip(args.names, pool.map(prepare, args.names), strict=True))
         got = {(n, r): pool.submit(scores, n, r, args.seeds) for n in args.names for r in rows}
-        print(f"{'task':<16}{'unit':<10}{'base':>7}" + "".join(f"{r:>22}" for r in rows))
+        print(f"{'task':<18}{'unit':<10}{'base':>6}" + "".join(f"{r:>21}" for r in rows))
+        changes: dict[str, list[float]] = {r: [] for r in rows}
         for n in args.names:
-            cells = []
-            first = got[n, rows[0]].result()
+            first, cells = got[n, rows[0]].result(), []
             for r in rows:
                 s = got[n, r].result()
-                change = statistics.mean(b - a for a, b in zip(first, s, strict=True))
-                cells.append(f"{statistics.mean(s):9.2f} ±{statistics.pstdev(s):5.2f}"
-                             f"{'' if r == rows[0] else f'{change:+6.2f}':>6}")
-            print(f"{n:<16}{TASKS[n].unit:<10}{before[n]:7.2f}" + "".join(cells), flush=True)
+                changes[r].append(statistics.mean(s) - statistics.mean(first))
+                cells.append(f"{statistics.mean(s):8.2f} ±{statistics.pstdev(s):5.2f}"
+                             f"{f'{changes[r][-1]:+6.2f}' if r != rows[0] else '':>6}")
+            print(f"{n:<18}{TASKS[n].unit:<10}{before[n]:6.2f}" + "".join(cells), flush=True)
+        means = {r: statistics.mean(c) for r, c in changes.items()}
+        print(f"{'mean difference':<34}" + "".join(f"{means[r]:+21.2f}" for r in rows))
+    for row, goal in GOALS.items():
+        if row in means:
+            met = means[row] >= -goal
+            print(f"{row}: {'within' if met else 'MISSES'} {goal} points of {rows[0]}")
     print(f"{time.perf_counter() - begin:.0f} s")
-    return 0
+    return int(any(means[r] < -GOALS[r] for r in means if r in GOALS and r != "naive"))
 
 
 if __name__ == "__main__":

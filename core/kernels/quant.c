@@ -8,17 +8,12 @@ static void row_i8(const int8_t *code, size_t n, int32_t zero, float scale, floa
   for (size_t i = 0; i < n; i++) out[i] = (float)(code[i] - zero) * scale;
 }
 
-/* Halves of bytes in order, then as int8. */
 static void row_i4(const uint8_t *pair, size_t n, int32_t zero, float scale, float *out) {
   int8_t code[64];
   for (size_t i = 0; i < n; i += 64) {
     size_t m = n - i < 64 ? n - i : 64;
-    for (size_t j = 0; j < (m + 1) / 2; j++) {
-      uint8_t b = pair[i / 2 + j];
-      code[2 * j] = (int8_t)(b & 15);
-      code[2 * j + 1] = (int8_t)(b >> 4);
-    }
-    row_i8(code, m, zero + 8, scale, out + i);
+    el_unpack4(pair + i / 2, m, code);
+    row_i8(code, m, zero, scale, out + i);
   }
 }
 

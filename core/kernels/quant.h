@@ -49,6 +49,15 @@ static inline int32_t el_code(const el_codes *q, size_t i, size_t l, const int32
   return (int32_t)(l % 2 ? pair >> 4 : pair & 15) - 8;
 }
 
+/* n int4 codes as int8. */
+static inline void el_unpack4(const uint8_t *restrict pair, size_t n, int8_t *restrict code) {
+  for (size_t i = 0; i < n / 2; i++) {
+    code[2 * i] = (int8_t)((pair[i] & 15) - 8);
+    code[2 * i + 1] = (int8_t)((pair[i] >> 4) - 8);
+  }
+  if (n % 2) code[n - 1] = (int8_t)((pair[n / 2] & 15) - 8);
+}
+
 /* The code that means 0 in group g of row i. */
 static inline int32_t el_zero(const el_codes *q, size_t i, size_t g) {
   return q->zero != NULL ? q->zero[i * q->groups + g] : 0;
@@ -78,6 +87,10 @@ static inline el_code_cut el_cut_codes(size_t m, size_t n, size_t sum, uint32_t 
   cut.blocks = (n + cut.block - 1) / cut.block;
   return cut;
 }
+
+/* Rows up to which y = x w.T reads codes where they lie: a block of weights would be made for too
+ * few uses. The scratch is then one row of int8 codes, for int4. */
+#define EL_FEW_ROWS 8u
 
 /* out[i, l] = element (row + i, column + l); `column` is even for int4. */
 void EL_K(dequantize)(const el_codes *q, size_t row, size_t rows, size_t column, size_t columns,

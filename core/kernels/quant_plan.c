@@ -44,12 +44,14 @@ static el_status product_needs(el_need *need, el_product *p, int back, el_isa is
   if (p->m < (size_t)64 * chunks && chunks > parts) chunks = parts;
   el_code_cut cut = el_cut_codes(p->m, n, p->k, chunks);
   size_t sizes[2] = {cut.block, n % cut.block > 0 ? n % cut.block : cut.block};
-  for (int i = 0; i < 2 && isa != EL_ISA_REF; i++) {
+  for (int i = 0; i < 2; i++) {
     p->n = sizes[i];
     p->b_row = back ? sizes[i] : 1;
     most = larger(most, el_product_scratch(p, isa));
   }
-  if (isa != EL_ISA_REF) most += el_unpacked_bytes((uint64_t)cut.block * p->k);
+  most += el_unpacked_bytes((uint64_t)cut.block * p->k);
+  if (!back && p->m <= EL_FEW_ROWS) most = el_unpacked_bytes((p->k + 3) / 4);
+  if (isa == EL_ISA_REF) most = 0;
   el_status status = el_needs(need, 0, most);
   need->chunks = chunks;
   return status;

@@ -11,6 +11,10 @@
 #include "quant.h"
 #include "vec.h"
 
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
 static const float *optional(const el_call *call, uint32_t i) {
   return i + 1 < call->n && el_has(&call->t[i]) ? el_cf32(&call->t[i]) : NULL;
 }
@@ -36,6 +40,126 @@ static share share_of(const el_call *call, const el_code_cut *cut) {
   return s;
 }
 
+typedef uint32_t uvec __attribute__((vector_size(4 * LANES)));
+
+/* LANES numbers of 8 or 16 bits as 32-bit ones. GCC takes conversions of short vectors apart. */
+INLINE ivec widen8(const int8_t *p) {
+#if defined(__AVX512F__)
+  return (ivec)_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)p));
+#elif defined(__AVX2__)
+  return (ivec)_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)p));
+#else
+  return (ivec){p[0], p[1], p[2], p[3]};
+#endif
+}
+
+INLINE uvec widen16(const uint16_t *p) {
+#if defined(__AVX512F__)
+  return (uvec)_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p));
+#elif defined(__AVX2__)
+  return (uvec)_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)p));
+#else
+  return (uvec){p[0], p[1], p[2], p[3]};
+#endif
+}
+
+/* el_half for a vector. */
+INLINE vec load_halves(const uint16_t *p) {
+  uvec u = widen16(p), magnitude = (u & 0x7FFFu) << 13;
+  uvec special = (uvec)(magnitude >= 0x0F800000u) & 0x7F800000u;
+  uvec bits = (uvec)((vec)magnitude * splat(5.192296858534828e33f)) | special;
+  return (vec)(bits | (u & 0x8000u) << 16);
+}
+
+INLINE vec load_codes(const int8_t *p, int32_t zero) {
+  return __builtin_convertvector(widen8(p) - zero, vec);
+}
+
+INLINE float total(vec v) {
+  float lane[LANES], sum = 0.0f;
+  store(lane, v);
+  for (int i = 0; i < LANES; i++) sum += lane[i];
+  return sum;
+}
+
+/* sum[r] = row r of x times row j of the codes. m, and u, the vectors of each row that are summed
+ * apart so that they overlap, are constants wherever this is inlined; m * u is at most 8. */
+INLINE void few(const el_codes *q, const int8_t *code, size_t j, const float *x, float *sum,
+                const size_t m, const size_t u, const int f16) {
+  size_t k = q->width;
+  const uint16_t *half = f16 ? (const uint16_t *)q->codes + j * k : NULL;
+  vec all[EL_FEW_ROWS];
+#pragma GCC unroll 8
+  for (size_t r = 0; r < m; r++) {
+    all[r] = (vec){0};
+    sum[r] = 0.0f;
+  }
+  for (size_t g = 0, l = 0; g < q->groups; g++) {
+    size_t end = k - l < q->group ? k : l + q->group;
+    int32_t zero = f16 ? 0 : el_zero(q, j, g);
+    float scale = f16 ? 1.0f : q->scale[j * q->groups + g];
+    vec part[EL_FEW_ROWS];
+#pragma GCC unroll 8
+    for (size_t r = 0; r < m * u; r++) part[r] = (vec){0};
+    for (; l + u * LANES <= end; l += u * LANES) {
+#pragma GCC unroll 4
+      for (size_t y = 0; y < u; y++) {
+        size_t at = l + y * LANES;
+        vec w = f16 ? load_halves(half + at) : load_codes(code + at, zero);
+#pragma GCC unroll 8
+        for (size_t r = 0; r < m; r++) part[r * u + y] += w * load(x + r * k + at);
+      }
+    }
+    for (; u > 1 && l + LANES <= end; l += LANES) {
+      vec w = f16 ? load_halves(half + l) : load_codes(code + l, zero);
+#pragma GCC unroll 8
+      for (size_t r = 0; r < m; r++) part[r * u] += w * load(x + r * k + l);
+    }
+#pragma GCC unroll 8
+    for (size_t r = 0; r < m; r++) {
+#pragma GCC unroll 4
+      for (size_t y = 1; y < u; y++) part[r * u] += part[r * u + y];
+      all[r] += splat(scale) * part[r * u];
+    }
+    for (; l < end; l++) {
+      float w = f16 ? el_half(half[l]) : (float)(code[l] - zero) * scale;
+      for (size_t r = 0; r < m; r++) sum[r] += w * x[r * k + l];
+    }
+  }
+#pragma GCC unroll 8
+  for (size_t r = 0; r < m; r++) sum[r] += total(all[r]);
+}
+
+INLINE void few_of(const el_codes *q, const int8_t *code, size_t j, const float *x, float *sum,
+                   const size_t m, const size_t u) {
+  if (q->kind == EL_F16) {
+    few(q, code, j, x, sum, m, u, 1);
+  } else {
+    few(q, code, j, x, sum, m, u, 0);
+  }
+}
+
+/* y[.., j] for a product of few rows. */
+static void few_rows(const el_codes *q, const el_product *p, size_t j, int8_t *row) {
+  const int8_t *code = q->kind == EL_I8 ? (const int8_t *)q->codes + j * q->width : NULL;
+  if (q->kind == EL_U8) {
+    const uint8_t *pair = (const uint8_t *)q->codes + j * ((q->width + 1) / 2);
+    el_unpack4(pair, q->width, row);
+    code = row;
+  }
+  float sum[EL_FEW_ROWS];
+  size_t done = 0;
+  for (; done + 8 <= p->m; done += 8) few_of(q, code, j, p->a + done * p->k, sum + done, 8, 1);
+  for (; done + 4 <= p->m; done += 4) few_of(q, code, j, p->a + done * p->k, sum + done, 4, 2);
+  for (; done + 2 <= p->m; done += 2) few_of(q, code, j, p->a + done * p->k, sum + done, 2, 4);
+  if (done < p->m) few_of(q, code, j, p->a + done * p->k, sum + done, 1, 4);
+  for (size_t r = 0; r < p->m; r++) {
+    size_t at = r * p->c_row + j;
+    p->c[at] = el_finish(sum[r], p, p->bias != NULL ? p->bias[j] : 0.0f,
+                         p->acc != NULL ? p->acc[at] : 0.0f);
+  }
+}
+
 EL_KERNEL(qlinear) {
   const el_tensor *x = &call->t[0], *y = &call->t[call->n - 1];
   size_t k = last_dim(x), n = last_dim(y), m = el_size(x) / k;
@@ -46,7 +170,6 @@ EL_KERNEL(qlinear) {
   share s = share_of(call, &cut);
   for (size_t i = s.first; i < s.last; i++) {
     size_t j = i * cut.block, rows = n - j < cut.block ? n - j : cut.block;
-    EL_K(dequantize)(&q, j, rows, 0, k, w);
     el_product p = {
         .m = m,
         .n = rows,
@@ -66,6 +189,14 @@ EL_KERNEL(qlinear) {
         .keep = 1.0f,
         .act = call->attr[1].i,
     };
+    if (m <= EL_FEW_ROWS) {
+      p.c -= j;
+      p.bias = bias;
+      p.acc = acc;
+      for (size_t r = j; r < j + rows; r++) few_rows(&q, &p, r, call->scratch);
+      continue;
+    }
+    EL_K(dequantize)(&q, j, rows, 0, k, w);
     EL_K(product)(&p, after(w, cut.block * k), s.chunk, s.chunks);
   }
 }

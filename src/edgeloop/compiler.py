@@ -7,6 +7,7 @@ function `edgeloop.compile`.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -16,7 +17,7 @@ import numpy as np
 from edgeloop.auto_rank import choosing_rank
 from edgeloop.errors import BudgetError, CompileError, EdgeLoopError
 from edgeloop.importer import Imported, load_model
-from edgeloop.ir import Graph, Type, Value, verify
+from edgeloop.ir import Array, Graph, Type, Value, verify
 from edgeloop.loss import Loss, Onnx, resolve
 from edgeloop.methods import Head, LoRA, Method, Train, flatten
 from edgeloop.options import SGD, Optimizer
@@ -30,17 +31,21 @@ from edgeloop.passes.describe_loss import describe_loss
 from edgeloop.passes.encode import encode
 from edgeloop.passes.fold_batchnorm import fold_batchnorm
 from edgeloop.passes.fold_constants import fold_constants
+from edgeloop.passes.freeze_params import freeze_params
 from edgeloop.passes.fuse import fuse_activations, fuse_sgd, fuse_sums
 from edgeloop.passes.fuse_head import fuse_head
 from edgeloop.passes.gradient_entries import accumulate_entry, apply_entry, grad_entry
 from edgeloop.passes.layout import attach_bias, pointwise_to_linear, sink_transposes
 from edgeloop.passes.lora import lora_scales
+from edgeloop.passes.measure_rows import measure_rows
 from edgeloop.passes.merge_lora import merge_lora
 from edgeloop.passes.name_outputs import name_outputs
 from edgeloop.passes.needs import Needs
 from edgeloop.passes.quantize_base import quantize_base, unstored
 from edgeloop.passes.recognise_activations import recognise_activations
+from edgeloop.passes.recognise_attention import recognise_attention
 from edgeloop.passes.recognise_norms import recognise_norms
+from edgeloop.passes.recognise_rotary import recognise_rotary
 from edgeloop.passes.recompute import recompute
 from edgeloop.passes.reserve_names import reserve_names
 from edgeloop.passes.schedule import schedule
@@ -91,6 +96,7 @@ def compile(  # noqa: A001  the public name is el.compile
     seed: int = 0,
     quantize: str | Quantize | None = None,
     compute: str = "exact",
+    adapter: Mapping[str, Array] | None = None,
     features: Mapping[str, Any] | None = None,
     classes: Sequence[str] | None = None,
     head: Head | None = None,
@@ -134,6 +140,10 @@ def compile(  # noqa: A001  the public name is el.compile
     compute
         "exact": f32 arithmetic on what the codes mean. "int8": dense products and convolutions
         over int8 codes run on integers, with activations and gradients rounded row by row.
+    adapter
+        What a session learned (``session.adapter()``), to become constant: a program that only
+        predicts (entries=("predict",)). With ``el.Quantize(merged=True)`` it holds the int8 codes
+        of the merged weights, and its forward has the bits that training saw.
     features, classes
         Recorded in the program: the feature pipeline's specification and the class names, so
         that training and serving cannot disagree.
@@ -153,6 +163,9 @@ def compile(  # noqa: A001  the public name is el.compile
         _options(loss, train, optimizer, entries, seed, head), quantize=resolve_quantize(quantize)
     )
     options = replace(options, compute=check_compute(compute, options.quantize))
+    if adapter is not None and options.entries != ("predict",):
+        raise CompileError("adapter= makes what was learned constant: such a program only "
+                           'predicts; pass entries=("predict",)')
     describe(target)
     _check_whole("batch", batch, 1)
     _check_whole("predict_batch", predict_batch, 1)
@@ -182,7 +195,8 @@ def compile(  # noqa: A001  the public name is el.compile
         made |= {name + tail: e for name, e in entries_.items()}
         if "predict" in options.entries:
             served = load_model(model, batch=predict_batch, shapes=dims)
-            made["predict" + tail] = predict_entry(adapt(served, options))
+            constant = freeze_params(adapt(served, options), adapter)
+            made["predict" + tail] = predict_entry(constant, options)
     assert first is not None
     made, storage = _stored(made, options)
     made = _shared(made)
@@ -220,13 +234,15 @@ def adapt(imported: Imported, options: Options, *, training: bool = False) -> Gr
     graph = _run(graph, [fold_batchnorm, sink_transposes, fold_constants])
     if options.quantize is not None:
         graph = verify(quantize_base(graph, options.quantize), "quantize_base")
+        graph = verify(measure_rows(graph), "measure_rows")
     return name_outputs(graph, dict(zip(imported.outputs, graph.outputs, strict=True)))
 
 
 def normal_form(imported: Imported, options: Options) -> Graph:
     """Forward graph as the importer gave it -> channels last, biases in place, names free."""
-    steps: list[Pass] = [fold_constants, recognise_activations, sink_transposes, fold_constants,
-                         recognise_norms, attach_bias, pointwise_to_linear]
+    steps: list[Pass] = [fold_constants, recognise_activations, recognise_rotary,
+                         recognise_attention, sink_transposes, fold_constants, recognise_norms,
+                         attach_bias, pointwise_to_linear]
     graph = reserve_names(imported.graph, imported.outputs, _reserved(options))
     return _run(graph, steps)
 
@@ -261,7 +277,7 @@ def training_entries(
     if "eval" in options.entries:
         made = attach_loss(graph, options.loss, own)
         outputs = {"loss": made.loss, **{v.name: v for v in graph.outputs}}
-        out["eval"] = forward(name_outputs(made.graph, outputs))
+        out["eval"] = forward(name_outputs(made.graph, outputs), options)
     if {"train", "grad", "accumulate"} & set(options.entries):
         made = attach_loss(training, options.loss, own)
         made.graph.outputs = [made.loss]
@@ -270,7 +286,7 @@ def training_entries(
         backward = name_outputs(
             backward, {"loss": lean.outputs[0], **{f"grad:{p.name}": d for p, d in grads.items()}}
         )
-        backward = _run(backward, [fold_constants, fuse_sums, merge_lora])
+        backward = _run(backward, [fold_constants, fuse_sums, _merging(options)])
         grads = dict(zip(grads, backward.outputs[1:], strict=True))
         loss = backward.outputs[0]
         if "train" in options.entries:
@@ -294,14 +310,23 @@ def train_entry(
     return _run(graph, [fuse_sgd])
 
 
-def predict_entry(graph: Graph) -> Graph:
+def predict_entry(graph: Graph, options: Options) -> Graph:
     """Forward alone."""
-    return _run(forward(graph), [fuse_activations])
+    return _run(forward(graph, options), [fuse_activations])
 
 
-def forward(graph: Graph) -> Graph:
+def forward(graph: Graph, options: Options) -> Graph:
     """The part of a graph that its outputs need, with products summed in place."""
-    return _run(graph, [drop_dead, fuse_sums, merge_lora])
+    return _run(graph, [drop_dead, fuse_sums, _merging(options)])
+
+
+def _merging(options: Options) -> Pass:
+    deployed = options.quantize is not None and options.quantize.merged
+
+    def merge(graph: Graph) -> Graph:
+        return merge_lora(graph, deployed=deployed)
+
+    return merge
 
 
 def _run(graph: Graph, steps: Sequence[Pass]) -> Graph:
@@ -319,7 +344,10 @@ def _stored(
         for name, g in made.items()
     }
     entries = {v.name: s for g in made.values() for v, s in g.stored.items()}
-    if options.compute == "int8" and not any(s.kind == "int8" for s in entries.values()):
+    merged = {n.inputs[0].name: n.inputs[0].type.nbytes + n.inputs[1].type.nbytes  # type: ignore[union-attr]
+              for g in made.values() for n in g.nodes if n.op == "merge_codes"}
+    found = Counter(s.kind for s in entries.values()) + Counter(int8=len(merged))
+    if options.compute == "int8" and not found["int8"]:
         raise CompileError("compute='int8' needs weights stored as int8, and no frozen weight is: "
                            "use quantize='int8', or compute='exact'")
     if options.quantize is None and not entries:
@@ -329,12 +357,11 @@ def _stored(
         kept |= dict.fromkeys(doubled(g, out[name]), "read as f32 too")
         if options.quantize is not None:
             kept |= unstored(g, options.quantize)
-    kinds = sorted({s.kind for s in entries.values()})
     return out, {
         "asked": None if options.quantize is None else asdict(options.quantize),
         "compute": options.compute,
-        "tensors": {kind: sum(s.kind == kind for s in entries.values()) for kind in kinds},
-        "bytes": sum(s.nbytes for s in entries.values()),
+        "tensors": dict(sorted(found.items())),
+        "bytes": sum(s.nbytes for s in entries.values()) + sum(merged.values()),
         "f32": dict(sorted(kept.items())),
     }
 

@@ -27,12 +27,16 @@ class Quantize:
         Give each group a zero point too (asymmetric), for int4 and int8.
     skip
         Globs over layer names whose weights stay f32.
+    merged
+        Training reads what a deployment of merged weights will: int8 codes of W + s B A, one scale
+        an output channel, rounded anew in every step (straight-through gradient). int8 only.
     """
 
     kind: Kind = "int8"
     group: int | None = None
     zero_point: bool = False
     skip: tuple[str, ...] = ()
+    merged: bool = False
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(Kind):
@@ -47,6 +51,9 @@ class Quantize:
                 f"Quantize: group={self.group} does not fit {self.kind}; choose from "
                 f"{', '.join(map(str, _GROUPS[self.kind]))}"
             )
+        if self.merged and (self.kind != "int8" or self.group or self.zero_point):
+            raise CompileError("Quantize: merged=True needs kind='int8', one scale an output "
+                               "channel and no zero point")
         if self.zero_point and self.kind == "f16":
             raise CompileError("Quantize: f16 has no zero point")
 
@@ -64,13 +71,14 @@ def parse(text: str) -> Quantize:
         key, _, value = (p.strip() for p in part.partition("="))
         if key == "group" and value.isdecimal():
             keys[key] = int(value)
-        elif key == "zero_point" and value in ("true", "false"):
+        elif key in ("zero_point", "merged") and value in ("true", "false"):
             keys[key] = value == "true"
         elif key == "skip" and value:
             keys[key] = tuple(value.split(";"))
         else:
             raise CompileError(
-                f"'{text}': write group=NUMBER, zero_point=true or skip=GLOB, not '{part}'"
+                f"'{text}': write group=NUMBER, zero_point=true, merged=true or "
+                f"skip=GLOB, not '{part}'"
             )
     return Quantize(kind, **keys)  # type: ignore[arg-type]
 

@@ -220,6 +220,32 @@ def test_codes_of_a_block_are_those_of_the_file():
     np.testing.assert_array_equal(entry.zero.astype(int) + 8, zero)
 
 
+@pytest.mark.parametrize("zero", [False, True])
+def test_an_embedding_in_blocks(zero):
+    """GatherBlockQuantized: rows of codes, picked by token ids."""
+    rng = np.random.default_rng(9)
+    weights = [helper.make_tensor("table", TensorProto.UINT4, (50, 32),
+                                  rng.integers(0, 16, 50 * 32).tolist()),
+               numpy_helper.from_array(rng.uniform(0.1, 0.3, (50, 2)).astype(np.float32), "s")]
+    if zero:
+        weights.append(helper.make_tensor("z", TensorProto.UINT4, (50, 2),
+                                          rng.integers(0, 16, 100).tolist()))
+    call = helper.make_node("GatherBlockQuantized", ["table", "x", "s", *(["z"] if zero else [])],
+                            ["y"], "embed", domain="com.microsoft", block_size=16,
+                            gather_axis=0, quantize_axis=1)
+    info = helper.make_tensor_value_info
+    graph = helper.make_graph([call], "embed", [info("x", TensorProto.INT64, ["batch", 7])],
+                              [info("y", TensorProto.FLOAT, ["batch", 7, 32])], weights)
+    model = helper.make_model(graph, ir_version=10, opset_imports=[
+        helper.make_opsetid("", 21), helper.make_opsetid("com.microsoft", 1)])
+    imported = load_model(model, batch=3)
+    (entry,) = imported.graph.stored.values()
+    assert (entry.kind, entry.group, entry.axis) == ("int4", 16, 0)
+    x = rng.integers(0, 50, (3, 7))
+    got = evaluate(imported.graph, {"x": x.astype(np.int32)})[imported.graph.outputs[0]]
+    np.testing.assert_array_equal(got, oracle(model, x))
+
+
 def test_operators_that_onnxruntime_fuses_come_apart_again(quantized, tmp_path):
     """A dynamic model saved after optimisation holds DynamicQuantizeMatMul."""
     model = quantized("mlp", "dynamic-u8")

@@ -24,7 +24,7 @@ class Net:
         self.name, self.rng = name, np.random.default_rng([ord(c) for c in name])
         self.nodes: list[onnx.NodeProto] = []
         self.weights: list[onnx.TensorProto] = []
-        self.input_shape = shape
+        self.input_shape, self.input_type = shape, F32
         self.shape: dict[str, tuple[int, ...]] = {"x": shape}
 
     def weight(self, name: str, array: np.ndarray) -> str:
@@ -84,7 +84,7 @@ class Net:
         assert y == f"{self.nodes[-1].name[1:].rpartition('/')[0].replace('/', '.')}_out"
         graph = helper.make_graph(
             self.nodes, self.name,
-            [helper.make_tensor_value_info("x", F32, ["batch", *self.input_shape])],
+            [helper.make_tensor_value_info("x", self.input_type, ["batch", *self.input_shape])],
             [helper.make_tensor_value_info("y", F32, ["batch", *out_shape])], self.weights)
         made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
         onnx.checker.check_model(made, full_check=True)

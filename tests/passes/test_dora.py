@@ -12,6 +12,9 @@ from edgeloop.methods import LoRA
 from edgeloop.ops import Builder, evaluate
 from edgeloop.passes.autodiff import add_gradients
 from edgeloop.passes.lora import insert_lora
+from edgeloop.passes.measure_rows import measure_rows
+from edgeloop.passes.quantize_base import quantize_base
+from edgeloop.quantize import Quantize
 
 DENSE = """
     input x : f32[3,5]
@@ -70,6 +73,26 @@ def test_layers_without_a_stored_weight_are_refused():
     """)
     with pytest.raises(CompileError, match="LoRA with dora does not fit layer 'fc'"):
         insert_lora(embedding, LoRA(dora=True, targets="fc"))
+
+
+@pytest.mark.parametrize("case", ["dense", "conv"])
+def test_lengths_are_those_of_the_stored_weights(case):
+    after = insert_lora(graph(CASES[case]), LoRA(rank=2, dora=True))
+    stored = measure_rows(quantize_base(after, Quantize("int4")))
+    base = quantize_base(graph(CASES[case]), Quantize("int4"))
+    np.testing.assert_array_equal(results(stored, np.float32)[0], results(base, np.float32)[0])
+    w = next(iter(base.constants.values()))
+    want = np.linalg.norm(w.reshape(len(w), -1), axis=1)
+    length = {v.name: a for v, a in stored.params.items()}["fc.lora_magnitude"]
+    np.testing.assert_allclose(length, want, rtol=1e-6)
+    before = {v.name: a for v, a in after.params.items()}["fc.lora_magnitude"]
+    assert np.abs(length - before).max() > 1e-4
+    randomise(stored, "lora_B")
+    a, b, m = stored.params.values()
+    total = w.reshape(len(m), -1) + 2 * b @ a.reshape(2, -1)
+    total *= (m / np.linalg.norm(total, axis=1))[:, None]
+    base.constants[next(iter(base.constants))] = total.reshape(w.shape)
+    np.testing.assert_allclose(results(stored)[0], results(base)[0], rtol=1e-5, atol=1e-5)
 
 
 def gradients(after: Graph, x: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:

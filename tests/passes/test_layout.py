@@ -135,3 +135,43 @@ def test_other_sums_stay(tail):
     after = attach_bias(before)
     assert [n.op for n in after.nodes] == [n.op for n in before.nodes]
     assert_same(before, after)
+
+
+def test_transposes_sink_below_slices_and_reshapes_that_keep_neighbours():
+    """Queries, keys and values out of one projection, as vision transformers write it."""
+    g = graph("""
+        input x : f32[2,5,24]
+        r = reshape(x) {shape=[2,5,3,2,4]}
+        t = transpose(r) {perm=[2,0,3,1,4]}
+        s = slice(t) {starts=[1,0,0,0,0] steps=[1,1,1,1,1] shape=[1,2,2,5,4]}
+        k = reshape(s) {shape=[2,2,5,4]}
+        back = transpose(k) {perm=[0,2,1,3]}
+        flat = reshape(back) {shape=[2,5,8]}
+        output flat
+    """)
+    made = sink_transposes(g)
+    assert_same(g, made)
+    assert "transpose" not in text(made)
+
+
+def test_a_transpose_stays_above_a_reshape_that_mixes_its_dims():
+    g = graph("""
+        input x : f32[2,3,4]
+        t = transpose(x) {perm=[0,2,1]}
+        r = reshape(t) {shape=[2,12]}
+        output r
+    """)
+    made = sink_transposes(g)
+    assert_same(g, made)
+    assert [n.op for n in made.nodes] == ["transpose", "reshape"]
+
+
+def test_a_reshape_and_its_reverse_cancel():
+    g = graph("""
+        input x : f32[2,12]
+        a = reshape(x) {shape=[2,3,4]}
+        b = reshape(a) {shape=[2,12]}
+        y = relu(b)
+        output y
+    """)
+    assert [n.op for n in sink_transposes(g).nodes] == ["relu"]

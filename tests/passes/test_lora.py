@@ -9,6 +9,7 @@ from tests.passes.text import graph, randomise, results, shown, text
 from edgeloop.errors import CompileError
 from edgeloop.ops import evaluate
 from edgeloop.options import LoRA
+from edgeloop.passes.layers import layers
 from edgeloop.passes.lora import insert_lora
 
 DENSE = """
@@ -81,6 +82,19 @@ def test_names_are_unique_and_streams_independent():
         np.testing.assert_array_equal(a, in_both[v.name])
     other = insert_lora(twice, LoRA(rank=2, targets="head.1"), seed=6)
     assert not np.array_equal(next(iter(other.params.values())), in_both["head.1.lora_A"])
+
+
+def test_a_counted_name_leaves_room_for_a_real_one():
+    g = graph("""
+        input x : f32[2,4]
+        const w : f32[4,4]
+        a = linear(x, w)  # fc
+        b = linear(a, w)  # fc
+        c = linear(b, w)  # fc.1
+        y = linear(c, w)  # fc
+        output y
+    """)
+    assert [x.name for x in layers(g)] == ["fc", "fc.2", "fc.1", "fc.3"]
 
 
 def test_targets():

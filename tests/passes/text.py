@@ -17,6 +17,8 @@ _NODE = re.compile(r"([\w., ]+?) = (\w+)\(([\w., ]*)\)(?: \{(.*?)\})?(?: : .*?)?
 def _attr(text: str):
     if text.startswith("["):
         return tuple(_attr(t) for t in text[1:-1].split(",") if t)
+    if text.isidentifier() and text not in ("inf", "nan"):
+        return text
     return float(text) if re.search(r"[.e]", text) else int(text)
 
 
@@ -68,16 +70,16 @@ def shown(expected: str) -> str:
     return "\n".join(re.sub(r"\s+", " ", line) for line in lines)
 
 
-def results(g: Graph, dtype=np.float64) -> list[np.ndarray]:
+def results(g: Graph, dtype=np.float64, **given: np.ndarray) -> list[np.ndarray]:
     """The outputs over random inputs, centred so that both sides of every kink are met."""
-    feeds = {v.name: array(v.name, v.type) - np.float32(1) for v in g.inputs}
+    feeds = {v.name: array(v.name, v.type) - np.float32(1) for v in g.inputs} | given
     env = evaluate(g, feeds, dtype=dtype)
     return [env[v] for v in g.outputs]
 
 
-def assert_same(a: Graph, b: Graph) -> None:
+def assert_same(a: Graph, b: Graph, **given: np.ndarray) -> None:
     """Both graphs compute the same (folded constants are rounded to float32)."""
-    for x, y in zip(results(a), results(b), strict=True):
+    for x, y in zip(results(a, **given), results(b, **given), strict=True):
         np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6)
 
 

@@ -34,6 +34,8 @@ COMMANDS = {
     "diff": ("deltas", "what changed between two versions, tensor by tensor"),
     "pack": ("deltas", "write a version as a compressed, checked delta package"),
     "apply": ("deltas", "check a delta package and make its adapter the live version"),
+    "export": ("adapters", "write a version for PEFT or ONNX Runtime"),
+    "import-adapter": ("adapters", "check a PEFT adapter and make it the live version"),
     "doctor": ("doctor", "what this machine can do; exit status 1 when a basic is missing"),
     "uninstall": ("state", "what remains after `pip uninstall edgeloop`, and its removal"),
 }

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import resource
+import time
 import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeloop.cli.exits import OK
 from edgeloop.errors import CompileError, ConfigError, ModelError
+from edgeloop.units import format_bytes
 
 if TYPE_CHECKING:
     import argparse
@@ -23,6 +26,13 @@ def add(command: Callable[[str], argparse.ArgumentParser]) -> None:
     """Declare the commands of this group."""
     parser = command("inspect")
     parser.add_argument("file", help=".onnx, .elp, a delta package or a state file")
+    parser.add_argument("--batch", type=int, default=8, help="of a model's planned training (8)")
+    parser.add_argument(
+        "--shapes", metavar="NAME=N,..", help="sizes of a model's other dynamic dimensions"
+    )
+    parser.add_argument(
+        "--no-plans", action="store_true", help="of a model: do not compile the common choices"
+    )
     parser.set_defaults(command=inspect)
 
     parser = command("compile")
@@ -88,7 +98,7 @@ def inspect(args: argparse.Namespace, out: Output) -> int:
     # Safetensors: eight bytes of length, then JSON.
     if path.suffix == ".elp" or head[8:9] == b"{":
         return _inspect_program(path, out)
-    return _inspect_model(path, out)
+    return _inspect_model(path, args, out)
 
 
 def _inspect_package(path: Path, out: Output) -> int:
@@ -115,8 +125,10 @@ def _inspect_program(path: Path, out: Output) -> int:
     return OK
 
 
-def _inspect_model(path: Path, out: Output) -> int:
-    found = _compiler("importer").summary(path)
+def _inspect_model(path: Path, args: argparse.Namespace, out: Output) -> int:
+    found = _compiler("coverage").coverage(
+        path, batch=args.batch, shapes=_shapes(args.shapes), plans=not args.no_plans
+    )
     error = found["error"]
     out.result({"kind": "model", "file": str(path), **found})
     names = ("producer", "opset", "inputs", "outputs", "params", "weight_bytes")
@@ -144,7 +156,41 @@ def _inspect_model(path: Path, out: Output) -> int:
         out.line(f"note: {note}")
     if error is not None:
         raise ModelError(error)
+    _show_coverage(found, out)
     return OK
+
+
+def _show_coverage(found: dict[str, Any], out: Output) -> None:
+    out.line()
+    out.table(
+        ["method", "places", "such as"],
+        [
+            [name, m["count"], ", ".join(m["examples"]) or m["reason"].partition(";")[0]]
+            for name, m in found["methods"].items()
+        ],
+    )
+    for line in found["advice"]:
+        out.line(f"note: {line}")
+    if not found["choices"]:
+        return
+    out.line()
+    out.table(
+        [f"training (batch {found['batch']})", "learns", "share", "RAM", "compiled in"],
+        [
+            [
+                c["train"],
+                c["trainable"],
+                f"{c['share']:.2%}",
+                format_bytes(c["ram_bytes"]),
+                f"{c['seconds']:.1f} s",
+            ]
+            for c in found["choices"]
+            if "error" not in c
+        ],
+    )
+    for c in found["choices"]:
+        if "error" in c:
+            out.line(f"note: {c['train']}: {c['error']}")
 
 
 def compile_(args: argparse.Namespace, out: Output) -> int:
@@ -153,6 +199,7 @@ def compile_(args: argparse.Namespace, out: Output) -> int:
     from edgeloop.options import parse_head, parse_optimizer, parse_train
     from edgeloop.quantize import parse as parse_quantize
 
+    start = time.perf_counter()
     program = compiler.compile(
         args.model,
         loss=args.loss,
@@ -173,6 +220,8 @@ def compile_(args: argparse.Namespace, out: Output) -> int:
         features=_features(args.features),
         classes=_classes(args.classes),
     )
+    seconds = time.perf_counter() - start
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
     folder = Path(args.output).resolve().parent
     if not folder.is_dir():
         msg = f"--output {args.output}: the folder {folder} does not exist; create it"
@@ -185,9 +234,12 @@ def compile_(args: argparse.Namespace, out: Output) -> int:
             "bytes": size,
             "program_hash": program.hash,
             "plan": program.plan.to_dict(),
+            "compile_seconds": seconds,
+            "compile_peak_bytes": peak,
         }
     )
     out.line(f"{args.output}: {size} bytes, program {program.hash[:12]}")
+    out.line(f"compiled in {seconds:.1f} s; this process took {format_bytes(peak)} of RAM at most")
     out.line(str(program.plan))
     return OK
 

@@ -55,6 +55,12 @@ class Stored:
         return int(self.codes.shape[self.axis])
 
     @property
+    def by_channel(self) -> bool:
+        """Tell whether each output channel, axis 0, is int8 with one scale and no zero point."""
+        plain = self.kind == "int8" and self.axis == 0
+        return plain and not self.group and self.zero is None
+
+    @property
     def matrix(self) -> _Array:
         """Codes as [out, in]."""
         return np.moveaxis(self.codes, self.axis, 0).reshape(self.rows, -1)

@@ -83,15 +83,15 @@ def insert_ia3(graph: Graph, places: Mapping[str, str]) -> Graph:
             out.nodes.append(n)
             continue
         g.layer = n.name
-        scaled = n.output if places[layer.name] == OUTPUT else n.inputs[0]
+        scaled = layer.output if places[layer.name] == OUTPUT else n.inputs[0]
         assert scaled is not None
         scale = new_param(g, f"{layer.name}.ia3", np.ones(scaled.type.shape[-1:]))
         if places[layer.name] == INPUT:
             inner = g.op("mul", scaled, scale)
             out.nodes.append(Node(n.op, (inner, *n.inputs[1:]), n.outputs, dict(n.attrs), n.name))
             continue
-        base = g.value(f"{n.output.name}.base", n.output.type)
-        out.nodes.append(
-            Node(n.op, n.inputs, (base, *n.outputs[1:]), dict(n.attrs), n.name))
-        out.nodes.append(Node("mul", (base, scale), (n.output,), {}, n.name))
+        base = g.value(f"{scaled.name}.base", scaled.type)
+        outputs = tuple(base if v is scaled else v for v in n.outputs)
+        out.nodes.append(Node(n.op, n.inputs, outputs, dict(n.attrs), n.name))
+        out.nodes.append(Node("mul", (base, scale), (scaled,), {}, n.name))
     return out

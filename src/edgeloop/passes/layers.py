@@ -47,7 +47,9 @@ class Layer:
 
     @property
     def output(self) -> Value:
-        """What the layer gives, its bias added."""
+        """What the layer gives, its bias added; of a recurrence the states after each step."""
+        if self.node.op in _RECURRENT:
+            return self.node.outputs[1]
         return self.node.output if self.tail is None else self.tail.output
 
     @property
@@ -67,20 +69,24 @@ class Layer:
 
 
 def layers(graph: Graph) -> list[Layer]:
-    """Return the layers in execution order; a repeated name gets ``.1``, ``.2``, ..."""
+    """Return the layers in execution order; a repeated name gets the next free ``.1``, ``.2``..."""
+    nodes = [n for n in graph.nodes if _is_layer(graph, n)]
+    own = [_own_name(n) for n in nodes]
+    taken, seen = set(own), set[str]()
     found: list[Layer] = []
-    seen: dict[str, int] = {}
-    for n in graph.nodes:
-        if not _is_layer(graph, n):
-            continue
-        name = n.name
-        if n.op in _RECURRENT and not name.endswith(".recurrent"):
-            name = f"{name}.recurrent"
-        count = seen.setdefault(name, 0)
-        seen[name] += 1
+    for n, first in zip(nodes, own, strict=True):
+        name, count = first, 1
+        while name in seen or (name != first and name in taken):
+            name, count = f"{first}.{count}", count + 1
+        seen.add(name)
         tail = _tail(graph, n) if n.op == "conv2d_dx" else None
-        found.append(Layer(f"{name}.{count}" if count else name, n, tail))
+        found.append(Layer(name, n, tail))
     return found
+
+
+def _own_name(n: Node) -> str:
+    recurrent = n.op in _RECURRENT and not n.name.endswith(".recurrent")
+    return f"{n.name}.recurrent" if recurrent else n.name
 
 
 def _tail(graph: Graph, n: Node) -> Node | None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from edgeloop.ir import Graph, Node, Type, Value
 from edgeloop.ops import Builder
+from edgeloop.ops.onnx_helpers import bare
 from edgeloop.passes.dce import drop_dead
 from edgeloop.passes.rewrite import rewrite
 
@@ -30,6 +33,7 @@ def sink_transposes(graph: Graph) -> Graph:
     moves dimensions of size 1 is a reshape; transpose pairs are merged.
     """
     origin: dict[Value, tuple[Value, Perm]] = {}  # transposed value -> what it was, permutation
+    viewed: dict[Value, Value] = {}  # reshaped value -> what it was
 
     def transposed(g: Builder, x: Value, perm: Perm) -> Value:
         """X under perm, without a node where none is needed."""
@@ -49,6 +53,12 @@ def sink_transposes(graph: Graph) -> Graph:
         if node.op == "transpose":
             assert node.inputs[0] is not None
             return (transposed(g, node.inputs[0], tuple(node.attrs["perm"])),)
+        if node.op == "reshape":
+            assert node.inputs[0] is not None
+            before = viewed.get(node.inputs[0])
+            if before is not None and before.type == node.output.type:
+                return (before,)
+            viewed[node.output] = node.inputs[0]
         known = [origin[v] for v in node.inputs if v in origin]
         if not known:
             return None
@@ -66,12 +76,72 @@ def sink_transposes(graph: Graph) -> Graph:
             return (transposed(g, g.op(node.op, *sides, **node.attrs), perm),)
         if node.op in REDUCE:
             return (_reduce(g, node, x, perm, transposed),)
+        if node.op == "slice":
+            back = [perm.index(i) for i in range(len(perm))]
+            attrs: dict[str, Any] = {
+                k: tuple(node.attrs[k][i] for i in back) for k in ("starts", "steps", "shape")}
+            return (transposed(g, g.op("slice", x, **attrs), perm),)
+        if node.op == "reshape":
+            moved = _regrouped(x.type.shape, perm, node.output.type.shape)
+            if moved is not None:
+                return (transposed(g, bare(g, x, moved[0]), moved[1]),)
         if node.op == "concat" and len(known) == len(node.inputs) and _agree(known):
             axis = perm[node.attrs["axis"] % len(perm)]
             return (transposed(g, g.op("concat", *[k[0] for k in known], axis=axis), perm),)
         return None
 
     return drop_dead(rewrite(graph, rule))
+
+
+def _regrouped(
+    shape: tuple[int, ...], perm: Perm, target: tuple[int, ...]
+) -> tuple[tuple[int, ...], Perm] | None:
+    """Return (shape, permutation) that reshape before they transpose; None if that cannot be.
+
+    Dims of the transposed tensor that the reshape merges must be neighbours, in order, before it;
+    dims that it splits stay together.
+    """
+    groups = _groups([shape[p] for p in perm], target)
+    if groups is None:
+        return None
+    parts: list[tuple[int, tuple[int, ...]]] = []  # (first dim before, dims after) of each group
+    for ins, outs in groups:
+        real = [perm[i] for i in ins if shape[perm[i]] != 1]
+        between = {d for d in range(min(real), max(real)) if shape[d] != 1} if real else set()
+        if real != sorted(real) or not between <= set(real):
+            return None
+        parts.append((min(real) if real else -1, tuple(outs)))
+    order = sorted(range(len(parts)), key=lambda k: (parts[k][0], k))
+    before = [d for k in order for d in parts[k][1]]
+    return tuple(target[d] for d in before), tuple(before.index(d) for d in range(len(target)))
+
+
+def _groups(
+    shape: Sequence[int], target: Sequence[int]
+) -> list[tuple[list[int], list[int]]] | None:
+    """Pair runs of dims with runs of the target's that hold the same elements, one or many."""
+    found: list[tuple[list[int], list[int]]] = []
+    i = j = 0
+    while i < len(shape) or j < len(target):
+        ins: list[int] = []
+        outs: list[int] = []
+        left = right = 1
+        while not (ins or outs) or left != right:
+            if left <= right and i < len(shape) and (left < right or not ins):
+                left, i = left * shape[i], i + 1
+                ins.append(i - 1)
+            elif j < len(target):
+                right, j = right * target[j], j + 1
+                outs.append(j - 1)
+            elif i < len(shape):
+                left, i = left * shape[i], i + 1
+                ins.append(i - 1)
+            else:
+                return None
+        if sum(shape[k] != 1 for k in ins) > 1 and sum(target[k] != 1 for k in outs) > 1:
+            return None
+        found.append((ins, outs))
+    return found
 
 
 def _moves_ones_only(shape: tuple[int, ...], perm: Perm) -> bool:

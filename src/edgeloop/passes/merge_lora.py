@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from edgeloop.ir import Graph, Node, Value
-from edgeloop.ops import Builder
+from edgeloop.errors import CompileError
+from edgeloop.ir import Graph, Node, Stored, Value
+from edgeloop.ops import OPS, Builder
 from edgeloop.passes.dce import drop_dead
 
 _DX = {"linear": "linear_dx", "conv2d": "conv2d_dx"}
@@ -40,7 +41,7 @@ class _Adapted:
         return w.type.size <= self.up.output.type.size and work < saved
 
 
-def merge_lora(graph: Graph) -> Graph:
+def merge_lora(graph: Graph, *, deployed: bool = False) -> Graph:
     """Let adapted layers, and their gradients to the input, read w + alpha * b a.
 
     The factored gradients of a and b stay as they are; only y = W x + s B A x and
@@ -50,9 +51,20 @@ def merge_lora(graph: Graph) -> Graph:
 
     Requires: sums fused, no updates attached. Ensures: equal results up to rounding, exactly equal
     where B is zero. A weight that is stored as codes is left alone.
+
+    ``deployed``: merge into every weight stored as int8 codes by channel, whatever it costs; the
+    layer reads new codes, rounded from w + alpha * b a, as it will where it is deployed.
+
+    Raises
+    ------
+    CompileError
+        ``deployed``, and some layer's LoRA cannot be merged (the layers are named).
     """
     producers, users = graph.producers(), graph.users()
-    found = [f for n in graph.nodes if (f := _adapted(graph, n, producers, users)) is not None]
+    found = [f for n in graph.nodes
+             if (f := _adapted(graph, n, producers, users, deployed)) is not None]
+    if deployed:
+        _check_all(graph, found)
     out = graph.copy()
     out.nodes = []
     g = Builder(out)
@@ -60,19 +72,29 @@ def merge_lora(graph: Graph) -> Graph:
         g.reserve(v.name for v in n.outputs)
     by_up = {f.up.output: f for f in found}
     inputs = {f: _gradient(graph, f, producers) for f in found}
-    chosen = {f for f in found if f.pays(backward=inputs[f] is not None)}
+    chosen = {f for f in found
+              if f.base.inputs[1] in graph.stored or f.pays(backward=inputs[f] is not None)}
+    codes: dict[_Adapted, Value] = {}
+
+    def weight(f: _Adapted) -> Value:
+        if f.base.inputs[1] not in graph.stored:
+            return _merged(g, f)
+        if f not in codes:  # codes are small: made in forward, they live until backward
+            codes[f] = _merged_codes(g, f)
+        return codes[f]
+
     by_dx = {dx.output: f for f, dx in inputs.items() if dx is not None and f in chosen}
     for n in graph.nodes:
         f = by_up.get(n.output)
         if f is not None and f in chosen:
             g.layer = n.name
-            node = Node(f.base.op, (f.base.inputs[0], _merged(g, f), *f.base.inputs[2:3]),
+            node = Node(f.base.op, (f.base.inputs[0], weight(f), *f.base.inputs[2:3]),
                         n.outputs, dict(f.base.attrs), n.name)
         elif n.output in by_dx:
             f = by_dx[n.output]
             g.layer = n.name
             dx = _through_base(n, f, producers)
-            node = Node(dx.op, (dx.inputs[0], _merged(g, f), _rest(n, producers)), n.outputs,
+            node = Node(dx.op, (dx.inputs[0], weight(f), _rest(n, producers)), n.outputs,
                         dict(dx.attrs), n.name)
         else:
             node = n
@@ -95,7 +117,8 @@ def _sink(graph: Graph, values: set[Value]) -> Graph:
 
 
 def _adapted(
-    graph: Graph, up: Node, producers: dict[Value, Node], users: dict[Value, list[Node]]
+    graph: Graph, up: Node, producers: dict[Value, Node], users: dict[Value, list[Node]],
+    deployed: bool,
 ) -> _Adapted | None:
     """Recognise the last node of an adapted layer."""
     if up.op != "linear" or len(up.inputs) < 4 or up.inputs[2] is not None:
@@ -105,7 +128,9 @@ def _adapted(
     if base is None or down is None or base.op not in _DX or down.op != base.op:
         return None
     same = base.inputs[0] is down.inputs[0] and base.inputs[1] in graph.constants
-    same = same and base.inputs[1] not in graph.stored  # codes cannot take an update
+    entry = graph.stored.get(base.inputs[1])  # type: ignore[arg-type]
+    if entry is not None:  # codes cannot take an update; deployed, they are made anew
+        same = same and deployed and entry.by_channel
     bare = not any(v is not None for v in (*down.inputs[2:], *base.inputs[3:]))
     plain = base.attrs.get("act", 0) == 0 and base.attrs.get("groups", 1) == 1
     plain = plain and all(n.attrs.get("alpha", 1.0) == 1.0 for n in (base, down))
@@ -121,6 +146,42 @@ def _merged(g: Builder, f: _Adapted) -> Value:
     flat = g.op("reshape", a, shape=(a.type.shape[0], math.prod(a.type.shape[1:])))
     delta = g.op("matmul", b, flat, alpha=f.up.attrs.get("alpha", 1.0))
     return g.op("add", w, g.op("reshape", delta, shape=w.type.shape), out=f"{f.up.name}.merged")
+
+
+def _merged_codes(g: Builder, f: _Adapted) -> Value:
+    """Build the codes of w + alpha * b @ a and the weight that they stand for."""
+    w, a, b = f.base.inputs[1], f.down.inputs[1], f.up.inputs[1]
+    assert w is not None
+    assert a is not None
+    entry, alpha = g.graph.stored[w], f.up.attrs.get("alpha", 1.0)
+    shape = w.type.shape
+    arrays = [entry.matrix, entry.scale, g.const(b), g.const(a)]
+    if arrays[2] is not None and arrays[3] is not None:
+        flat = arrays[3].reshape(arrays[3].shape[0], -1)
+        codes, scale = OPS["merge_codes"].reference(*arrays[:3], flat, alpha=alpha)
+        made = Stored(codes.reshape(shape), scale, None, "int8")
+        v = g.constant(made.array(), w.name)
+        g.graph.stored[v] = made
+        return v
+    ins = (g.constant(entry.matrix, f"{w.name}.codes", codes=True),
+           g.constant(entry.scale, f"{w.name}.scale"))
+    rows = g.op("reshape", a, shape=(a.type.shape[0], math.prod(a.type.shape[1:])))
+    merged = g.ops("merge_codes", *ins, b, rows, alpha=alpha, out=f"{w.name}.merged")
+    return g.op("from_codes", *merged, shape=shape)
+
+
+def _check_all(graph: Graph, found: list[_Adapted]) -> None:
+    """Refuse LoRAs that deployment cannot merge into codes."""
+    merged = {f.down.inputs[1] for f in found}
+    rest = [v.name.rpartition(".")[0] for v in graph.params
+            if v.name.endswith((".lora_A", ".lora_embedding_A", ".lora_magnitude"))
+            and v not in merged]
+    if rest:
+        raise CompileError(
+            f"Quantize(merged=True): the LoRA of {', '.join(rest)} cannot be merged into int8 "
+            "codes (grouped convolution, embedding, recurrent weight, dora, dropout, or a weight "
+            "kept in f32); leave these layers out of targets, or use merged=False"
+        )
 
 
 def _gradient(graph: Graph, f: _Adapted, producers: dict[Value, Node]) -> Node | None:

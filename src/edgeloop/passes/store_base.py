@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from edgeloop.ir import Graph, Node, Stored, Value
 from edgeloop.ops import Builder
 from edgeloop.ops.quant_i8 import LONGEST
@@ -30,9 +32,15 @@ def store_base(graph: Graph, compute: Compute = "exact") -> Graph:
     for n in graph.nodes:
         g.reserve(v.name for v in n.outputs)
     made: dict[Value, Codes] = {}
+    computed: dict[Value, Stored] = {}
     for n in graph.nodes:
+        if n.op == "from_codes":  # codes made in the step: their readers take them as they are
+            made[n.output] = (n.inputs[0], n.inputs[1], None)  # type: ignore[assignment]
+            computed[n.output] = _standing_for(n)
+            out.nodes.append(n)
+            continue
         w = n.inputs[_AT[n.op]] if n.op in _AT else None
-        entry = None if w is None else graph.stored.get(w)
+        entry = None if w is None else graph.stored.get(w, computed.get(w))
         if w is None or entry is None or not _fits(n, entry):
             out.nodes.append(n)
             continue
@@ -40,6 +48,14 @@ def store_base(graph: Graph, compute: Compute = "exact") -> Graph:
             made[w] = _constants(g, w.name, entry)
         out.nodes.append(_lowered(n, entry, made[w], compute))
     return drop_dead(out)
+
+
+def _standing_for(n: Node) -> Stored:
+    """Return an entry of the shape and kind of codes that ``n`` takes; its codes are not real."""
+    scale = n.inputs[1]
+    assert scale is not None
+    codes = np.broadcast_to(np.int8(0), n.output.type.shape)
+    return Stored(codes, np.broadcast_to(np.float32(1), scale.type.shape), None, "int8")
 
 
 def doubled(graph: Graph, lowered: Graph) -> list[str]:
