@@ -88,3 +88,30 @@ def test_it_starts_as_the_base_and_learns(method, names):
 def test_adapters_stand_at_the_ends_of_branches(position, layers):
     params = session(el.Adapter(4, position)).program.params
     assert {n.rpartition(".adapter_")[0] for n in params} == layers
+
+
+def test_everything_together_in_two_lengths_over_codes():
+    model = encoder()
+    model.graph.input[0].type.tensor_type.shape.dim[1].dim_param = "seq"
+    train = [
+        el.Prefix(2), el.LoRA(2, dora=True, dropout=0.3), el.Adapter(2), el.IA3(),
+        el.Sparse({"head": (0, 2)}),
+    ]
+    options = {"batch": 8, "shapes": [{"seq": SEQ}, {"seq": 3}], "quantize": "int8"}
+    made = el.Session(el.compile(model, train=train, optimizer=el.AdamW(lr=0.01), **options))
+    base = el.Session(el.compile(model, train=el.LoRA(1), **options))
+    params = made.program.params
+    assert {n.rpartition(".adapter_")[0] for n in params if ".adapter_" in n} == {
+        "attn.out", "mlp.down"}
+    assert {n for n in params if n.startswith("head.")} == {"head.weight[0:2]"}
+    assert not any(".adapter_" in n and ".lora_" in n for n in params)
+    x, y = samples()
+    for seq in (SEQ, 3):
+        np.testing.assert_allclose(made.predict(x[:8, :seq]), base.predict(x[:8, :seq]),
+                                   rtol=0.05, atol=0.02)  # rows that train are not rounded
+    for seq in (SEQ, 3):
+        first = made.evaluate(x[:, :seq], y)[0]
+        for _ in range(10):
+            for i in range(0, 64, 8):
+                made.step(x[i : i + 8, :seq], y[i : i + 8])
+        assert made.evaluate(x[:, :seq], y)[0] < 0.9 * first

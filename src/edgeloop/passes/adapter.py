@@ -24,11 +24,11 @@ def insert_adapters(graph: Graph, *options: Adapter, seed: int = 0) -> Graph:
 
     Places are residual branches (before their sum), found by structure, or layers by glob.
 
-    Requires: constants folded; inserted before LoRA, whose sums look like residual ones. Ensures:
-    up is zero, so the graph computes what it did before; the params are
-    ``<layer>.adapter_down.weight`` [bottleneck, width], ``.adapter_down.bias``,
-    ``.adapter_up.weight`` [width, bottleneck] and ``.adapter_up.bias``, where <layer> is the last
-    layer before the place.
+    Requires: constants folded; inserted before prefixes and LoRA, whose sums look like residual
+    ones. Ensures: up is zero, so the graph computes what it did before; the params are
+    ``<layer>.adapter_down.weight`` [bottleneck, width], ``<layer>.adapter_down.bias``,
+    ``<layer>.adapter_up.weight`` [width, bottleneck] and ``<layer>.adapter_up.bias``, where
+    <layer> is the last layer before the place.
 
     Raises
     ------

@@ -37,7 +37,7 @@ def attach_methods(
 ) -> Graph:
     """Insert every method.
 
-    The order: a new head; whole tensors (Full, LastLayers, Bias, Sparse); prefixes; adapters; IA3;
+    The order: a new head; whole tensors (Full, LastLayers, Bias, Sparse); adapters; prefixes; IA3;
     LoRA, for layers whose weight does not train; ranges of channels. Each finds its places in the
     model as it was before the others.
 
@@ -65,8 +65,8 @@ def attach_methods(
     taken = [x.name for x in layers(graph) if x.weight in graph.params]
     taken += [c.layer for c in claims if c.name == f"{c.layer}.weight"]
     places = ia3_places(graph, *of(IA3))
-    graph = verify(insert_prefix(graph, *of(Prefix), seed=seed), "insert_prefix")
     graph = verify(insert_adapters(graph, *of(Adapter), seed=seed), "insert_adapters")
+    graph = verify(insert_prefix(graph, *of(Prefix), seed=seed), "insert_prefix")
     taken += [x.name for x in layers(graph) if x.weight in graph.params]
     graph = verify(insert_ia3(graph, places), "insert_ia3")
     graph = insert_lora(graph, *of(LoRA), seed=seed, skip=taken, training=training)
