@@ -78,8 +78,22 @@ def test_layers_below_a_node_without_gradient_are_named(rounded):
         el.compile(rounded, loss="mse", train=el.LastLayers(3), batch=2)
 
 
-def test_slow_plans_are_left_out_and_said_so():
-    found = cov.coverage(GOLDEN / "mlp.script.onnx", seconds=0.0)
+def test_slow_plans_become_estimates_that_hold(monkeypatch):
+    path = GOLDEN / "attention.dynamo.onnx"
+    real = {c["train"]: c for c in cov.coverage(path, batch=4)["choices"]}
+    now = iter([0.0, *([0.0] * 3), *([9.0] * 99)])
+    monkeypatch.setattr(cov.time, "perf_counter", lambda: next(now))
+    found = {c["train"]: c for c in cov.coverage(path, batch=4)["choices"]}
+    first = found.pop("LoRA(rank=4)")
+    assert first["ram_bytes"] == real["LoRA(rank=4)"]["ram_bytes"]
+    assert "not planned" in found.pop("Full()")["error"]
+    assert len(found) == 3
+    for name, c in found.items():
+        assert c["at_most_bytes"] == first["ram_bytes"] >= real[name]["ram_bytes"]
+
+
+def test_without_time_nothing_is_planned(capsys):
+    found = cov.coverage(GOLDEN / "mlp.script.onnx", seconds=-1.0)
     assert all("not planned" in c["error"] for c in found["choices"])
 
 

@@ -25,6 +25,7 @@ from edgeloop.passes.thaw import norm_tensors
 EXAMPLES: Final = 3
 # Plans are made while they are quick: a model whose first one takes longer gets an estimate.
 PLAN_SECONDS: Final = 5.0
+EVERYWHERE: Final = "LoRA(rank=4)"
 _FULL_PARAMS: Final = 2_000_000
 
 
@@ -41,7 +42,7 @@ def coverage(
     plans
         Compile the common choices for their RAM.
     seconds
-        No further choice is compiled once they took this long together.
+        No further choice is compiled once they took this long together: estimates instead.
 
     Returns
     -------
@@ -50,7 +51,8 @@ def coverage(
         and a reason where there are none, by method), ``no_gradient`` (op, node, and the layers
         below it that cannot train), ``trainable_layers``, ``advice`` (what to write where something
         lets no gradient through), ``batch`` (rows that the choices were planned for) and
-        ``choices`` (train, trainable, share, ram_bytes, seconds; or error).
+        ``choices`` (train, trainable, share, ram_bytes, seconds; or at_most_bytes, an estimate; or
+        error).
 
     Raises
     ------
@@ -202,7 +204,7 @@ def _choices(
     common: list[tuple[str, Train]] = []
     if wide:
         targets: str | tuple[str, ...] = "*" if whole else wide
-        common.append(("LoRA(rank=4)", LoRA(rank=4, targets=targets)))
+        common.append((EVERYWHERE, LoRA(rank=4, targets=targets)))
     pair = _attended(graph, free)
     if pair:
         common.append(("LoRA(rank=4) on queries and values", LoRA(rank=4, targets=pair)))
@@ -215,11 +217,18 @@ def _choices(
     start = time.perf_counter()
     for name, train in common:
         if time.perf_counter() - start > seconds:
-            out.append({"train": name, "error": f"not planned: those before took {seconds:g} s; "
-                                                "compile it, or raise the limit"})
+            out.append({"train": name, **_estimate(train, out)})
             continue
         out.append({"train": name, **_cost(proto, train, *sizes)})
     return out
+
+
+def _estimate(train: Train, planned: list[dict[str, Any]]) -> dict[str, Any]:
+    """Bound a choice by LoRA on every layer: other methods that keep the weights keep less."""
+    widest = planned[0] if planned and planned[0]["train"] == EVERYWHERE else {}
+    if isinstance(train, Full) or "ram_bytes" not in widest:
+        return {"error": "not planned, those before took too long; compile it to see"}
+    return {"at_most_bytes": widest["ram_bytes"]}
 
 
 def _cost(

@@ -16,7 +16,15 @@ pytestmark = [
                                "ignore:fan_in_fan_out"),
 ]
 KINDS = ("script", "dynamo")
-NAMES = ("convnet", "turned", "vit", "batchnorm")
+NAMES = ("convnet", "turned", "vit", "batchnorm", "bert", "gpt2", "llama")
+# Language models are exported inside of a module that calls them `model`.
+INSIDE = {"model.": ""}
+METHODS = {
+    "dora": el.LoRA(rank=2, dora=True),
+    "rslora": el.LoRA(rank=4, rslora=True),
+    "ia3": el.IA3(targets="*k_proj", feedforward="*fc2"),
+    "embedding": [el.LoRA(rank=2, targets="*embed*"), el.LoRA(rank=2, targets="*dense")],
+}
 
 
 @pytest.fixture(scope="module")
@@ -65,10 +73,30 @@ def test_stock_peft_loads_our_adapter(name, kind, exported, tmp_path):
     adapter = noise(p)
     session = el.Session(p)
     session.load_adapter(adapter)
-    p.export_adapter(tmp_path / "ad", adapter)
+    p.export_adapter(tmp_path / "ad", adapter, names=INSIDE)
     want = run(loaded(name, tmp_path / "ad"), x)
     np.testing.assert_allclose(session.predict(x.numpy()), want, atol=1e-5)
     assert np.abs(want - run(make(name)[0], x)).max() > 1e-2
+
+
+@pytest.mark.parametrize(
+    ("method", "name"),
+    [("dora", "vit"), ("rslora", "vit"), ("ia3", "vit"), ("embedding", "bert")],
+)
+def test_every_method_of_peft(method, name, exported, tmp_path):
+    from interop.torch_models import make, run
+
+    path, x = exported(name, "dynamo")
+    p = compiled(path, x, METHODS[method])
+    adapter = noise(p)
+    session = el.Session(p)
+    session.load_adapter(adapter)
+    p.export_adapter(tmp_path / "ad", adapter, names=INSIDE)
+    want = run(loaded(name, tmp_path / "ad"), x)
+    np.testing.assert_allclose(session.predict(x.numpy()), want, atol=1e-5)
+    assert np.abs(want - run(make(name)[0], x)).max() > 1e-2
+    back = el.import_peft(tmp_path / "ad", p, INSIDE)
+    assert all(np.array_equal(back[k], adapter[k]) for k in adapter)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -80,7 +108,7 @@ def test_an_adapter_made_by_peft_loads(name, kind, exported, tmp_path):
 
     path, x = exported(name, kind)
     p = compiled(path, x, el.LoRA(rank=2, alpha=3))
-    layers = sorted({k.rpartition(".")[0] for k in p.params})
+    layers = sorted({k.rpartition(".")[0].removeprefix("model.") for k in p.params})
     theirs = get_peft_model(make(name)[0], LoraConfig(r=2, lora_alpha=5, target_modules=layers))
     optimizer = torch.optim.SGD([q for q in theirs.parameters() if q.requires_grad], lr=0.05)
     out = theirs.train()(x)
@@ -88,7 +116,7 @@ def test_an_adapter_made_by_peft_loads(name, kind, exported, tmp_path):
     optimizer.step()
     randomise(theirs).eval().save_pretrained(tmp_path / "ad")
     session = el.Session(p)
-    session.load_adapter(el.import_peft(tmp_path / "ad", p))
+    session.load_adapter(el.import_peft(tmp_path / "ad", p, INSIDE))
     want = run(loaded(name, tmp_path / "ad"), x)
     np.testing.assert_allclose(session.predict(x.numpy()), want, atol=1e-5)
 
@@ -107,6 +135,26 @@ def test_ranks_alphas_and_a_whole_layer_by_pattern(exported, tmp_path):
     p.export_adapter(tmp_path / "ad", adapter)
     want = run(loaded("convnet", tmp_path / "ad"), x)
     np.testing.assert_allclose(session.predict(x.numpy()), want, atol=1e-5)
+
+
+@pytest.mark.parametrize("mode", ["merged", "inputs"])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", ["vit", "bert", "gpt2", "llama"])
+def test_onnxruntime_agrees_on_transformers(name, kind, mode, exported, tmp_path):
+    import onnxruntime as ort
+
+    path, x = exported(name, kind)
+    p = compiled(path, x, el.LoRA(rank=2))
+    adapter = noise(p)
+    session = el.Session(p)
+    session.load_adapter(adapter)
+    el.export_onnx(path, p, adapter, tmp_path / "m.onnx", mode=mode)
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    s = ort.InferenceSession(str(tmp_path / "m.onnx"), options, providers=["CPUExecutionProvider"])
+    feeds = el.onnx_inputs(path, p, adapter) if mode == "inputs" else {}
+    got = s.run(None, {"x": x.numpy()} | feeds)[0]
+    np.testing.assert_allclose(got, session.predict(x.numpy()), atol=1e-5)
 
 
 def test_peft_saves_back_what_it_loaded(exported, tmp_path):

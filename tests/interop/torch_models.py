@@ -62,6 +62,45 @@ class BatchNormed(nn.Module):
         return self.head(torch.relu(self.bn(self.conv(x))).mean((2, 3)))
 
 
+class Logits(nn.Module):
+    """As one exports a language model: ids in, logits out; module paths begin with ``model.``."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, ids):
+        extra = {"use_cache": False} if hasattr(self.model.config, "use_cache") else {}
+        # A mask, even of ones, spares the TorchScript exporter an operator that it does not know.
+        return self.model(input_ids=ids, attention_mask=torch.ones_like(ids), **extra).logits
+
+
+def bert():
+    from transformers import BertConfig, BertForSequenceClassification
+
+    return BertForSequenceClassification(BertConfig(
+        vocab_size=40, hidden_size=24, num_hidden_layers=2, num_attention_heads=3,
+        intermediate_size=48, max_position_embeddings=16, num_labels=3, is_decoder=False,
+        attn_implementation="eager"))
+
+
+def gpt2():
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    return GPT2LMHeadModel(GPT2Config(
+        vocab_size=40, bos_token_id=1, eos_token_id=2, n_positions=16, n_embd=24, n_layer=2,
+        n_head=3, attn_implementation="eager"))
+
+
+def llama():
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    return LlamaForCausalLM(LlamaConfig(
+        vocab_size=40, hidden_size=24, intermediate_size=40, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=16,
+        attn_implementation="eager"))
+
+
 def vit():
     from transformers import ViTConfig, ViTForImageClassification
 
@@ -77,6 +116,9 @@ MODELS = {
     "turned": (Turned, (3, 8)),
     "batchnorm": (BatchNormed, (3, 1, 8, 8)),
     "vit": (vit, (2, 1, 16, 16)),
+    "bert": (bert, 40),
+    "gpt2": (gpt2, 40),
+    "llama": (llama, 40),
 }
 
 
@@ -85,6 +127,8 @@ def make(name):
     build, shape = MODELS[name]
     torch.manual_seed(3)
     model = build().eval()
+    if isinstance(shape, int):
+        return model, torch.randint(0, shape, (2, 7), generator=torch.Generator().manual_seed(4))
     return model, torch.randn(shape, generator=torch.Generator().manual_seed(4))
 
 
@@ -97,6 +141,8 @@ def run(model, x):
 
 def export(model, x, path, kind):
     """Export with one of the two exporters; module paths are those of ``model``."""
+    if not x.is_floating_point():
+        model = Logits(model).eval()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         keep = any(isinstance(m, nn.BatchNorm2d) for m in model.modules())  # apart from its layer

@@ -184,6 +184,8 @@ def _show_coverage(found: dict[str, Any], out: Output) -> None:
                 format_bytes(c["ram_bytes"]),
                 f"{c['seconds']:.1f} s",
             ]
+            if "ram_bytes" in c
+            else [c["train"], "-", "-", f"at most {format_bytes(c['at_most_bytes'])}", "estimate"]
             for c in found["choices"]
             if "error" not in c
         ],
