@@ -8,8 +8,10 @@ from models.exported.skeleton import load
 from edgeloop.compiler import Options, normal_form
 from edgeloop.importer import load_model
 from edgeloop.loss import MSE
+from edgeloop.methods import IA3
 from edgeloop.options import SGD
-from edgeloop.passes.blocks import branches, layer_behind
+from edgeloop.passes.blocks import attentions, branches, layer_behind
+from edgeloop.passes.ia3 import ia3_places
 from edgeloop.passes.layers import layers, select
 
 
@@ -29,6 +31,11 @@ def test_a_vision_transformer(export):
     ]
     assert layer_behind(graph, graph.outputs[0]).name == "model.classifier"
     assert len(select(layers(graph), ("*.q_proj", "*.v_proj"), "LoRA")) == 24
+    names = [name for name, _ in attentions(graph, "*", "Prefix")]
+    assert names == [f"{layer.format(i)}.attention" for i in range(12)]
+    places = {f"{name}.{kind}_proj": "output" for name in names for kind in "kv"}
+    assert ia3_places(graph, IA3()) == places | {
+        f"{layer.format(i)}.mlp.fc2": "input" for i in range(12)}
 
 
 @pytest.mark.parametrize(("name", "count", "first", "last"), [
