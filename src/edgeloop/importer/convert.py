@@ -20,8 +20,9 @@ from edgeloop.importer.grids import Grid, code_type, dequantize, levels, plain_n
 from edgeloop.importer.load import MAX_ELEMENTS, opset_of
 from edgeloop.importer.ml import ML_CONVERTERS
 from edgeloop.importer.modules import Module, module_of
-from edgeloop.importer.names import Namer, weight_name
+from edgeloop.importer.names import Namer, from_weight, weight_name
 from edgeloop.importer.shapes import Rebatch, is_float, is_integer, type_name
+from edgeloop.importer.sharing import merged_weights
 from edgeloop.ir import Array, Graph, Stored, Type, Value
 from edgeloop.ops import OPS, Builder, OnnxNode
 
@@ -111,6 +112,7 @@ class Walk:
             n.input[1] for n in needed if n.op_type == "MatMul"
             or (n.op_type == "Gemm" and not attributes(n).get("transB", 0))
         }
+        self._merged = merged_weights(model, needed)
         self._used = {i for n in needed for i in _reads(n)} | set(outputs)
         self._sources()
         for node in needed:
@@ -352,18 +354,20 @@ class Walk:
         """Return the run-time value of a tensor; None for absent and for integer constants.
 
         A constant keeps one value for all its readers (tied weights stay tied), except where all
-        its elements are equal: exporters merge equal initializers, and zeros that belong to two
-        layers must not learn as one. Then each layer gets its own, named after the layer.
+        its elements are equal or several modules read it (`sharing`): exporters merge equal
+        initializers, and what belongs to two layers must not learn as one. Then each layer gets
+        its own, named after the layer.
         """
         if not isinstance(t, Known):
             return t if isinstance(t, Value) else None
         if not _floating(t.array):
             return None
         uniform = t.array.ndim > 0 and bool((t.array == t.array.reshape(-1)[:1]).all())
-        key = self.g.layer if uniform else ""
+        merged = t.name in self._merged
+        key = self.g.layer if uniform or merged else ""
         if key not in t.values:
             name = weight_name(t.name, self.g.layer, op, index)
-            if t.values and name == t.name:
+            if (t.values or merged) and name == t.name and key != from_weight(name):
                 name = f"{key}.{t.name.rpartition('.')[2]}"
             with np.errstate(over="ignore"):
                 t.values[key] = self.g.constant(np.asarray(t.array, np.float32), name)

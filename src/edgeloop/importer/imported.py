@@ -16,6 +16,7 @@ from edgeloop.importer.load import opset_of, read_model
 from edgeloop.importer.modules import Module
 from edgeloop.importer.quantized import rewrite_quantized, storage_notes
 from edgeloop.importer.shapes import Bound, Rebatch, bind, is_float, type_name
+from edgeloop.importer.sharing import tie_embeddings
 from edgeloop.importer.simplify import simplify
 from edgeloop.ir import Array, Graph, Node, Type, Value, verify
 
@@ -203,6 +204,7 @@ def _finish(walk: Walk, outputs: Sequence[str]) -> None:
             value = g.op("identity", value)
         graph.outputs.append(value)
     _restore_weights(graph)
+    tie_embeddings(graph)
     taken = {v.name for v in graph.sources()} | {v.name for n in graph.nodes for v in n.outputs}
     for name, value in zip(outputs, graph.outputs, strict=True):
         if name not in taken:
