@@ -154,6 +154,9 @@ BROKEN = {
     "transposed": (changed("query.lora_B", np.transpose), "it is transposed"),
     "other rank": (changed("query.lora_A", lambda a: np.vstack([a, a])), "LoRA(rank=4)"),
     "integers": (changed("query", lambda a: a.astype(np.int32)), "floats can be read"),
+    "base weights": (lambda t: t | {
+        "base_model.model.query.base_layer.weight": np.ones((8, 8), np.float32)},
+        "save_embedding_layers=False"),
     "nothing": (lambda _: {"base_model.model.x.lora_A.weight": np.ones(2, np.float32)}, "missing"),
 }
 

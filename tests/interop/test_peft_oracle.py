@@ -13,7 +13,7 @@ import edgeloop as el
 pytestmark = [
     pytest.mark.oracle,
     pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning",
-                               "ignore:fan_in_fan_out"),
+                               "ignore:fan_in_fan_out", "ignore:Model has `tie_word"),
 ]
 KINDS = ("script", "dynamo")
 NAMES = ("convnet", "turned", "vit", "batchnorm", "bert", "gpt2", "llama")
@@ -59,7 +59,8 @@ def loaded(name, folder):
         warnings.simplefilter("always")
         model = PeftModel.from_pretrained(make(name)[0], str(folder)).eval()
     about = [str(w.message) for w in said if issubclass(w.category, UserWarning)]
-    assert [m for m in about if "fan_in_fan_out" not in m] == []  # set for each module by PEFT
+    harmless = ("fan_in_fan_out", "tie_word_embeddings")  # the first is set by PEFT, per module
+    assert [m for m in about if not any(h in m for h in harmless)] == []
     return model
 
 
@@ -114,7 +115,7 @@ def test_an_adapter_made_by_peft_loads(name, kind, exported, tmp_path):
     out = theirs.train()(x)
     getattr(out, "logits", out).square().sum().backward()
     optimizer.step()
-    randomise(theirs).eval().save_pretrained(tmp_path / "ad")
+    randomise(theirs).eval().save_pretrained(tmp_path / "ad", save_embedding_layers=False)
     session = el.Session(p)
     session.load_adapter(el.import_peft(tmp_path / "ad", p, INSIDE))
     want = run(loaded(name, tmp_path / "ad"), x)

@@ -133,6 +133,12 @@ def _check_names(
             f"{where}: '{bare[0]}' lacks the prefix '{PREFIX}', so PEFT would load nothing; "
             "save the adapter with PeftModel.save_pretrained"
         )
+    copies = [k for k in tensors if k.endswith(".base_layer.weight")]
+    if copies:
+        raise AdapterError(
+            f"{where}: '{copies[0]}' is a weight of the base model, which may differ from this "
+            "one's; save the adapter with save_pretrained(..., save_embedding_layers=False)"
+        )
     missing = [s for k, s in wanted.items() if k not in tensors]
     unknown = [k for k in tensors if k not in wanted]
     if not missing and not unknown:
