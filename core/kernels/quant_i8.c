@@ -25,7 +25,7 @@ typedef struct job {
   const level *image;      /* or a convolution, whose rows are gathered from a rounded sample */
   float r;                 /* its scale */
   size_t channels;         /* and channels */
-  el_window window;
+  const el_window *window;
   int strided_back;
   const int8_t *w;
   size_t base, period, stride, jump; /* back: where term l is, see walk; jump may wrap around */
@@ -73,7 +73,7 @@ static void copy(level *row, const level *s, size_t n) {
 
 /* Row i of a convolution: what pixel i of the result sees in every tap, 0 outside. */
 static void gather(const job *q, size_t i, level *row) {
-  const el_window *w = &q->window;
+  const el_window *w = q->window;
   int32_t y = (int32_t)(i / (size_t)w->out[1]), x = (int32_t)(i % (size_t)w->out[1]);
   int32_t x0, x1, ix = x * w->stride[1] - w->pad[1];
   size_t n = q->channels, line = (size_t)w->taps[1] * n;
@@ -99,7 +99,7 @@ static void gather(const job *q, size_t i, level *row) {
 
 /* The same for the gradient of a strided convolution: where input pixel i was seen. */
 static void gather_back(const job *q, size_t i, level *row) {
-  const el_window *w = &q->window;
+  const el_window *w = q->window;
   int32_t y = (int32_t)(i / (size_t)w->in[1]), x = (int32_t)(i % (size_t)w->in[1]);
   for (int32_t ky = 0; ky < w->taps[0]; ky++) {
     int32_t oy = el_seen_by(w, 0, y, ky);
@@ -423,12 +423,13 @@ static void samples(const el_call *call, job *q, size_t pixels, const float *t,
 EL_KERNEL(qconv2d_i8) {
   const el_tensor *x = &call->t[0], *y = &call->t[call->n - 1];
   el_conv c = el_get_qconv(call, x, y, 0);
+  el_window window = c.w;
   job q = {
       .m = (size_t)c.w.out[0] * (size_t)c.w.out[1],
       .n = (size_t)c.out_c,
       .sum = el_taps_of(&c),
       .channels = (size_t)c.in_c,
-      .window = c.w,
+      .window = &window,
       .w = (const int8_t *)call->t[1].data,
       .scale = el_cf32(&call->t[2]),
       .c_row = (size_t)c.out_c,
@@ -444,6 +445,7 @@ EL_KERNEL(qconv2d_i8) {
 EL_KERNEL(qconv2d_i8_dx) {
   const el_tensor *dy = &call->t[0], *dx = &call->t[call->n - 1];
   el_conv c = el_get_qconv(call, dx, dy, 1);
+  el_window window = c.w;
   size_t taps = (size_t)c.w.taps[0] * (size_t)c.w.taps[1], cg = (size_t)c.in_c;
   job q = {
       .m = (size_t)c.w.in[0] * (size_t)c.w.in[1],
@@ -451,7 +453,7 @@ EL_KERNEL(qconv2d_i8_dx) {
       .sum = taps * (size_t)c.out_c,
       .back = 1,
       .channels = (size_t)c.out_c,
-      .window = c.w,
+      .window = &window,
       .strided_back = c.w.stride[0] != 1 || c.w.stride[1] != 1,
       .w = (const int8_t *)call->t[1].data,
       .period = (size_t)c.out_c,
@@ -462,9 +464,9 @@ EL_KERNEL(qconv2d_i8_dx) {
   };
   if (!q.strided_back) { /* a convolution of dy with the taps reversed */
     for (int a = 0; a < 2; a++) {
-      q.window.in[a] = c.w.out[a];
-      q.window.out[a] = c.w.in[a];
-      q.window.pad[a] = c.w.step[a] * (c.w.taps[a] - 1) - c.w.pad[a];
+      window.in[a] = c.w.out[a];
+      window.out[a] = c.w.in[a];
+      window.pad[a] = c.w.step[a] * (c.w.taps[a] - 1) - c.w.pad[a];
     }
     q.base = (taps - 1) * cg;
     q.jump = 0 - cg;

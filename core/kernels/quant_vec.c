@@ -76,10 +76,11 @@ INLINE vec load_codes(const int8_t *p, int32_t zero) {
 }
 
 INLINE float total(vec v) {
-  float lane[LANES], sum = 0.0f;
+  float lane[LANES];
   store(lane, v);
-  for (int i = 0; i < LANES; i++) sum += lane[i];
-  return sum;
+  vec4 t = load4(lane);
+  for (int i = 4; i < LANES; i += 4) t += load4(lane + i);
+  return (t[0] + t[2]) + (t[1] + t[3]);
 }
 
 /* sum[r] = row r of x times row j of the codes. m, and u, the vectors of each row that are summed

@@ -63,6 +63,22 @@ def test_lora_training_on_a_board_has_the_bits_of_the_host(tmp_path):
 
 
 @needs_qemu
+@pytest.mark.parametrize(("quantize", "compute"), [
+    ("int4", "exact"), ("f16", "exact"), ("int8", "int8"),
+])
+def test_a_smaller_base_has_the_bits_of_the_host_too(tmp_path, quantize, compute):
+    program = compiled(isa="ref", entries=("train",), quantize=quantize, compute=compute)
+    host = randomised(Session(program, isa="ref"))
+    start = host._regions[0].tobytes()
+    feeds, losses = batches(host, [samples(BATCH, seed) for seed in range(3)])
+    board = train(tmp_path, program, feeds, params=start)
+    assert board.status == 0
+    np.testing.assert_array_equal(board.losses, losses)
+    assert board.params == host._regions[0].tobytes()
+    assert board.stack < STACK_BYTES
+
+
+@needs_qemu
 @pytest.mark.parametrize("status", [2])
 def test_a_board_refuses_a_damaged_table(tmp_path, status):
     program = Program.from_spec(tiny_spec())

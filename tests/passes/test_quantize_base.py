@@ -142,3 +142,16 @@ def test_merging_leaves_stored_weights_alone():
     assert any(n.op == "matmul" for n in merge_lora(g).nodes)
     g = quantize_base(g, Quantize("int8"))
     assert not any(n.op == "matmul" for n in merge_lora(g).nodes)
+
+
+def test_recurrent_weights_stay_and_are_named():
+    text_ = """
+    input x : f32[3,2,8]
+    input h : f32[2,2]
+    const r : f32[8,2]
+    gates, y, c = lstm(x, r, h, h)  # cell
+    output y
+    """
+    g = quantize_base(graph(text_), Quantize("int8"))
+    assert not g.stored
+    assert unstored(g, Quantize("int8")) == {"r": "lstm of layer 'cell' reads it as f32"}

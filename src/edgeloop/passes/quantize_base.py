@@ -49,7 +49,14 @@ def unstored(graph: Graph, option: Quantize) -> dict[str, str]:
 
 def _is_weight(v: Value, readers: list[Node]) -> bool:
     """Tell whether some operator reads it as its weight."""
-    return v.type.dtype == "f32" and v.type.rank >= 2 and any(_reads(n, v) for n in readers)
+    if v.type.dtype != "f32" or v.type.rank < 2:
+        return False
+    return any(_reads(n, v) or _reads_f32(n, v) for n in readers)
+
+
+def _reads_f32(n: Node, v: Value) -> bool:
+    """Tell whether ``n`` is a recurrence over ``v``, which its kernel reads in every time step."""
+    return n.op in ("lstm", "gru") and n.inputs[1] is v
 
 
 def _reads(n: Node, v: Value) -> bool:
