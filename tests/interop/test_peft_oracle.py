@@ -138,6 +138,25 @@ def test_ranks_alphas_and_a_whole_layer_by_pattern(exported, tmp_path):
     np.testing.assert_allclose(session.predict(x.numpy()), want, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["llama", "gpt2"])
+def test_plain_prefixes(name, tmp_path):
+    """PEFT counts the prefix as positions, so the model is exported with tokens behind it."""
+    from interop.torch_models import export, make, run
+
+    model, x = make(name)
+    export(model, x, tmp_path / "m.onnx", "dynamo", first=3)
+    p = compiled(tmp_path / "m.onnx", x, el.Prefix(length=3, gated=False))
+    adapter = noise(p)
+    session = el.Session(p)
+    session.load_adapter(adapter)
+    p.export_adapter(tmp_path / "ad", adapter)
+    want = run(loaded(name, tmp_path / "ad"), x)
+    np.testing.assert_allclose(session.predict(x.numpy()), want, atol=1e-5)
+    assert np.abs(want - run(model, x)).max() > 1e-2
+    back = el.import_peft(tmp_path / "ad", p)
+    assert all(np.array_equal(back[k], adapter[k]) for k in adapter)
+
+
 @pytest.mark.parametrize("mode", ["merged", "inputs"])
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", ["vit", "bert", "gpt2", "llama"])

@@ -65,11 +65,16 @@ class BatchNormed(nn.Module):
 class Logits(nn.Module):
     """As one exports a language model: ids in, logits out; module paths begin with ``model.``."""
 
-    def __init__(self, model):
+    def __init__(self, model, first=None):
         super().__init__()
-        self.model = model
+        self.model, self.first = model, first  # position of the first token: behind a prefix
 
     def forward(self, ids):
+        if self.first is not None:
+            at = torch.arange(ids.shape[1])[None] + self.first
+            ones = torch.ones_like(ids)
+            return self.model(input_ids=ids, attention_mask=ones, position_ids=at,
+                              use_cache=False).logits
         extra = {"use_cache": False} if hasattr(self.model.config, "use_cache") else {}
         # A mask, even of ones, spares the TorchScript exporter an operator that it does not know.
         return self.model(input_ids=ids, attention_mask=torch.ones_like(ids), **extra).logits
@@ -139,10 +144,10 @@ def run(model, x):
     return getattr(y, "logits", y).numpy()
 
 
-def export(model, x, path, kind):
+def export(model, x, path, kind, first=None):
     """Export with one of the two exporters; module paths are those of ``model``."""
     if not x.is_floating_point():
-        model = Logits(model).eval()
+        model = Logits(model, first).eval()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         keep = any(isinstance(m, nn.BatchNorm2d) for m in model.modules())  # apart from its layer

@@ -17,6 +17,7 @@ import numpy.typing as npt
 import safetensors.numpy
 
 from edgeloop.errors import AdapterError
+from edgeloop.program.peft.prefix import KEY, is_prefix, prefix_config, to_table
 from edgeloop.program.peft.slots import RANKED, Slot, slots
 
 if TYPE_CHECKING:
@@ -39,12 +40,22 @@ def export_adapter(
         folder holds something else.
     """
     arrays = checked(program, adapter)
+    if is_prefix(program):
+        _save(program, folder, prefix_config(program), {KEY: to_table(program, arrays)})
+        return
     found = slots(program, names)
     config = _config(program, found)
     tensors = {s.key: s.to_peft(arrays[s.param]) for s in found}
     if len(tensors) != len(found):
         twice = next(k for k, n in Counter(s.key for s in found).items() if n > 1)
         raise AdapterError(f"two layers would have the key '{twice}'; give them different `names`")
+    _save(program, folder, config, tensors)
+
+
+def _save(
+    program: Program, folder: str | os.PathLike[str], config: Mapping[str, Any],
+    tensors: dict[str, Array],
+) -> None:
     note = {"producer": program.metadata.get("producer", ""), "program": program.hash}
     text = json.dumps(note, sort_keys=True)  # one key: more have no fixed order in the file
     data = safetensors.numpy.save(tensors, metadata={"edgeloop": text})

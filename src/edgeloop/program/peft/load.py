@@ -17,6 +17,7 @@ import safetensors
 
 from edgeloop.errors import AdapterError
 from edgeloop.program.peft.export import CONFIG, WEIGHTS
+from edgeloop.program.peft.prefix import KEY, from_table, is_prefix
 from edgeloop.program.peft.slots import PREFIX, RANKED, SCALED, TENSORS, Slot, slots
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[Any]
 _MAX_CONFIG, _MAX_WEIGHTS, _MAX_PATTERN = 1 << 20, 1 << 30, 400
+_KINDS = ("LORA", "IA3", "PREFIX_TUNING")
 _FLOATS = {"F32": "<f4", "F16": "<f2", "F64": "<f8"}
 _REMEDY = "pass names={layer of the program: module path in the adapter}, or compile for it"
 
@@ -58,6 +60,8 @@ def import_peft(
     where = Path(folder)
     config = _read_config(where / CONFIG)
     tensors = _read_tensors(where / WEIGHTS)
+    if is_prefix(program) or config["peft_type"] == "PREFIX_TUNING":
+        return _prefix(where, config, tensors, program)
     found = slots(program, names)
     wanted = {s.key: s for s in found}
     _check_names(where, wanted, tensors)
@@ -75,14 +79,29 @@ def import_peft(
     return out
 
 
+def _prefix(
+    where: Path, config: Mapping[str, Any], tensors: Mapping[str, Array], program: Program
+) -> dict[str, Array]:
+    if not is_prefix(program) or config["peft_type"] != "PREFIX_TUNING" or list(tensors) != [KEY]:
+        raise AdapterError(
+            f"{where}: the adapter is {config['peft_type']} with {len(tensors)} tensors; a plain "
+            f"prefix is PREFIX_TUNING with '{KEY}' alone (no prefix_projection), and the program "
+            "must train el.Prefix(gated=False) and nothing else"
+        )
+    table = tensors[KEY].astype(np.float32)
+    if not np.isfinite(table).all():
+        raise AdapterError(f"{where}: '{KEY}' has values that are not finite")
+    return from_table(program, table)
+
+
 def _read_config(path: Path) -> dict[str, Any]:
     try:
         config = json.loads(_bytes(path, _MAX_CONFIG))
     except (ValueError, RecursionError) as e:
         raise AdapterError(f"{path}: is not JSON ({e})") from e
-    if not isinstance(config, dict) or config.get("peft_type") not in ("LORA", "IA3"):
+    if not isinstance(config, dict) or config.get("peft_type") not in _KINDS:
         kind = config.get("peft_type") if isinstance(config, dict) else None
-        raise AdapterError(f"{path}: peft_type is {kind!r}; LORA and IA3 can be read")
+        raise AdapterError(f"{path}: peft_type is {kind!r}; {', '.join(_KINDS)} can be read")
     return config
 
 

@@ -32,7 +32,9 @@ SCALED = ("lora_B", "lora_embedding_B")  # [.., rank], where another scale goes
 _NO_PLACE = {
     "adapter_down.weight": "bottleneck adapters", "adapter_down.bias": "bottleneck adapters",
     "adapter_up.weight": "bottleneck adapters", "adapter_up.bias": "bottleneck adapters",
-    "prefix_k": "gated prefixes", "prefix_v": "gated prefixes", "prefix_gate": "gated prefixes",
+    **dict.fromkeys(
+        ("prefix_k", "prefix_v", "prefix_gate"), "gated prefixes, or prefixes beside other methods"
+    ),
 }
 _OTHER_FORMAT = "keep it as session.adapter(), or as a delta package"
 
