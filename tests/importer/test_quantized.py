@@ -134,6 +134,22 @@ def test_forward_equals_onnxruntime_and_lora_trains(quantized, name, way):
     assert all(np.isfinite(losses))
 
 
+@pytest.mark.parametrize("way", ["qdq-s8", "dynamic-s8"])
+def test_static_scales_stay_where_the_rest_computes_on_integers(quantized, way):
+    """compute="int8": forward keeps the file's grids, dY is rounded row by row."""
+    model = quantized("mlp", way)
+    x = inputs(model)
+    exact, integer = (
+        el.Session(el.compile(model, batch=ROWS, predict_batch=ROWS, compute=compute))
+        for compute in ("exact", "int8"))
+    np.testing.assert_array_equal(exact.predict(x), integer.predict(x))
+    y = np.arange(ROWS) % 5
+    for _ in range(3):
+        losses = [s.step(x, y) for s in (exact, integer)]
+    assert losses[0] == pytest.approx(losses[1], rel=2e-2)
+    assert losses[0] != losses[1]
+
+
 def test_a_wrong_rounding_is_seen(quantized, monkeypatch):
     """Negative control: without the activations' grids the outputs are further off than a step."""
     from edgeloop.importer.convert import Walk

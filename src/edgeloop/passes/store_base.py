@@ -20,8 +20,9 @@ def store_base(graph: Graph, compute: Compute = "exact") -> Graph:
 
     ``compute`` "int8": products and convolutions (of one group) of int8 codes with one scale a
     channel and no zero point run on integers; what else reads codes stays exact (f32 arithmetic on
-    what the codes mean). A stored constant that another operator reads stays as f32 too
-    (`doubled` names them).
+    what the codes mean). Forward over activations that the model itself rounds to a grid
+    (`fake_quant`) stays exact too: it keeps the model's scale, and nothing is rounded twice. A
+    stored constant that another operator reads stays as f32 too (`doubled` names them).
 
     Requires: everything else is done. Ensures: exact products compute what they did, up to
     rounding; the artifact holds codes and scales.
@@ -33,6 +34,7 @@ def store_base(graph: Graph, compute: Compute = "exact") -> Graph:
         g.reserve(v.name for v in n.outputs)
     made: dict[Value, Codes] = {}
     computed: dict[Value, Stored] = {}
+    gridded = on_grid(graph)
     for n in graph.nodes:
         if n.op == "from_codes":  # codes made in the step: their readers take them as they are
             made[n.output] = (n.inputs[0], n.inputs[1], None)  # type: ignore[assignment]
@@ -46,8 +48,18 @@ def store_base(graph: Graph, compute: Compute = "exact") -> Graph:
             continue
         if w not in made:
             made[w] = _constants(g, w.name, entry)
-        out.nodes.append(_lowered(n, entry, made[w], compute))
+        how: Compute = "exact" if n.op in _FORWARD and n.inputs[0] in gridded else compute
+        out.nodes.append(_lowered(n, entry, made[w], how))
     return drop_dead(out)
+
+
+def on_grid(graph: Graph) -> set[Value]:
+    """Values that the graph itself rounds to a grid, also where they were moved since."""
+    found: set[Value] = set()
+    for n in graph.nodes:
+        if n.op == "fake_quant" or (n.op in _MOVES and n.inputs[0] in found):
+            found.add(n.output)
+    return found
 
 
 def _standing_for(n: Node) -> Stored:
@@ -63,6 +75,8 @@ def doubled(graph: Graph, lowered: Graph) -> list[str]:
     return sorted(v.name for v in lowered.constants if v in graph.stored)
 
 
+_FORWARD = frozenset({"linear", "conv2d"})
+_MOVES = frozenset({"identity", "max_pool2d", "relu", "reshape", "slice", "transpose"})
 _I8 = {
     "linear": "qlinear_i8", "linear_dx": "qlinear_i8_dx", "conv2d": "qconv2d_i8",
     "conv2d_dx": "qconv2d_i8_dx",
