@@ -74,6 +74,9 @@ def coverage(
     every = layers(graph)
     below = {x.name for _, upstream in blocked for x in upstream}
     free = [x for x in every if x.name not in below]
+    kinds = {x.name: "off under *" if x.grouped or x.embedding else "yes" for x in every}
+    for x in found["layers"]:
+        x["lora"] = kinds.get(x["name"], kinds.get(f"{x['name']}.recurrent", "no"))
     found["methods"] = _methods(graph, every)
     found["no_gradient"] = [
         {"op": n.op, "node": n.name, "layers_below": [x.name for x in upstream]}
