@@ -190,7 +190,8 @@ def predict(imported, feeds):
                  fold_batchnorm, sink_transposes, fold_constants):
         graph = verify(step(graph), step.__name__)
     graph = name_outputs(graph, dict(zip(imported.outputs, graph.outputs, strict=True)))
-    made = share({"predict": compiler.predict_entry(graph, compiler._options("mse", None, None, ["predict"], 0, None))})
+    options = compiler._options("mse", None, None, ["predict"], 0, None)
+    made = share({"predict": compiler.predict_entry(graph, options)})
     made = {k: verify(schedule(v, scratch=Needs(1, "auto").scratch)) for k, v in made.items()}
     session = Session(Program.from_spec(encode(made, metadata={"outputs": imported.outputs})))
     (entry,) = session._entries

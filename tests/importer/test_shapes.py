@@ -129,6 +129,21 @@ def test_batch_baked_in_elsewhere_is_refused(build):
     assert load_model(model, batch=1).graph.outputs[0].type.shape == (1, 5)
 
 
+def test_equal_rows_expanded_to_the_batch_follow_it(build, agrees):
+    """An initial state: what TorchScript folds for a fixed batch, expanded by the input's shape."""
+    def nodes(state):
+        return build(
+            [RELU, helper.make_node("Shape", ["r"], ["s"]),
+             helper.make_node("Expand", ["h", "s"], ["e"]),
+             helper.make_node("Add", ["r", "e"], ["y"])],
+            [("x", [3, 4])], [("y", ["a", 4])], {"h": state})
+
+    row = np.linspace(0, 1, 4, dtype=np.float32)
+    assert agrees(nodes(np.tile(row, (3, 1))), 9).graph.outputs[0].type.shape == (9, 4)
+    with pytest.raises(ModelError, match="fixed batch of 3"):
+        load_model(nodes(np.arange(12, dtype=np.float32).reshape(3, 4)), batch=8)
+
+
 def test_output_without_the_batch_is_refused(build):
     flat = helper.make_node("Reshape", ["r", "s"], ["y"])
     model = build([RELU, flat], [("x", [1, 3])], [("y", [3])], {"s": np.array([3], np.int64)})

@@ -185,7 +185,7 @@ class Walk:
             return
         if can_fold(node) and all(isinstance(t, Known) for t in present):
             name = first.name if isinstance(first, Known) and node.op_type in SAME_WEIGHT else ""
-            results = fold(node, arrays, self._opset)
+            results = self._fold(node, arrays)
             stored = _carried(node, first, results[0])
             for o, a in zip(node.output, results, strict=False):
                 self.env[o] = Known(a, name or o, stored)
@@ -208,6 +208,16 @@ class Walk:
             before = self.modules.get(self.g.layer)
             self.modules[self.g.layer] = module if before is None else before.again()
         self._convert(node, [t for t in tensors if t is not None], arrays)
+
+    def _fold(self, node: onnx.NodeProto, arrays: list[Array | None]) -> list[Array]:
+        if self._rebatch is None or self._learning:
+            return fold(node, arrays, self._opset)
+        if node.op_type == "Expand":
+            arrays = self._rebatch.one_row(arrays)
+        try:
+            return fold(node, arrays, self._opset)
+        except ModelError as e:  # it worked with the old batch
+            raise self._rebatch.error(str(e)) from e
 
     def _convert(
         self, node: onnx.NodeProto, tensors: list[Tensor], arrays: list[Array | None]
