@@ -102,6 +102,8 @@ CASES: dict[str, Case] = {
     "cct": Case(image(32), (), 10, BOTH, batch=4),
     "vit_tiny": Case(image(224, "pixel_values"), (), 10, ATTENTION, batch=1,
                      quick=("dynamo.sdpa",)),
+    "gru": Case((Input("x", (49, 10)),), (), 12, BOTH, batch=8),
+    "lstm": Case((Input("x", (24, 7)),), (6, 7), 0, BOTH, batch=8, loss="mse"),
     "unet": Case(image(32), (32, 32), 5, BOTH),
     "bert": Case(tokens(200), (), 4, ATTENTION, batch=3, quick=("script.eager", "dynamo.sdpa")),
     "gpt2": Case(tokens(100), (16,), 100, (*ATTENTION, "dynamo.sdpa.ids"),

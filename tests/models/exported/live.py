@@ -6,6 +6,8 @@ LoRA is applied where it is defined, on the weight: W + scale B A, by autograd t
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -15,6 +17,9 @@ from models.exported.filling import fill
 from models.exported.skeleton import Named, fused_bias, fused_weight
 from torch import nn
 from torch.func import functional_call
+
+
+RECURRENT = re.compile(r"(.+?)(?:\.(\d+))?(_reverse)?\.(input|recurrent)")
 
 
 def build(name: str, attention: str = "eager") -> nn.Module:
@@ -114,6 +119,13 @@ class Trained:
 
 def place(module: nn.Module, layer: str):
     """Return the parameter that a layer of the ONNX graph is, and how its delta becomes one."""
+    match = RECURRENT.fullmatch(layer)
+    if match:  # <module>[.<number>][_reverse].input: gates in ONNX's order
+        owner, number, reverse, what = match.groups(default="")
+        kind = type(module.get_submodule(owner)).__name__
+        order = {"LSTM": (0, 2, 3, 1), "GRU": (1, 0, 2)}[kind]
+        leaf = f"weight_{'ih' if what == 'input' else 'hh'}_l{number or 0}{reverse}"
+        return f"{owner}.{leaf}", lambda d: torch.cat([d.chunk(len(order))[i] for i in order])
     m = module.get_submodule(layer)
     w = m.weight
     if isinstance(m, nn.Conv1d | nn.Conv2d | nn.ConvTranspose2d):  # [o, kh, kw, c]
