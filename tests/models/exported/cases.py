@@ -38,6 +38,7 @@ class Case:
     lr: float = 1e-3
     next_token: bool = False
     quick: tuple[str, ...] = ()  # exports that the recorded comparison covers; default all
+    free: tuple[str, ...] = ()  # exports with a dynamic sequence
 
     @property
     def recorded(self) -> tuple[str, ...]:
@@ -108,9 +109,12 @@ CASES: dict[str, Case] = {
     "bert": Case(tokens(200), (), 4, ATTENTION, batch=3, quick=("script.eager", "dynamo.sdpa")),
     "gpt2": Case(tokens(100), (16,), 100, (*ATTENTION, "dynamo.sdpa.ids"),
                  batch=3, next_token=True,
-                 quick=("script.sdpa", "dynamo.eager", "dynamo.sdpa.ids")),
+                 quick=("script.sdpa", "dynamo.eager", "dynamo.sdpa.ids"),
+                 free=("script.sdpa.seq", "dynamo.sdpa.seq")),
     "llama": Case(tokens(100), (16,), 100, (*ATTENTION, "dynamo.sdpa.ids"),
                   batch=3, next_token=True, quick=("script.eager", "dynamo.sdpa")),
 }
+# Only their size matters.
+UNTRAINED = {"vit_small": Case(image(224, "pixel_values"), (), 10, ("dynamo.sdpa",), batch=1)}
 EXPORTS = [f"{name}.{e}" for name, case in CASES.items() for e in case.exports]
 RECORDED = [f"{name}.{e}" for name, case in CASES.items() for e in case.recorded]

@@ -18,7 +18,6 @@ from models.exported.skeleton import Named, fused_bias, fused_weight
 from torch import nn
 from torch.func import functional_call
 
-
 RECURRENT = re.compile(r"(.+?)(?:\.(\d+))?(_reverse)?\.(input|recurrent)")
 
 

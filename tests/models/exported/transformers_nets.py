@@ -80,4 +80,6 @@ def llama(attention):
         attn_implementation=attention)))
 
 
-NETS = {"vit_tiny": vit(192, 3), "bert": bert, "gpt2": gpt2, "llama": llama}
+NETS = {
+    "vit_tiny": vit(192, 3), "vit_small": vit(384, 6), "bert": bert, "gpt2": gpt2, "llama": llama,
+}
