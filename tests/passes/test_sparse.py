@@ -106,6 +106,20 @@ def test_a_batch_norm_folds_into_every_part(scale):
     assert_same(before, after)
 
 
+@pytest.mark.parametrize("case", ["conv", "dense"])
+def test_a_batch_norm_folds_where_its_scale_is_joined_after_the_layer(case):
+    before = graph(CASES[case].replace("output y", """const s : f32[6]
+        const t : f32[6]
+        const m : f32[6]
+        const v : f32[6]
+        z = batch_norm(y, s, t, m, v)  # bn
+        output z"""))
+    spans = Sparse({"fc": (2, 5), "bn": (0, 1)})
+    after = verify(fold_batchnorm(train_ranges(before, sparse_claims(before, spans))))
+    assert "batch_norm" not in [n.op for n in after.nodes]
+    assert_same(before, after)
+
+
 def test_codes_of_the_frozen_parts_stay():
     g = graph(DENSE)
     w = next(iter(g.constants))

@@ -101,12 +101,21 @@ def _ready_prefix(out: Graph, head: list[Node], first: int) -> list[Node]:
     """Put the scale nodes before the first layer that reads them.
 
     They may read weights computed in ``head`` (a grouped LoRA), so each goes in as soon as its
-    inputs exist.
+    inputs exist; and where the norm's own scale is computed after the layer (Sparse joins it from
+    its parts), what computes it moves up too.
     """
-    made = out.nodes
     defined = set(out.sources())
     result: list[Node] = []
-    waiting = list(made)
+    waiting = list(out.nodes)
+    maker = {v: n for n in (*head, *waiting) for v in n.outputs}
+
+    def put(n: Node) -> None:
+        for v in n.inputs:
+            if v is not None and v not in defined:
+                put(maker[v])
+        if n.outputs[0] not in defined:
+            result.append(n)
+            defined.update(n.outputs)
 
     def flush() -> None:
         moved = True
@@ -115,15 +124,13 @@ def _ready_prefix(out: Graph, head: list[Node], first: int) -> list[Node]:
             for n in list(waiting):
                 if all(v is None or v in defined for v in n.inputs):
                     waiting.remove(n)
-                    result.append(n)
-                    defined.update(n.outputs)
+                    put(n)
                     moved = True
 
     for i, n in enumerate(head):
         if i >= first:
             flush()
-        result.append(n)
-        defined.update(n.outputs)
+        put(n)
     flush()
     return result
 
