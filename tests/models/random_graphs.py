@@ -16,6 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 BATCH = 3
 CLASSES = 3
+WORDS = 7
 LIMIT = 600  # elements of one sample of a tensor
 Shape = tuple[int, ...]
 
@@ -103,6 +104,12 @@ def dense(m: Model, x: str, shape: Shape) -> None:
     if m.pick(True, False):
         m.pool.pop()
         m.add("Add", [y, m.normal(f"{layer}.bias", (n,), 0.1)], (*shape[:-1], n))
+
+
+def embedding(m: Model) -> None:
+    """A table that integer inputs look up: [b, s] -> [b, s, width]."""
+    width, ids = m.whole(1, 5), m.input((4,), TensorProto.INT64)
+    m.add("Gather", [m.normal("words.weight", (WORDS, width), 1), ids], (4, width), axis=0)
 
 
 def conv(m: Model, x: str, shape: Shape) -> None:
@@ -308,6 +315,52 @@ def split_heads(m: Model, x: str, shape: Shape, heads: int, d: int, perm: list[i
     return out
 
 
+def recurrent(m: Model, x: str, shape: Shape) -> None:
+    """An LSTM or GRU over [b, s, c], one direction or both, as exporters wrap it."""
+    (s, c), h, layer = shape, m.whole(1, 5), m.layer
+    direction = m.pick("forward", "reverse", "bidirectional")
+    d, op = 2 if direction == "bidirectional" else 1, m.pick("LSTM", "GRU")
+    gates = {"LSTM": 4, "GRU": 3}[op] * h
+    inputs = [m.add("Transpose", [x], shape, perm=[1, 0, 2]),
+              m.normal(f"{layer}.weight_ih", (d, gates, c), 1 / math.sqrt(c)),
+              m.normal(f"{layer}.weight_hh", (d, gates, h), 1 / math.sqrt(h)),
+              m.normal(f"{layer}.bias", (d, 2 * gates), 0.1)]
+    more = {"linear_before_reset": m.pick(0, 1)} if op == "GRU" else {}
+    y = m.add(op, inputs, (s, d * h), direction=direction, hidden_size=h, **more)
+    y = m.add("Transpose", [y], (s, d, h), perm=[2, 0, 1, 3])
+    t = m.const(f"{m.layer}.shape", np.asarray([0, s, d * h], np.int64))
+    m.add("Reshape", [y, t], (s, d * h))
+    del m.pool[-4:-1]
+
+
+def conv_transpose(m: Model, x: str, shape: Shape) -> None:
+    layer, o, k, stride = m.layer, m.whole(1, 4), m.whole(1, 3), m.pick(1, 2)
+    pad = m.whole(0, k - 1)
+    out = tuple((s - 1) * stride + k - 2 * pad for s in shape[1:])
+    if min(out) < 1 or o * math.prod(out) > LIMIT:
+        return
+    dims = len(out)
+    inputs = [x, m.weight(layer, (shape[0], o, *[k] * dims), shape[0] * k)]
+    inputs += [m.normal(f"{layer}.bias", (o,), 0.1)] if m.pick(True, False) else []
+    m.add("ConvTranspose", inputs, (o, *out), kernel_shape=[k] * dims, strides=[stride] * dims,
+          pads=[pad] * (2 * dims))
+
+
+def instance_norm(m: Model, x: str, shape: Shape) -> None:
+    if math.prod(shape[1:]) < 3:
+        return
+    layer, c = m.layer, shape[0]
+    names = [m.normal(f"{layer}.weight", (c,), 0.1, 1), m.normal(f"{layer}.bias", (c,), 0.1)]
+    m.add("InstanceNormalization", [x, *names], shape, epsilon=0.01)
+
+
+def gated(m: Model, x: str, shape: Shape) -> None:
+    """SwiGLU's gate: x sigmoid(x), times x again or another tensor of the same shape."""
+    y = m.add("Mul", [x, m.add("Sigmoid", [x], shape)], shape)
+    other, _ = m.pick(*[(n, s) for n, s in m.pool if s == shape])
+    m.add("Mul", [y, other], shape)
+
+
 STEPS: list[tuple[tuple[int, ...], Callable[[Model, str, Shape], None]]] = [
     ((1, 2), dense), ((1, 2), dense), ((2, 3), conv), ((3,), conv), ((2, 3), batch_norm),
     ((1, 2, 3), layer_norm), ((2, 3), pool), ((1, 2, 3), mapped), ((1, 2, 3), mapped),
@@ -315,16 +368,19 @@ STEPS: list[tuple[tuple[int, ...], Callable[[Model, str, Shape], None]]] = [
     ((1, 2, 3), reshape), ((2, 3), transpose), ((1, 2, 3), concat), ((1, 2, 3), cut),
     ((1, 2, 3), split), ((1, 2, 3), gather), ((1, 2, 3), reduce), ((1, 2, 3), softmax),
     ((1, 2, 3), squeeze), ((2,), attention),
+    ((2,), recurrent), ((3,), conv_transpose), ((2, 3), instance_norm), ((1, 2, 3), gated),
 ]
 
 
 @st.composite
 def graphs(draw, steps: int = 8) -> onnx.ModelProto:
-    """A random model of one or two inputs and three classes."""
+    """A random model of one to three inputs and three classes."""
     m = Model(draw, draw(st.integers(0, 2**32 - 1)))
     for _ in range(m.pick(1, 1, 2)):
         shape = m.pick((5,), (4, 6), (3, 5, 4), (2, 4, 4), (1, 3), (8,))
         m.pool.append((m.input(shape), shape))
+    if m.pick(True, False):
+        embedding(m)
     for _ in range(m.whole(1, steps)):
         m.step()
     return m.finish("y")
