@@ -138,7 +138,11 @@ def place(module: nn.Module, layer: str):
 def train(
     name: str, case: Case, params: dict[str, np.ndarray], steps: int = 10
 ) -> tuple[list[float], dict[str, np.ndarray]]:
-    """Return AdamW's losses on one batch, and the gradients of the first step."""
+    """Return AdamW's losses on one batch, and the gradients of the first step.
+
+    One thread: PyTorch's sums depend on their number, by 1e-4 after ten steps.
+    """
+    torch.set_num_threads(1)
     t = Trained(name, case, params)
     opt = torch.optim.AdamW(list(t.params.values()), lr=case.lr, weight_decay=0.01)
     xs, y = case.data()

@@ -84,6 +84,5 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     main(sys.argv[1:])
