@@ -24,8 +24,8 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "tests")]
 
 from naive import naive_compiler  # noqa: E402
-from tasks import TASKS  # noqa: E402
 from tasks.common import adapt  # noqa: E402
+from tasks.every import TASKS  # noqa: E402
 
 import edgeloop as el  # noqa: E402
 
