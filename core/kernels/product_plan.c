@@ -11,7 +11,8 @@ uint64_t el_product_scratch(const el_product *p, el_isa isa) {
   if (way == EL_DOTS || way == EL_TURNED_DOTS) {
     return q.b_row == 1 ? 0 : (uint64_t)q.n * q.k * sizeof(float);
   }
-  if (q.b_col == 1 && q.n % t.lanes == 0) return 0;
+  size_t max_rows = way == EL_TURNED ? t.turned_rows : t.rows;
+  if (!el_packs(&q, t.lanes, (q.m + max_rows - 1) / max_rows)) return 0;
   uint64_t vecs = (q.n + t.lanes - 1) / t.lanes;
   return (vecs < t.vecs ? vecs : t.vecs) * t.lanes * q.k * sizeof(float);
 }

@@ -153,36 +153,44 @@ TILES(1) TILES(2) static tile_fn *const tiles[VECS][ROWS] = {NAMES(1), NAMES(2)}
 TILES(1) TILES(2) TILES(3) static tile_fn *const tiles[VECS][ROWS] = {NAMES(1), NAMES(2), NAMES(3)};
 #endif
 
-/* panel[l, x] = B[l, j + x] for x < cols, else 0. */
+/* panel[l, x] = B[l, j + x] for x < cols, else 0. What the next panel holds is asked for meanwhile:
+ * it lies one short piece from each row, which no machine foresees by itself. */
 static void pack(const el_product *p, size_t j, size_t cols, size_t width, float *panel) {
   const float *b = p->b + j * p->b_col;
-  size_t k = p->k;
+  size_t k = p->k, l = 0;
   if (p->b_col == 1) {
-    for (size_t l = 0; l < k; l++) {
-      for (size_t x = 0; x < cols; x++) panel[l * width + x] = b[l * p->b_row + x];
-      for (size_t x = cols; x < width; x++) panel[l * width + x] = 0.0f;
+    size_t ahead = j + 2 * width <= p->n ? width : 0;
+    for (; l < k; l++, b += p->b_row, panel += width) {
+      size_t x = 0;
+      for (; x + LANES <= cols; x += LANES) {
+        store(panel + x, load(b + x));
+        __builtin_prefetch(b + x + ahead, 0, 2);
+      }
+      for (; x < cols; x++) panel[x] = b[x];
+      for (; x < width; x++) panel[x] = 0.0f;
     }
     return;
   }
-  size_t x = 0;
-  for (; p->b_row == 1 && x + 4 <= cols; x += 4) {
-    const float *s = b + x * p->b_col;
-    size_t l = 0;
-    for (; l + 4 <= k; l += 4) {
-      vec4 t[4];
-      for (size_t y = 0; y < 4; y++) t[y] = load4(s + y * p->b_col + l);
-      transpose4(t);
-      for (size_t y = 0; y < 4; y++) store4(panel + (l + y) * width + x, t[y]);
-    }
-    for (; l < k; l++) {
-      for (size_t y = 0; y < 4; y++) panel[l * width + x + y] = s[y * p->b_col + l];
+  size_t whole = p->b_row == 1 ? cols / LANES * LANES : 0;
+  size_t ahead = j + 2 * width <= p->n ? width * p->b_col : 0;
+  for (; whole > 0 && l + LANES <= k; l += LANES) {
+    for (size_t x = 0; x < whole; x += LANES) {
+      const float *s = b + x * p->b_col + l;
+      vec t[LANES];
+#pragma GCC unroll 16
+      for (size_t y = 0; y < LANES; y++) {
+        t[y] = load(s + y * p->b_col);
+        __builtin_prefetch(s + y * p->b_col + ahead, 0, 2);
+      }
+      transpose(t);
+#pragma GCC unroll 16
+      for (size_t y = 0; y < LANES; y++) store(panel + (l + y) * width + x, t[y]);
     }
   }
-  for (; x < cols; x++) {
-    for (size_t l = 0; l < k; l++) panel[l * width + x] = b[x * p->b_col + l * p->b_row];
-  }
-  for (; x < width; x++) {
-    for (size_t l = 0; l < k; l++) panel[l * width + x] = 0.0f;
+  size_t done = l;
+  for (size_t x = 0; x < width; x++) {
+    for (l = x < whole ? done : 0; l < k; l++)
+      panel[l * width + x] = x < cols ? b[x * p->b_col + l * p->b_row] : 0.0f;
   }
 }
 
@@ -193,29 +201,25 @@ static void tiled(const job *q, size_t max_rows, float *panel, uint32_t chunk, u
   const el_product *p = &q->p;
   size_t vecs = (p->n + LANES - 1) / LANES, columns = (vecs + VECS - 1) / VECS;
   size_t rows = (p->m + max_rows - 1) / max_rows;
-  size_t r0 = 0, r1 = rows, c0 = 0, c1 = columns;
-  if (rows > 2 * columns) {
-    el_part(rows, 1, chunk, chunks, &r0, &r1);
-  } else {
-    el_part(columns, 1, chunk, chunks, &c0, &c1);
-  }
-  size_t block = (el_row_block(p->k) + max_rows - 1) / max_rows;
-  for (size_t rb = r0; rb < r1; rb += block) {
-    size_t re = rb + block < r1 ? rb + block : r1;
-    for (size_t c = c0; c < c1; c++) {
-      size_t v0 = border(vecs, columns, c), nv = border(vecs, columns, c + 1) - v0;
-      size_t j = v0 * LANES, width = nv * LANES, cols = p->n - j < width ? p->n - j : width;
-      const float *b = p->b + j;
-      size_t b_row = p->b_row;
-      if (p->b_col != 1 || cols < width) {
-        pack(p, j, cols, width, panel);
-        b = panel;
-        b_row = width;
-      }
-      for (size_t r = rb; r < re; r++) {
-        size_t i = border(p->m, rows, r), mr = border(p->m, rows, r + 1) - i;
-        tiles[nv - 1][mr - 1](q, b, b_row, i, j, cols);
-      }
+  /* Parts of columns first, so that few parts pack the same panel; then of rows. */
+  size_t across = el_across(chunks, rows, columns), down = chunks / across;
+  size_t c0, c1, r0, r1;
+  el_part(columns, 1, (uint32_t)(chunk % across), (uint32_t)across, &c0, &c1);
+  el_part(rows, 1, (uint32_t)(chunk / across), (uint32_t)down, &r0, &r1);
+  int packed = el_packs(p, LANES, rows);
+  for (size_t c = c0; c < c1; c++) {
+    size_t v0 = border(vecs, columns, c), nv = border(vecs, columns, c + 1) - v0;
+    size_t j = v0 * LANES, width = nv * LANES, cols = p->n - j < width ? p->n - j : width;
+    const float *b = p->b + j;
+    size_t b_row = p->b_row;
+    if (packed && r0 < r1) {
+      pack(p, j, cols, width, panel);
+      b = panel;
+      b_row = width;
+    }
+    for (size_t r = r0; r < r1; r++) {
+      size_t i = border(p->m, rows, r), mr = border(p->m, rows, r + 1) - i;
+      tiles[nv - 1][mr - 1](q, b, b_row, i, j, cols);
     }
   }
 }

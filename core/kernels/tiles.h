@@ -50,10 +50,18 @@ static inline el_product el_turn(const el_product *p) {
   return t;
 }
 
-/* Rows of C that are finished before the next: their part of A stays in the second-level cache. */
-static inline size_t el_row_block(size_t k) {
-  size_t rows = 32768 / k;
-  return rows < 96 ? 96 : rows;
+/* Whether panels of B are copied together before the tiles of rows read them: where their rows are
+ * not vectors as they lie, or lie so far apart that each is on another page. */
+static inline int el_packs(const el_product *p, size_t lanes, size_t row_tiles) {
+  return p->b_col != 1 || p->n % lanes != 0 || (p->b_row >= 512 && row_tiles >= 4);
+}
+
+/* Of `chunks` parts, how many lie beside each other: as many as there are columns of tiles to share
+ * them, the rest of the cut goes over rows. A divisor of chunks. */
+static inline size_t el_across(size_t chunks, size_t row_tiles, size_t columns) {
+  size_t across = chunks;
+  while (across > 1 && (chunks % across != 0 || across > columns)) across--;
+  return chunks / across > row_tiles ? chunks : across;
 }
 
 /* Rough cycles. */
@@ -63,10 +71,9 @@ static inline uint64_t el_tile_cost(const el_product *p, const el_tiles *t, uint
   uint64_t busy = m > 3 * row_tiles ? m : 3 * row_tiles; /* thin tiles wait for their own sums */
   uint64_t cost = busy * vecs * k + row_tiles * columns * 12;
   if (p->b_col != 1) {
-    size_t block = el_row_block(p->k);
-    cost += vecs * t->lanes * k / 2 * ((m + block - 1) / block);
-  } else if (n % t->lanes != 0) {
-    cost += k * t->lanes / 4;
+    cost += vecs * t->lanes * k / (p->b_row == 1 ? 4 : 1);
+  } else if (el_packs(p, t->lanes, row_tiles)) {
+    cost += vecs * k * 2;
   }
   return cost + (p->c_col == 1 ? m * vecs * 2 : m * vecs * t->lanes);
 }

@@ -54,6 +54,56 @@ INLINE void transpose4(vec4 r[4]) {
   r[3] = __builtin_shufflevector(c, d, 2, 3, 6, 7);
 }
 
+/* LANES rows of LANES numbers: rows become columns. Pairs of rows are interleaved, then pairs of
+ * pairs, then the four-lane parts change places. */
+#if LANES == 16
+#define EL_LANES_OF(a, b, c, d) \
+  a, b, c, d, a + 4, b + 4, c + 4, d + 4, a + 8, b + 8, c + 8, d + 8, a + 12, b + 12, c + 12, d + 12
+#elif LANES == 8
+#define EL_LANES_OF(a, b, c, d) a, b, c, d, a + 4, b + 4, c + 4, d + 4
+#else
+#define EL_LANES_OF(a, b, c, d) a, b, c, d
+#endif
+
+INLINE void transpose(vec r[LANES]) {
+  vec t[LANES], s[LANES];
+#pragma GCC unroll 16
+  for (int i = 0; i < LANES; i += 2) {
+    t[i] = __builtin_shufflevector(r[i], r[i + 1], EL_LANES_OF(0, LANES, 1, LANES + 1));
+    t[i + 1] = __builtin_shufflevector(r[i], r[i + 1], EL_LANES_OF(2, LANES + 2, 3, LANES + 3));
+  }
+#pragma GCC unroll 16
+  for (int i = 0; i < LANES; i += 4) {
+    s[i] = __builtin_shufflevector(t[i], t[i + 2], EL_LANES_OF(0, 1, LANES, LANES + 1));
+    s[i + 1] = __builtin_shufflevector(t[i], t[i + 2], EL_LANES_OF(2, 3, LANES + 2, LANES + 3));
+    s[i + 2] = __builtin_shufflevector(t[i + 1], t[i + 3], EL_LANES_OF(0, 1, LANES, LANES + 1));
+    s[i + 3] =
+        __builtin_shufflevector(t[i + 1], t[i + 3], EL_LANES_OF(2, 3, LANES + 2, LANES + 3));
+  }
+#pragma GCC unroll 4
+  for (int c = 0; c < 4; c++) {
+#if LANES == 16
+#define EL_PARTS(a, b, p, q)                                                                       \
+  __builtin_shufflevector(a, b, 4 * (p), 4 * (p) + 1, 4 * (p) + 2, 4 * (p) + 3, 4 * (q),           \
+                          4 * (q) + 1, 4 * (q) + 2, 4 * (q) + 3, 16 + 4 * (p), 17 + 4 * (p),       \
+                          18 + 4 * (p), 19 + 4 * (p), 16 + 4 * (q), 17 + 4 * (q), 18 + 4 * (q),    \
+                          19 + 4 * (q))
+    vec a = EL_PARTS(s[c], s[4 + c], 0, 2), b = EL_PARTS(s[8 + c], s[12 + c], 0, 2),
+        d = EL_PARTS(s[c], s[4 + c], 1, 3), e = EL_PARTS(s[8 + c], s[12 + c], 1, 3);
+    r[c] = EL_PARTS(a, b, 0, 2);
+    r[8 + c] = EL_PARTS(a, b, 1, 3);
+    r[4 + c] = EL_PARTS(d, e, 0, 2);
+    r[12 + c] = EL_PARTS(d, e, 1, 3);
+#undef EL_PARTS
+#elif LANES == 8
+    r[c] = __builtin_shufflevector(s[c], s[4 + c], 0, 1, 2, 3, 8, 9, 10, 11);
+    r[4 + c] = __builtin_shufflevector(s[c], s[4 + c], 4, 5, 6, 7, 12, 13, 14, 15);
+#else
+    r[c] = s[c];
+#endif
+  }
+}
+
 /* el_finish for a vector of sums, written to p->c + at. */
 #define EL_FINISH(T, I, load_t, store_t)                              \
   T v = p->alpha * sum;                                               \
