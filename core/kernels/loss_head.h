@@ -27,6 +27,19 @@ static inline el_head el_head_of(const el_tensor *x, const el_tensor *w) {
   };
 }
 
+/* Whole rows of logits at once: their gradients need no second product. Rows as above but at least
+ * 64, because each block of them reads all weights. */
+static inline el_head el_head_whole(const el_tensor *x, const el_tensor *w) {
+  el_head h = el_head_of(x, w);
+  size_t rows = h.rows < 64 ? 64 : h.rows;
+  h.rows = rows < h.t ? rows : h.t;
+  h.cols = h.v;
+  return h;
+}
+
+/* Classes whose gradients are multiplied with their weights at once. */
+#define EL_HEAD_BACK 1024u
+
 /* Floats of scratch before that of the products: a block of logits, four numbers for each row. */
 static inline size_t el_head_floats(const el_head *h) {
   return (h->rows * h->cols + 4 * h->rows + 15) / 16 * 16;

@@ -46,10 +46,25 @@ static el_status needs(const el_call *call, shape_of *second, size_t blocks, uin
   return status;
 }
 
+/* Whole rows of logits; the product back takes some classes at a time. */
+static el_status whole_needs(const el_call *call, el_isa isa, el_need *need) {
+  el_head h = el_head_whole(&call->t[0], &call->t[2]), back = h;
+  if (back.cols > EL_HEAD_BACK) back.cols = EL_HEAD_BACK;
+  uint64_t bytes = products(&h, el_head_logits, isa), other = products(&back, el_head_dx, isa);
+  uint64_t block = ((uint64_t)h.rows * h.v + 4 * h.rows + 15) * sizeof(float);
+  if (block > INT32_MAX) return EL_E_MISMATCH;
+  el_status status = el_needs(need, (uint64_t)h.t * h.v * h.k,
+                              (bytes > other ? bytes : other) + el_head_floats(&h) * sizeof(float));
+  size_t blocks = (h.t + h.rows - 1) / h.rows;
+  if (need->chunks > blocks) need->chunks = (uint32_t)blocks;
+  need->outputs = 3;
+  return status;
+}
+
 static size_t blocks_of(size_t n, size_t block) { return (n + block - 1) / block; }
 
 el_plan el_plan_linear_cross_entropy, el_plan_linear_cross_entropy_dx,
-    el_plan_linear_cross_entropy_dw;
+    el_plan_linear_cross_entropy_dw, el_plan_linear_cross_entropy_both;
 
 el_status el_plan_linear_cross_entropy(const el_call *call, el_isa isa, el_need *need) {
   const el_tensor *t = call->t;
@@ -59,6 +74,17 @@ el_status el_plan_linear_cross_entropy(const el_call *call, el_isa isa, el_need 
   }
   el_head h = el_head_of(&t[0], &t[2]);
   return needs(call, el_head_logits, blocks_of(h.t, h.rows), 2, isa, need);
+}
+
+/* x labels w dlosses b? weight? */
+el_status el_plan_linear_cross_entropy_both(const el_call *call, el_isa isa, el_need *need) {
+  const el_tensor *t = call->t;
+  if (call->n > 9 || !operands(call, 4, 3) || !rows(&t[3], &t[1]) ||
+      !rows(&t[call->n - 3], &t[1]) || !rows(&t[call->n - 2], &t[1]) ||
+      !el_plain(&t[call->n - 1], EL_F32) || !el_same_dims(&t[call->n - 1], &t[0])) {
+    return EL_E_MISMATCH;
+  }
+  return whole_needs(call, isa, need);
 }
 
 /* x labels w lse dlosses b? weight? dlse? */

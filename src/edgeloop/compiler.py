@@ -35,6 +35,7 @@ from edgeloop.passes.freeze_params import freeze_params
 from edgeloop.passes.fuse import fuse_activations, fuse_sgd, fuse_sums
 from edgeloop.passes.fuse_head import fuse_head
 from edgeloop.passes.gradient_entries import accumulate_entry, apply_entry, grad_entry
+from edgeloop.passes.join_head import join_head
 from edgeloop.passes.layout import attach_bias, pointwise_to_linear, sink_transposes
 from edgeloop.passes.lora import lora_scales
 from edgeloop.passes.measure_rows import measure_rows
@@ -376,7 +377,8 @@ def _scheduled(made: Mapping[str, Graph], needs: Needs, thorough: bool) -> dict[
     ``thorough``: recompute more, at some cost in time, because the budget asks for it.
     """
     out = {}
-    for name, g in made.items():
+    for name, graph in made.items():
+        g = graph if thorough else verify(join_head(graph), f"join_head ({name})")
         ordered = verify(schedule(g, scratch=needs.scratch), f"schedule ({name})")
         again = recompute(ordered, scratch=needs.scratch, thorough=thorough)
         out[name] = verify(again, f"recompute ({name})")

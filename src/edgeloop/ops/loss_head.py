@@ -2,7 +2,9 @@
 
 The kernels make a block of logits at a time in scratch, forward and once more in each gradient:
 one more product than holding [rows, classes] logits, for memory that does not grow with them.
-passes/fuse_head.py puts these operators in.
+passes/fuse_head.py puts these operators in. linear_cross_entropy_both keeps some whole rows of
+logits and spares that product (as Liger Kernel does, Hsu et al. 2024, arXiv 2410.10989);
+passes/join_head.py puts it in.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from edgeloop.errors import ShapeError
 from edgeloop.ir import Array, Node, Type, Value
 from edgeloop.ops.builder import Builder
 from edgeloop.ops.common import normal, uniform
-from edgeloop.ops.loss_classes import CLASS_ATTRS, check_rows, ints
+from edgeloop.ops.loss_classes import CLASS_ATTRS, check_rows, ints, rows_of
 from edgeloop.ops.registry import NO_GRAD, OPS, Grads, OpDef, Sample, register
 
 
@@ -25,7 +27,7 @@ def _flops(node: Node) -> int:
     x, _, w = node.inputs[:3]
     assert x is not None
     assert w is not None
-    products = 1 if node.op == "linear_cross_entropy" else 2
+    products = 1 if node.op == "linear_cross_entropy" else 2  # "both" makes the logits once
     return products * 2 * x.type.size * w.type.shape[0]
 
 
@@ -165,4 +167,52 @@ register(OpDef(
 register(OpDef(
     name="linear_cross_entropy_dw", kernel="linear_cross_entropy_dw", infer=_dw_infer,
     reference=_dw_reference, grad=NO_GRAD, samples=_grad_samples, attrs=CLASS_ATTRS, flops=_flops,
+))
+
+
+# linear_cross_entropy_both(x, labels, w, dlosses, b?, class_weight?) -> losses, lse, dx ------------
+
+
+def _both_infer(
+    x: Type, labels: Type, w: Type, dlosses: Type, b: Type | None = None,
+    weight: Type | None = None, **_: Any,
+) -> tuple[Type, ...]:
+    rows = Type(labels.shape)
+    _check_grad(x, labels, w, rows, dlosses, b, weight)
+    return rows, rows, x
+
+
+def _both_reference(
+    x: Array, labels: Array, w: Array, dlosses: Array, b: Array | None = None,
+    weight: Array | None = None, **attrs: Any,
+) -> tuple[Array, Array, Array]:
+    losses, lse = _reference(x, labels, w, b, weight, **attrs)
+    return losses, lse, _dx_reference(x, labels, w, lse, dlosses, b, weight, **attrs)
+
+
+def _both_error(
+    x: Array, labels: Array, w: Array, dlosses: Array, b: Array | None = None,
+    weight: Array | None = None, **attrs: Any,
+) -> tuple[Array, Array, Array]:
+    """Losses as those of linear_cross_entropy; dx: what is summed, the label's share apart."""
+    size = [None if a is None else np.abs(a) for a in (x, w, b)]
+    losses, lse = _reference(size[0], labels, size[1], size[2], weight, **attrs)
+    rest = (_reference(x, labels, w, b, weight, **attrs)[1], dlosses, b, weight)
+    parts = np.abs(_dlogits(x, labels, w, *rest, **attrs))
+    label, hit, _ = rows_of(labels, len(w), weight, **attrs)
+    np.add.at(parts.reshape(-1, len(w)), (np.arange(label.size), label.ravel()),
+              np.abs(hit * dlosses).ravel())
+    return losses, lse, np.asarray(parts @ np.abs(w))
+
+
+def _both_samples() -> Iterator[Sample]:
+    for s in _grad_samples():
+        x, labels, w, _, d, *rest = s.inputs
+        yield Sample((x, labels, w, d, *rest[:2]), s.attrs)
+
+
+register(OpDef(
+    name="linear_cross_entropy_both", kernel="linear_cross_entropy_both", infer=_both_infer,
+    reference=_both_reference, grad=NO_GRAD, samples=_both_samples, attrs=CLASS_ATTRS, flops=_flops,
+    error=_both_error,
 ))
