@@ -70,10 +70,18 @@ static void finish_rows(const job *q, const float *sums, size_t nv, size_t i, si
   }
 }
 
-/* C[i .. i+mr, j .. j+cols] from b, a panel of nv vectors in each of k rows. mr and nv are
- * constants wherever this is inlined. */
-INLINE void tile(const job *q, const float *b, size_t b_row, size_t i, size_t j, size_t cols,
-                 const size_t mr, const size_t nv) {
+/* A panel: nv vectors in each of k rows; and memory that is asked for while it is multiplied, one
+ * cache line after k rows of it each. */
+typedef struct panel {
+  const float *b;
+  size_t row;
+  const char *ahead;
+  size_t step; /* bytes */
+} panel;
+
+/* C[i .. i+mr, j .. j+cols]. mr and nv are constants wherever this is inlined. */
+INLINE void tile(const job *q, panel n, size_t i, size_t j, size_t cols, const size_t mr,
+                 const size_t nv) {
   const el_product *p = &q->p;
   vec sum[ROWS][VECS];
 #pragma GCC unroll 8
@@ -86,7 +94,8 @@ INLINE void tile(const job *q, const float *b, size_t b_row, size_t i, size_t j,
   for (size_t l = p->k; l > 0; l--) {
     vec bv[VECS];
 #pragma GCC unroll 4
-    for (size_t v = 0; v < nv; v++) bv[v] = load(b + v * LANES);
+    for (size_t v = 0; v < nv; v++) bv[v] = load(n.b + v * LANES);
+    __builtin_prefetch(n.ahead, 0, 2);
 #pragma GCC unroll 8
     for (size_t r = 0; r < mr; r++) {
       vec av = splat(a[r * a_row]);
@@ -94,7 +103,8 @@ INLINE void tile(const job *q, const float *b, size_t b_row, size_t i, size_t j,
       for (size_t v = 0; v < nv; v++) sum[r][v] += av * bv[v];
     }
     a += a_col;
-    b += b_row;
+    n.b += n.row;
+    n.ahead += n.step;
   }
   if (p->c_col == 1 && cols == nv * LANES) {
     const vec alpha = splat(p->alpha);
@@ -132,12 +142,11 @@ INLINE void tile(const job *q, const float *b, size_t b_row, size_t i, size_t j,
   scatter(q, sums, nv * LANES, i, mr, j, cols);
 }
 
-typedef void tile_fn(const job *q, const float *b, size_t b_row, size_t i, size_t j, size_t cols);
+typedef void tile_fn(const job *q, panel n, size_t i, size_t j, size_t cols);
 
-#define TILE(mr, nv)                                                                           \
-  static void tile_##mr##_##nv(const job *q, const float *b, size_t b_row, size_t i, size_t j, \
-                               size_t cols) {                                                  \
-    tile(q, b, b_row, i, j, cols, mr, nv);                                                     \
+#define TILE(mr, nv)                                                                  \
+  static void tile_##mr##_##nv(const job *q, panel n, size_t i, size_t j, size_t cols) { \
+    tile(q, n, i, j, cols, mr, nv);                                                   \
   }
 #define TILES(nv) \
   TILE(1, nv) TILE(2, nv) TILE(3, nv) TILE(4, nv) TILE(5, nv) TILE(6, nv) EL_MORE_TILES(nv)
@@ -153,51 +162,56 @@ TILES(1) TILES(2) static tile_fn *const tiles[VECS][ROWS] = {NAMES(1), NAMES(2)}
 TILES(1) TILES(2) TILES(3) static tile_fn *const tiles[VECS][ROWS] = {NAMES(1), NAMES(2), NAMES(3)};
 #endif
 
-/* panel[l, x] = B[l, j + x] for x < cols, else 0. What the next panel holds is asked for meanwhile:
- * it lies one short piece from each row, which no machine foresees by itself. */
-static void pack(const el_product *p, size_t j, size_t cols, size_t width, float *panel) {
+/* out[l, x] = B[l, j + x] for x < cols, else 0. */
+static void pack(const el_product *p, size_t j, size_t cols, size_t width, float *out) {
   const float *b = p->b + j * p->b_col;
   size_t k = p->k, l = 0;
   if (p->b_col == 1) {
-    size_t ahead = j + 2 * width <= p->n ? width : 0;
-    for (; l < k; l++, b += p->b_row, panel += width) {
+    for (; l < k; l++, b += p->b_row, out += width) {
       size_t x = 0;
-      for (; x + LANES <= cols; x += LANES) {
-        store(panel + x, load(b + x));
-        __builtin_prefetch(b + x + ahead, 0, 2);
-      }
-      for (; x < cols; x++) panel[x] = b[x];
-      for (; x < width; x++) panel[x] = 0.0f;
+      for (; x + LANES <= cols; x += LANES) store(out + x, load(b + x));
+      for (; x < cols; x++) out[x] = b[x];
+      for (; x < width; x++) out[x] = 0.0f;
     }
     return;
   }
   size_t whole = p->b_row == 1 ? cols / LANES * LANES : 0;
-  size_t ahead = j + 2 * width <= p->n ? width * p->b_col : 0;
   for (; whole > 0 && l + LANES <= k; l += LANES) {
     for (size_t x = 0; x < whole; x += LANES) {
       const float *s = b + x * p->b_col + l;
       vec t[LANES];
 #pragma GCC unroll 16
-      for (size_t y = 0; y < LANES; y++) {
-        t[y] = load(s + y * p->b_col);
-        __builtin_prefetch(s + y * p->b_col + ahead, 0, 2);
-      }
+      for (size_t y = 0; y < LANES; y++) t[y] = load(s + y * p->b_col);
       transpose(t);
 #pragma GCC unroll 16
-      for (size_t y = 0; y < LANES; y++) store(panel + (l + y) * width + x, t[y]);
+      for (size_t y = 0; y < LANES; y++) store(out + (l + y) * width + x, t[y]);
     }
   }
   size_t done = l;
   for (size_t x = 0; x < width; x++) {
     for (l = x < whole ? done : 0; l < k; l++)
-      panel[l * width + x] = x < cols ? b[x * p->b_col + l * p->b_row] : 0.0f;
+      out[l * width + x] = x < cols ? b[x * p->b_col + l * p->b_row] : 0.0f;
+  }
+}
+
+/* Ask for part `r` of what the panel of column j will be packed from: k lines while k rows of another
+ * are multiplied, so that all of it arrives during as many tiles as a panel has lines in a row. */
+static void ask(const el_product *p, size_t j, size_t r, panel *n) {
+  enum { LINE = 64 / sizeof(float) };
+  if (r >= VECS * LANES / LINE) return;
+  if (p->b_col == 1 && j + (r + 1) * LINE <= p->n) {
+    n->ahead = (const char *)(p->b + j + r * LINE);
+    n->step = p->b_row * sizeof(float);
+  } else if (p->b_row == 1 && p->b_col == p->k && j + (r + 1) * LINE <= p->n) {
+    n->ahead = (const char *)(p->b + (j + r * LINE) * p->k);
+    n->step = 64;
   }
 }
 
 /* Border `i` of n items in `parts` nearly equal parts. */
 static size_t border(size_t n, size_t parts, size_t i) { return n * i / parts; }
 
-static void tiled(const job *q, size_t max_rows, float *panel, uint32_t chunk, uint32_t chunks) {
+static void tiled(const job *q, size_t max_rows, float *scratch, uint32_t chunk, uint32_t chunks) {
   const el_product *p = &q->p;
   size_t vecs = (p->n + LANES - 1) / LANES, columns = (vecs + VECS - 1) / VECS;
   size_t rows = (p->m + max_rows - 1) / max_rows;
@@ -210,16 +224,17 @@ static void tiled(const job *q, size_t max_rows, float *panel, uint32_t chunk, u
   for (size_t c = c0; c < c1; c++) {
     size_t v0 = border(vecs, columns, c), nv = border(vecs, columns, c + 1) - v0;
     size_t j = v0 * LANES, width = nv * LANES, cols = p->n - j < width ? p->n - j : width;
-    const float *b = p->b + j;
-    size_t b_row = p->b_row;
+    panel plain = {p->b + j, p->b_row, (const char *)(p->b + j), 0};
     if (packed && r0 < r1) {
-      pack(p, j, cols, width, panel);
-      b = panel;
-      b_row = width;
+      pack(p, j, cols, width, scratch);
+      plain.b = scratch;
+      plain.row = width;
     }
     for (size_t r = r0; r < r1; r++) {
       size_t i = border(p->m, rows, r), mr = border(p->m, rows, r + 1) - i;
-      tiles[nv - 1][mr - 1](q, b, b_row, i, j, cols);
+      panel n = plain;
+      if (packed && c + 1 < c1) ask(p, j + width, r - r0, &n);
+      tiles[nv - 1][mr - 1](q, n, i, j, cols);
     }
   }
 }
@@ -281,15 +296,15 @@ INLINE void dots(const job *q, const float *b, size_t b_col, size_t i, size_t j,
 
 enum { DOT_ROWS = (LANES == 8 ? 3 : 4) };
 
-static void dotted(const job *q, float *panel, uint32_t chunk, uint32_t chunks) {
+static void dotted(const job *q, float *copy, uint32_t chunk, uint32_t chunks) {
   const el_product *p = &q->p;
   const float *b = p->b;
   size_t b_col = p->b_col, i, end;
   if (p->b_row != 1) {
     for (size_t j = 0; j < p->n; j++) {
-      for (size_t l = 0; l < p->k; l++) panel[j * p->k + l] = b[l * p->b_row + j * b_col];
+      for (size_t l = 0; l < p->k; l++) copy[j * p->k + l] = b[l * p->b_row + j * b_col];
     }
-    b = panel;
+    b = copy;
     b_col = p->k;
   }
   el_part(p->m, 8, chunk, chunks, &i, &end);

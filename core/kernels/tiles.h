@@ -70,6 +70,7 @@ static inline uint64_t el_tile_cost(const el_product *p, const el_tiles *t, uint
   uint64_t row_tiles = (m + rows - 1) / rows, columns = (vecs + t->vecs - 1) / t->vecs;
   uint64_t busy = m > 3 * row_tiles ? m : 3 * row_tiles; /* thin tiles wait for their own sums */
   uint64_t cost = busy * vecs * k + row_tiles * columns * 12;
+  if (p->a_col >= 512) cost += row_tiles * columns * k * 8; /* each step of a tile on its own page */
   if (p->b_col != 1) {
     cost += vecs * t->lanes * k / (p->b_row == 1 ? 4 : 1);
   } else if (el_packs(p, t->lanes, row_tiles)) {
