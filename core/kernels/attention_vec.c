@@ -43,17 +43,19 @@ INLINE vec exp_down(vec x) {
 /* out[c, x] = rows[x, c] for the nq rows of a block, 0 beyond them. */
 static void pack_rows(const block *k, const float *rows, size_t stride, size_t d, float *out) {
   size_t x = 0, w = k->w;
-  for (; x + 4 <= k->nq; x += 4) {
+  for (; x + LANES <= k->nq; x += LANES) {
     const float *r = rows + x * stride;
     size_t c = 0;
-    for (; c + 4 <= d; c += 4) {
-      vec4 t[4];
-      for (size_t y = 0; y < 4; y++) t[y] = load4(r + y * stride + c);
-      transpose4(t);
-      for (size_t y = 0; y < 4; y++) store4(out + (c + y) * w + x, t[y]);
+    for (; c + LANES <= d; c += LANES) {
+      vec t[LANES];
+#pragma GCC unroll 16
+      for (size_t y = 0; y < LANES; y++) t[y] = load(r + y * stride + c);
+      transpose(t);
+#pragma GCC unroll 16
+      for (size_t y = 0; y < LANES; y++) store(out + (c + y) * w + x, t[y]);
     }
     for (; c < d; c++) {
-      for (size_t y = 0; y < 4; y++) out[c * w + x + y] = r[y * stride + c];
+      for (size_t y = 0; y < LANES; y++) out[c * w + x + y] = r[y * stride + c];
     }
   }
   for (; x < w; x++) {

@@ -4,7 +4,8 @@
  *   linear_cross_entropy     x[..,k] labels[..] w[v,k] b?[v] weight?[v]  -> losses[..], lse[..]
  *   linear_cross_entropy_dx  x labels w lse[..] dlosses[..] b? weight? dlse?[..]  -> dx[..,k]
  *   linear_cross_entropy_dw  as dx                                    -> dw[v,k], db[v]
- *   linear_cross_entropy_both  x labels w dlosses[..] b? weight?      -> losses[..] lse[..] dx[..,k]
+ *   linear_cross_entropy_both  x labels w dlosses[..] b? weight?      -> losses[..] lse[..]
+ * dx[..,k]
  *
  * The last keeps whole rows of logits, for less work: what arrives at losses is known beforehand.
  * attr: smoothing, ignore, shift. */

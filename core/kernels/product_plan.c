@@ -11,10 +11,9 @@ uint64_t el_product_scratch(const el_product *p, el_isa isa) {
   if (way == EL_DOTS || way == EL_TURNED_DOTS) {
     return q.b_row == 1 ? 0 : (uint64_t)q.n * q.k * sizeof(float);
   }
-  size_t max_rows = way == EL_TURNED ? t.turned_rows : t.rows;
-  if (!el_packs(&q, t.lanes, (q.m + max_rows - 1) / max_rows)) return 0;
-  uint64_t vecs = (q.n + t.lanes - 1) / t.lanes;
-  return (vecs < t.vecs ? vecs : t.vecs) * t.lanes * q.k * sizeof(float);
+  el_grid g = el_grid_of(&q, &t, way == EL_TURNED ? t.turned_rows : t.rows);
+  if (!el_packs(&q, t.lanes, g.rows)) return 0;
+  return (g.vecs + g.panels - 1) / g.panels * t.lanes * (uint64_t)q.k * sizeof(float);
 }
 
 static uint64_t larger(uint64_t a, uint64_t b) { return a > b ? a : b; }

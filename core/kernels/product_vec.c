@@ -12,11 +12,14 @@ typedef struct job {
   int adds;      /* C = alpha * sum + acc */
 } job;
 
-enum {
-  ROWS = (LANES == 8 ? 6 : 8),
-  TURNED_ROWS = (LANES == 8 ? 4 : 8),
-  VECS = (LANES == 8 ? 2 : 3)
-};
+#if LANES == 16
+static const el_tiles SHAPE = EL_TILES_AVX512;
+#elif LANES == 8
+static const el_tiles SHAPE = EL_TILES_AVX2;
+#else
+static const el_tiles SHAPE = EL_TILES_NEON;
+#endif
+enum { ROWS = (LANES == 8 ? 6 : 8), VECS = (LANES == 8 ? 2 : 4) }; /* of any tile */
 
 static float bias_at(const job *q, size_t i, size_t j) {
   return q->p.bias == NULL ? 0.0f : q->p.bias[q->bias_down ? i : j];
@@ -144,9 +147,9 @@ INLINE void tile(const job *q, panel n, size_t i, size_t j, size_t cols, const s
 
 typedef void tile_fn(const job *q, panel n, size_t i, size_t j, size_t cols);
 
-#define TILE(mr, nv)                                                                  \
+#define TILE(mr, nv)                                                                     \
   static void tile_##mr##_##nv(const job *q, panel n, size_t i, size_t j, size_t cols) { \
-    tile(q, n, i, j, cols, mr, nv);                                                   \
+    tile(q, n, i, j, cols, mr, nv);                                                      \
   }
 #define TILES(nv) \
   TILE(1, nv) TILE(2, nv) TILE(3, nv) TILE(4, nv) TILE(5, nv) TILE(6, nv) EL_MORE_TILES(nv)
@@ -159,7 +162,12 @@ TILES(1) TILES(2) static tile_fn *const tiles[VECS][ROWS] = {NAMES(1), NAMES(2)}
 #else
 #define EL_MORE_TILES(nv) TILE(7, nv) TILE(8, nv)
 #define EL_MORE_NAMES(nv) , tile_7_##nv, tile_8_##nv
-TILES(1) TILES(2) TILES(3) static tile_fn *const tiles[VECS][ROWS] = {NAMES(1), NAMES(2), NAMES(3)};
+TILES(1)
+TILES(2)
+TILES(3)
+TILE(1, 4)
+TILE(2, 4) TILE(3, 4) TILE(4, 4) TILE(5, 4) TILE(6, 4) static tile_fn *const tiles[VECS][ROWS] = {
+    NAMES(1), NAMES(2), NAMES(3), {tile_1_4, tile_2_4, tile_3_4, tile_4_4, tile_5_4, tile_6_4}};
 #endif
 
 /* out[l, x] = B[l, j + x] for x < cols, else 0. */
@@ -194,8 +202,9 @@ static void pack(const el_product *p, size_t j, size_t cols, size_t width, float
   }
 }
 
-/* Ask for part `r` of what the panel of column j will be packed from: k lines while k rows of another
- * are multiplied, so that all of it arrives during as many tiles as a panel has lines in a row. */
+/* Ask for part `r` of what the panel of column j will be packed from: k lines while k rows of
+ * another are multiplied, so that all of it arrives during as many tiles as a panel has lines in a
+ * row. */
 static void ask(const el_product *p, size_t j, size_t r, panel *n) {
   enum { LINE = 64 / sizeof(float) };
   if (r >= VECS * LANES / LINE) return;
@@ -211,10 +220,11 @@ static void ask(const el_product *p, size_t j, size_t r, panel *n) {
 /* Border `i` of n items in `parts` nearly equal parts. */
 static size_t border(size_t n, size_t parts, size_t i) { return n * i / parts; }
 
-static void tiled(const job *q, size_t max_rows, float *scratch, uint32_t chunk, uint32_t chunks) {
+static void tiled(const job *q, uint32_t max_rows, float *scratch, uint32_t chunk,
+                  uint32_t chunks) {
   const el_product *p = &q->p;
-  size_t vecs = (p->n + LANES - 1) / LANES, columns = (vecs + VECS - 1) / VECS;
-  size_t rows = (p->m + max_rows - 1) / max_rows;
+  el_grid g = el_grid_of(p, &SHAPE, max_rows);
+  size_t columns = g.panels, rows = g.rows;
   /* Parts of columns first, so that few parts pack the same panel; then of rows. */
   size_t across = el_across(chunks, rows, columns), down = chunks / across;
   size_t c0, c1, r0, r1;
@@ -222,7 +232,7 @@ static void tiled(const job *q, size_t max_rows, float *scratch, uint32_t chunk,
   el_part(rows, 1, (uint32_t)(chunk / across), (uint32_t)down, &r0, &r1);
   int packed = el_packs(p, LANES, rows);
   for (size_t c = c0; c < c1; c++) {
-    size_t v0 = border(vecs, columns, c), nv = border(vecs, columns, c + 1) - v0;
+    size_t v0 = border(g.vecs, columns, c), nv = border(g.vecs, columns, c + 1) - v0;
     size_t j = v0 * LANES, width = nv * LANES, cols = p->n - j < width ? p->n - j : width;
     panel plain = {p->b + j, p->b_row, (const char *)(p->b + j), 0};
     if (packed && r0 < r1) {
@@ -230,11 +240,13 @@ static void tiled(const job *q, size_t max_rows, float *scratch, uint32_t chunk,
       plain.b = scratch;
       plain.row = width;
     }
+    size_t i = border(p->m, rows, r0);
     for (size_t r = r0; r < r1; r++) {
-      size_t i = border(p->m, rows, r), mr = border(p->m, rows, r + 1) - i;
+      size_t end = border(p->m, rows, r + 1);
       panel n = plain;
       if (packed && c + 1 < c1) ask(p, j + width, r - r0, &n);
-      tiles[nv - 1][mr - 1](q, n, i, j, cols);
+      tiles[nv - 1][end - i - 1](q, n, i, j, cols);
+      i = end;
     }
   }
 }
@@ -327,7 +339,7 @@ void EL_K(product)(const el_product *p, void *scratch, uint32_t chunk, uint32_t 
   int bare = p->bias == NULL && p->act == EL_ACT_NONE && !p->guard && p->keep == 1.0f;
   job q = {turned ? el_turn(p) : *p, turned, bare && p->acc == NULL, bare && p->acc != NULL};
   if (way == EL_TILED || way == EL_TURNED) {
-    tiled(&q, turned ? TURNED_ROWS : ROWS, scratch, chunk, chunks);
+    tiled(&q, turned ? SHAPE.turned_rows : SHAPE.rows, scratch, chunk, chunks);
   } else {
     dotted(&q, scratch, chunk, chunks);
   }

@@ -7,21 +7,35 @@
 #include "product.h"
 
 /* A tile holds rows x vecs vectors of sums in registers; one operand is broadcast from where it
- * lies, the other is read as vectors of `lanes`. */
+ * lies, the other is read as vectors of `lanes`. Where tiles may be wider, fewer rows of them fit:
+ * wide_rows of vecs + 1 vectors, 0 where that is too many registers. */
 typedef struct el_tiles {
-  uint32_t lanes, rows, turned_rows, vecs;
+  uint32_t lanes, rows, turned_rows, vecs, wide_rows;
 } el_tiles;
 
 #define EL_TILES_AVX512 \
-  { 16, 8, 8, 3 }
+  { 16, 8, 8, 3, 6 }
 #define EL_TILES_AVX2 \
-  { 8, 6, 4, 2 }
+  { 8, 6, 4, 2, 0 }
 #define EL_TILES_NEON \
-  { 4, 8, 8, 3 }
+  { 4, 8, 8, 3, 6 }
 
 static inline el_tiles el_tiles_of(el_isa isa) {
   static const el_tiles avx512 = EL_TILES_AVX512, avx2 = EL_TILES_AVX2, neon = EL_TILES_NEON;
   return isa == EL_ISA_AVX512 ? avx512 : isa == EL_ISA_AVX2 ? avx2 : neon;
+}
+
+/* Tiles of one product: panels beside each other of at most `vecs` vectors each, rows of tiles. */
+typedef struct el_grid {
+  size_t vecs, panels, rows;
+} el_grid;
+
+/* Wide tiles where columns divide by them and not by the others: fewer tiles of few columns. */
+static inline el_grid el_grid_of(const el_product *p, const el_tiles *t, uint32_t max_rows) {
+  size_t vecs = (p->n + t->lanes - 1) / t->lanes, wide = t->vecs + 1u;
+  int widens = t->wide_rows > 0 && vecs % wide == 0 && vecs % t->vecs != 0;
+  size_t most = widens ? wide : t->vecs, rows = widens ? t->wide_rows : max_rows;
+  return (el_grid){vecs, (vecs + most - 1) / most, (p->m + rows - 1) / rows};
 }
 
 typedef enum el_way {
@@ -66,11 +80,12 @@ static inline size_t el_across(size_t chunks, size_t row_tiles, size_t columns) 
 
 /* Rough cycles. */
 static inline uint64_t el_tile_cost(const el_product *p, const el_tiles *t, uint32_t rows) {
-  uint64_t m = p->m, n = p->n, k = p->k, vecs = (n + t->lanes - 1) / t->lanes;
-  uint64_t row_tiles = (m + rows - 1) / rows, columns = (vecs + t->vecs - 1) / t->vecs;
+  el_grid g = el_grid_of(p, t, rows);
+  uint64_t m = p->m, k = p->k, vecs = g.vecs, row_tiles = g.rows, columns = g.panels;
   uint64_t busy = m > 3 * row_tiles ? m : 3 * row_tiles; /* thin tiles wait for their own sums */
   uint64_t cost = busy * vecs * k + row_tiles * columns * 12;
-  if (p->a_col >= 512) cost += row_tiles * columns * k * 8; /* each step of a tile on its own page */
+  if (p->a_col >= 512)
+    cost += row_tiles * columns * k * 8; /* each step of a tile on its own page */
   if (p->b_col != 1) {
     cost += vecs * t->lanes * k / (p->b_row == 1 ? 4 : 1);
   } else if (el_packs(p, t->lanes, row_tiles)) {

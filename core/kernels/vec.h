@@ -77,16 +77,15 @@ INLINE void transpose(vec r[LANES]) {
     s[i] = __builtin_shufflevector(t[i], t[i + 2], EL_LANES_OF(0, 1, LANES, LANES + 1));
     s[i + 1] = __builtin_shufflevector(t[i], t[i + 2], EL_LANES_OF(2, 3, LANES + 2, LANES + 3));
     s[i + 2] = __builtin_shufflevector(t[i + 1], t[i + 3], EL_LANES_OF(0, 1, LANES, LANES + 1));
-    s[i + 3] =
-        __builtin_shufflevector(t[i + 1], t[i + 3], EL_LANES_OF(2, 3, LANES + 2, LANES + 3));
+    s[i + 3] = __builtin_shufflevector(t[i + 1], t[i + 3], EL_LANES_OF(2, 3, LANES + 2, LANES + 3));
   }
 #pragma GCC unroll 4
   for (int c = 0; c < 4; c++) {
 #if LANES == 16
-#define EL_PARTS(a, b, p, q)                                                                       \
-  __builtin_shufflevector(a, b, 4 * (p), 4 * (p) + 1, 4 * (p) + 2, 4 * (p) + 3, 4 * (q),           \
-                          4 * (q) + 1, 4 * (q) + 2, 4 * (q) + 3, 16 + 4 * (p), 17 + 4 * (p),       \
-                          18 + 4 * (p), 19 + 4 * (p), 16 + 4 * (q), 17 + 4 * (q), 18 + 4 * (q),    \
+#define EL_PARTS(a, b, p, q)                                                                    \
+  __builtin_shufflevector(a, b, 4 * (p), 4 * (p) + 1, 4 * (p) + 2, 4 * (p) + 3, 4 * (q),        \
+                          4 * (q) + 1, 4 * (q) + 2, 4 * (q) + 3, 16 + 4 * (p), 17 + 4 * (p),    \
+                          18 + 4 * (p), 19 + 4 * (p), 16 + 4 * (q), 17 + 4 * (q), 18 + 4 * (q), \
                           19 + 4 * (q))
     vec a = EL_PARTS(s[c], s[4 + c], 0, 2), b = EL_PARTS(s[8 + c], s[12 + c], 0, 2),
         d = EL_PARTS(s[c], s[4 + c], 1, 3), e = EL_PARTS(s[8 + c], s[12 + c], 1, 3);

@@ -84,3 +84,16 @@ def test_outputs_that_fit_no_loss():
 def test_probabilities_are_not_taken_for_logits(end, loss, fits):
     with pytest.raises(CompileError, match=f"ends in {end}.*use loss='{fits}'"):
         attach_loss(graph(NET + f"y = {end}(h)\noutput y"), loss)
+
+
+def test_tokens_flattened_into_the_batch_are_refused_with_the_remedy():
+    flat = """
+        input ids : i32[8,16]
+        const w : f32[32,8]
+        y = gather(w, ids)
+        logits = reshape(y) {shape=[128,8]}
+        output logits
+    """
+    with pytest.raises(CompileError, match=r"128 rows of 'labels' for a batch of 8.*'logits'.*"
+                                           r"\[batch, sequence, classes\]"):
+        attach_loss(graph(flat), CrossEntropy())

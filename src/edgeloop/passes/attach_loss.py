@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -79,7 +80,22 @@ def attach_loss(graph: Graph, loss: Loss, own: Graph | None = None) -> WithLoss:
         targets, value = _embeddings(g, loss)
     else:
         targets, value = _elementwise(g, loss)
+    _check_batch(graph, out, targets)
     return WithLoss(out, value, tuple(targets))
+
+
+def _check_batch(model: Graph, out: Graph, targets: Sequence[Value]) -> None:
+    """CompileError unless what the loss reads has as many rows as the model's inputs."""
+    fed = [v for v in model.inputs if v.type.rank]
+    for t in (v for v in targets if v in out.inputs and fed):
+        if t.type.shape[:1] != fed[0].type.shape[:1]:
+            made = ", ".join(f"'{v.name}' {v.type}" for v in model.outputs)
+            raise CompileError(
+                f"the loss would take {t.type.shape[0]} rows of '{t.name}' for a batch of "
+                f"{fed[0].type.shape[0]} ('{fed[0].name}' {fed[0].type}), because the model makes "
+                f"{made}: export it with the batch as the first axis of its outputs, "
+                "[batch, sequence, classes] instead of [batch * sequence, classes]"
+            )
 
 
 def _weighted(g: Builder, op: str, *values: Value) -> Value:
