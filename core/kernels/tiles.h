@@ -88,7 +88,7 @@ static inline uint64_t el_tile_cost(const el_product *p, const el_tiles *t, uint
     cost += row_tiles * columns * k * 8; /* each step of a tile on its own page */
   if (p->b_col != 1) {
     cost += vecs * t->lanes * k / (p->b_row == 1 ? 4 : 1);
-  } else if (el_packs(p, t->lanes, row_tiles)) {
+  } else if (el_packs(p, t->lanes, g.rows)) {
     cost += vecs * k * 2;
   }
   return cost + (p->c_col == 1 ? m * vecs * 2 : m * vecs * t->lanes);

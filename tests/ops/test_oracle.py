@@ -29,6 +29,7 @@ NO_COUNTERPART = {
     "merge_codes": "int8 codes come out; tests/test_merged.py",
     "from_codes": "codes go in; tests/test_merged.py",
     "quant_range": "ONNX's DynamicQuantizeLinear, compared with onnxruntime",
+    "linear_cross_entropy_both": "put in after differentiation; tests/passes/test_join_head.py",
     "counted": "says which labels count; no float goes in",
     "norm_sq": "a plain sum of squares that the loop watches",
     **{n: "over codes of a frozen weight, put in after differentiation; tests/test_quantize.py"
