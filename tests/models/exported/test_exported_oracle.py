@@ -31,5 +31,6 @@ def test_gradients_equal_pytorch(name):
 def test_golden_numbers_are_pytorchs(name):
     from models.exported.make_golden import golden
 
-    recorded = json.loads((FOLDER / f"{name}.json").read_text())
-    assert golden(name)["adamw"] == pytest.approx(recorded["adamw"], rel=1e-5)
+    recorded = json.loads((FOLDER / f"{name}.json").read_text())["adamw"]
+    # PyTorch rounds as its instruction set does: a share of the first loss, not of what is left.
+    assert golden(name)["adamw"] == pytest.approx(recorded, rel=1e-5, abs=1e-6 * recorded[0])
