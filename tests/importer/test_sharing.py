@@ -8,7 +8,7 @@ from onnx import TensorProto, helper
 
 import edgeloop as el
 from edgeloop.importer import load_model
-from edgeloop.importer.sharing import _called_again
+from edgeloop.ir import called_again
 
 RNG = np.random.default_rng(2)
 W, HEAD = (RNG.standard_normal((5, 5)).astype("f4") for _ in range(2))
@@ -83,7 +83,7 @@ def test_one_module_called_twice_stays_one(build, first, second):
     ("layers.1.fc", "layers.0.fc", False),
 ])
 def test_second_calls(path, owner, again):
-    assert _called_again(path, owner) == again
+    assert called_again(path, owner) == again
 
 
 def language_model(build, head):

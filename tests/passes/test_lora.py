@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from tests.passes.text import graph, randomise, results, shown, text
+from tests.passes.text import assert_same, graph, randomise, results, shown, text
 
 from edgeloop.errors import CompileError
 from edgeloop.ops import evaluate
@@ -171,3 +171,37 @@ def test_dropout_is_for_training_only():
     assert [v.name for v in after.states] == ["dropout.step"]
     low = next(n for n in after.nodes if n.inputs[0] is drop.output)
     assert low.output.name == "head.down"  # the base product reads the whole input
+
+
+def called_twice(second: str, op: str = "linear"):
+    weight, x = ("f32[4,3]", "f32[2,3]") if op == "linear" else ("f32[4,1,1,3]", "f32[2,1,1,3]")
+    return graph(f"""
+        input x : {x}
+        input z : {x}
+        const w : {weight}
+        a = {op}(x, w)  # encoder.fc
+        b = {op}(z, w)  # {second}
+        output a
+        output b
+    """)
+
+
+@pytest.mark.parametrize("op", ["linear", "conv2d"])
+@pytest.mark.parametrize("second", ["encoder_1.fc", "encoder.fc"])
+@pytest.mark.parametrize("targets", ["*", ("encoder.fc",)])
+def test_a_module_that_is_called_twice_has_one_lora(op, second, targets):
+    before = called_twice(second, op)
+    after = insert_lora(before, LoRA(rank=2, dora=op == "linear", targets=targets))
+    names = ["lora_A", "lora_B", *(["lora_magnitude"] if op == "linear" else [])]
+    assert [v.name for v in after.params] == [f"encoder.fc.{n}" for n in names]
+    assert_same(before, after)
+    randomise(after, "lora_B")
+    x = np.full(after.inputs[0].type.shape, 0.5, np.float32)
+    first, again = results(after, x=x, z=x)
+    assert np.array_equal(first, again)
+    assert not np.allclose(first, results(before, x=x, z=x)[0])
+
+
+def test_modules_that_share_a_weight_have_their_own():
+    after = insert_lora(called_twice("decoder.fc"), LoRA(rank=2))
+    assert len(after.params) == 4

@@ -10,7 +10,6 @@ also be stored as a second, transposed copy; then the two become one again.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Final
 
@@ -20,7 +19,7 @@ from onnx import numpy_helper
 
 from edgeloop.importer.fold import SAME_WEIGHT
 from edgeloop.importer.names import from_metadata, from_node, from_weight
-from edgeloop.ir import Array, Graph, Value
+from edgeloop.ir import Array, Graph, Value, called_again
 
 # Operators whose stored operands are weights, whatever these are called.
 WEIGHTED: Final = frozenset({
@@ -64,15 +63,7 @@ def _apart(name: str, readers: Sequence[onnx.NodeProto]) -> bool:
         return False
     owner = from_weight(name)
     owner = owner if owner in paths else paths[0]
-    return not all(_called_again(p, owner) for p in paths)
-
-
-def _called_again(path: str, owner: str) -> bool:
-    """Tell whether a path is the owner's, as exporters write it at its second call: `fc_1`."""
-    ours, theirs = path.split("."), owner.split(".")
-    return len(ours) == len(theirs) and all(
-        re.fullmatch(re.escape(b) + r"([_@]\d+)?", a) for a, b in zip(ours, theirs, strict=True)
-    )
+    return not all(called_again(p, owner) for p in paths)
 
 
 def tie_embeddings(graph: Graph) -> None:

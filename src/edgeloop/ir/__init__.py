@@ -1,6 +1,7 @@
 """The intermediate representation: types, graphs, their text form and their invariants."""
 
 from edgeloop.ir.graph import Array, Graph, Node, Value, scalar
+from edgeloop.ir.names import called_again
 from edgeloop.ir.stored import Stored
 from edgeloop.ir.text import node_text, to_text
 from edgeloop.ir.types import ITEM_BYTES, NUMPY_NAME, DType, Type
@@ -8,5 +9,5 @@ from edgeloop.ir.verify import verify
 
 __all__ = [
     "ITEM_BYTES", "NUMPY_NAME", "Array", "DType", "Graph", "Node", "Stored", "Type", "Value",
-    "node_text", "scalar", "to_text", "verify",
+    "called_again", "node_text", "scalar", "to_text", "verify",
 ]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from edgeloop.errors import CompileError
-from edgeloop.ir import Graph, Node, Value
+from edgeloop.ir import Graph, Node, Value, called_again
 
 # Layers whose output is W x + b with the output channels last.
 LAYER_OPS = ("linear", "conv2d")
@@ -82,6 +82,29 @@ def layers(graph: Graph) -> list[Layer]:
         tail = _tail(graph, n) if n.op == "conv2d_dx" else None
         found.append(Layer(name, n, tail))
     return found
+
+
+def first_calls(found: Iterable[Layer]) -> dict[str, Layer]:
+    """Map the name of each layer to the layer that was the first call of the same module.
+
+    A module that is called again is a layer of its own over the same weight; tied weights of two
+    modules are not that.
+    """
+    firsts: list[Layer] = []
+    out = {}
+    for x in found:
+        first = next((f for f in firsts if _same_module(x, f)), x)
+        if first is x:
+            firsts.append(x)
+        out[x.name] = first
+    return out
+
+
+def _same_module(x: Layer, first: Layer) -> bool:
+    if x.node.op != first.node.op or x.weight is not first.weight:
+        return False
+    path, owner = x.node.name, first.node.name
+    return called_again(path, owner) or called_again(owner, path)
 
 
 def _own_name(n: Node) -> str:

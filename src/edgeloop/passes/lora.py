@@ -13,7 +13,7 @@ from edgeloop.ir import Array, Graph, Node, Type, Value
 from edgeloop.methods import LoRA
 from edgeloop.ops import Builder
 from edgeloop.passes.count_step import step_value
-from edgeloop.passes.layers import Layer, layers, select
+from edgeloop.passes.layers import Layer, first_calls, layers, select
 
 _TINY = 1e-30  # squared length of a row below which it counts as zero
 
@@ -39,6 +39,8 @@ def insert_lora(
     graph: Graph, *options: LoRA, seed: int = 0, skip: Iterable[str] = (), training: bool = False
 ) -> Graph:
     """Add A and B beside every targeted layer; of several options, the first that names it.
+
+    A module that the model calls several times has one A and one B, at its every call.
 
     Dense: A [r, k], B [n, r]. Convolution: A [r, kh, kw, c] with the layer's stride and padding,
     B [o, r] pointwise. Embedding: lora_embedding_A [r, count], lora_embedding_B [width, r], A zero
@@ -68,13 +70,19 @@ def insert_lora(
         for x in select(found, option.targets, "LoRA"):
             if x.name not in skipped:
                 chosen.setdefault(id(x.node), (x, option))
+    firsts = first_calls(found)
+    by_first = {firsts[x.name].name: option for x, option in reversed(chosen.values())}
+    made: dict[str, Value] = {}
+    for x in found:
+        if firsts[x.name].name in by_first:
+            chosen[id(x.node)] = (x, by_first[firsts[x.name].name])
     for n in graph.nodes:
         if id(n) not in chosen:
             out.nodes.append(n)
             continue
         layer, option = chosen[id(n)]
         g.layer = n.name
-        _Place(g, layer, option, seed, training).adapt()
+        _Place(g, layer, option, seed, training, firsts[layer.name].name, made).adapt()
     return out
 
 
@@ -106,11 +114,13 @@ class _Place:
     """One layer and its LoRA."""
 
     def __init__(
-        self, g: Builder, layer: Layer, option: LoRA, seed: int, training: bool
+        self, g: Builder, layer: Layer, option: LoRA, seed: int, training: bool, name: str,
+        made: dict[str, Value],
     ) -> None:
         self.g, self.layer, self.node, self.option = g, layer, layer.node, option
         self.seed, self.training = seed, training
-        self.rank = option.rank_of(layer.name)
+        self.name, self.made = name, made  # of the module's first call; the params by name
+        self.rank = option.rank_of(name)
         self.scale = option.scale_of(self.rank)
 
     def adapt(self) -> None:
@@ -122,11 +132,17 @@ class _Place:
         else:
             self._weight()
 
+    def _param(self, what: str, array: Array) -> Value:
+        """Return the module's param; its first call makes it."""
+        name = f"{self.name}.{what}"
+        if name not in self.made:
+            self.made[name] = new_param(self.g, name, array)
+        return self.made[name]
+
     def _params(self, shape: tuple[int, ...]) -> tuple[Value, Value]:
-        name = f"{self.layer.name}.lora_A"
-        a = new_param(self.g, name, initial_a((self.rank, *shape[1:]), name, self.seed))
-        b = new_param(self.g, f"{self.layer.name}.lora_B", np.zeros((shape[0], self.rank)))
-        return a, b
+        first = initial_a((self.rank, *shape[1:]), f"{self.name}.lora_A", self.seed)
+        return (self._param("lora_A", first),
+                self._param("lora_B", np.zeros((shape[0], self.rank))))
 
     def _refuse(self, what: str, why: str) -> None:
         raise CompileError(
@@ -194,7 +210,7 @@ class _Place:
         assert array is not None
         flat = np.asarray(array.reshape(array.shape[0], -1), np.float64)
         squares = (flat * flat).sum(axis=1).astype(np.float32)
-        m = new_param(g, f"{name}.lora_magnitude", np.sqrt(squares))
+        m = self._param("lora_magnitude", np.sqrt(squares))
         a2 = self._flat(a)
         wa = g.op("transpose", g.op("linear", a2, self._flat(w)), perm=(1, 0))
         baa = g.op("linear", b, g.op("linear", a2, a2), alpha=s * s)
@@ -244,9 +260,10 @@ class _Place:
         if self.option.dora:
             self._refuse("dora", "embeddings have plain LoRA only")
         count, width = self.layer.weight.type.shape
-        rng = np.random.default_rng([self.seed, zlib.crc32(f"{name}.lora_embedding_B".encode())])
-        a = new_param(g, f"{name}.lora_embedding_A", np.zeros((self.rank, count)))
-        b = new_param(g, f"{name}.lora_embedding_B", rng.standard_normal((width, self.rank)))
+        seed = zlib.crc32(f"{self.name}.lora_embedding_B".encode())
+        rng = np.random.default_rng([self.seed, seed])
+        a = self._param("lora_embedding_A", np.zeros((self.rank, count)))
+        b = self._param("lora_embedding_B", rng.standard_normal((width, self.rank)))
         base = g.value(f"{n.output.name}.base", n.output.type)
         g.graph.nodes.append(Node(n.op, n.inputs, (base,), dict(n.attrs), n.name))
         picked = g.op("gather", a, n.inputs[1], axis=1, out=f"{name}.down")  # [r, ...]

@@ -6,7 +6,7 @@ from edgeloop.errors import CompileError
 from edgeloop.ir import Graph, Node, Type, Value
 from edgeloop.methods import Bias, Full, LastLayers
 from edgeloop.ops import Builder
-from edgeloop.passes.layers import layers, select
+from edgeloop.passes.layers import first_calls, layers, select
 
 # Scale and shift among the inputs of normalisations; batch norm's statistics cannot train.
 _NORMS = {"batch_norm": (1, 2), "layer_norm": (1, 2), "group_norm": (1, 2), "rms_norm": (1, None)}
@@ -16,8 +16,9 @@ def thaw(graph: Graph, option: LastLayers | Bias | Full) -> Graph:
     """Turn the option's constants into params, under ``<layer>.weight`` and ``<layer>.bias``.
 
     Requires: constants folded. Ensures: the graph computes what it did before. A weight that
-    several nodes read stays one param. Normalisations train with ``Full`` (scale and shift) and
-    ``Bias`` (shift), named after their own node; a layer without bias does not gain one.
+    several nodes read stays one param, named after its module's first call. Normalisations train
+    with ``Full`` (scale and shift) and ``Bias`` (shift), named after their own node; a layer
+    without bias does not gain one.
 
     Raises
     ------
@@ -38,11 +39,13 @@ def thaw(graph: Graph, option: LastLayers | Bias | Full) -> Graph:
         chosen = found[-option.count :]
     else:
         chosen = select(found, option.targets, type(option).__name__)
+    firsts = first_calls(found)
     for layer in chosen:
+        name = firsts[layer.name].name
         if not isinstance(option, Bias):
-            moved[layer.weight] = f"{layer.name}.weight"
+            moved[layer.weight] = f"{name}.weight"
         if layer.bias is not None and layer.bias in graph.constants:
-            moved[layer.bias] = f"{layer.name}.bias"
+            moved[layer.bias] = f"{name}.bias"
     if not isinstance(option, LastLayers) and option.targets == "*":
         for n in graph.nodes:
             for v, what in norm_tensors(n):
