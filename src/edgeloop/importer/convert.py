@@ -15,9 +15,11 @@ import onnx
 import onnx.shape_inference
 
 from edgeloop.errors import EdgeLoopError, ModelError, Unsupported, UnsupportedError
+from edgeloop.importer.composed import COMPOSED
 from edgeloop.importer.fold import SAME_WEIGHT, attributes, can_fold, fold
 from edgeloop.importer.grids import Grid, code_type, dequantize, levels, plain_name, quantize
 from edgeloop.importer.load import MAX_ELEMENTS, opset_of
+from edgeloop.importer.loops import body_of, stacked, unroll
 from edgeloop.importer.ml import ML_CONVERTERS
 from edgeloop.importer.modules import Module, module_of
 from edgeloop.importer.names import Namer, from_weight, weight_name
@@ -57,18 +59,19 @@ MOVES_CODES: Final = frozenset({
 ON_INTEGERS: Final = frozenset({
     "Abs", "Add", "And", "ArgMax", "ArgMin", "Cast", "Concat", "CumSum", "Div", "Equal", "Expand",
     "Flatten", "Gather", "GatherElements", "GatherND", "Greater", "GreaterOrEqual", "Identity",
-    "Less", "LessOrEqual", "Max", "Min", "Mod", "Mul", "Neg", "Not", "Or", "Pad", "ReduceMax",
-    "ReduceMin", "ReduceSum", "Reshape", "Slice", "Split", "Squeeze", "Sub", "Sum", "Transpose",
-    "Trilu", "Unsqueeze", "Where", "Xor",
+    "Less", "LessOrEqual", "Max", "Min", "Mod", "Mul", "Neg", "Not", "OneHot", "Or", "Pad",
+    "ReduceMax", "ReduceMin", "ReduceSum", "Reshape", "ScatterElements", "ScatterND", "Sign",
+    "Slice", "Split", "Squeeze", "Sub", "Sum", "Tile", "Transpose", "Trilu", "Unsqueeze", "Where",
+    "Xor",
 })
 Tensor = Known | Value | Lost
 
 
 def converters() -> dict[tuple[str, str], Converter]:
-    """Map (domain, ONNX operator) to its converter: the records' and the ai.onnx.ml ones."""
+    """Map (domain, ONNX operator) to its converter: the records', composed and ai.onnx.ml ones."""
     table: dict[tuple[str, str], Converter] = {}
-    for op in OPS.values():
-        for name, convert in op.onnx.items():
+    for found in (COMPOSED, *(op.onnx for op in OPS.values())):
+        for name, convert in found.items():
             domain, _, op_type = name.rpartition(".")
             table[domain, op_type] = convert
     table.update({("ai.onnx.ml", name): convert for name, convert in ML_CONVERTERS.items()})
@@ -174,6 +177,9 @@ class Walk:
         present = [t for i, t in zip(node.input, tensors, strict=True) if i]
         if node.op_type == "If" and domain_of(node) == "" and isinstance(present[0], Known):
             self._branch(node, present[0])
+            return
+        if node.op_type == "Loop" and domain_of(node) == "" and LOST not in present:
+            self._loop(node, tensors)
             return
         arrays = [t.array if isinstance(t, Known) else None for t in tensors]
         weights = tuple(
@@ -410,6 +416,51 @@ class Walk:
             self.env[outer] = found
             if inner.name in self.learned:
                 self.learned.add(outer)
+
+    def _loop(self, node: onnx.NodeProto, tensors: Sequence[Tensor | None]) -> None:
+        """Convert the body once for each step."""
+        body, (trips, condition, *carried) = body_of(node), tensors
+        if not (isinstance(trips, Known) or not node.input[0]) or isinstance(condition, Value):
+            self._give_up(node, "its number of steps is computed at run time")
+            return
+        for t in body.initializer:
+            self.env[t.name] = self._known(t, {})
+        names = [i.name for i in body.input]
+        learned = [i in self.learned for i in node.input[2:]]
+
+        def step(count: int, values: Sequence[Tensor | None]) -> list[Tensor | None]:
+            start = (Known(np.asarray(count), names[0]), Known(np.asarray(True), names[1]))
+            for name, value in zip(names, (*start, *values), strict=True):
+                self.env[name] = value or LOST
+            self.learned.update(n for n, was in zip(names[2:], learned, strict=True) if was)
+            for inner in body.node:
+                self._node(inner)
+            return [self.env.get(o.name) for o in body.output]
+
+        def goes_on(value: Tensor | None) -> bool | None:
+            return bool(value.array.all()) if isinstance(value, Known) else None
+
+        count = int(trips.array.reshape(-1)[0]) if isinstance(trips, Known) else None
+        if isinstance(condition, Known) and not condition.array.all():
+            count = 0
+        found = unroll(count, carried, step, goes_on)
+        if isinstance(found, str):
+            self._give_up(node, found)
+            return
+        last, scans = found
+        for o, value in zip(node.output, last, strict=False):
+            self.env[o] = value or LOST
+        for k, o in enumerate(node.output[len(last):]):
+            rows = [p.array if isinstance(p, Known) else p for p in (row[k] for row in scans)]
+            parts = [p for p in rows if p is not None and not isinstance(p, Lost)]
+            if not parts or len(parts) != len(rows):
+                self.env[o] = LOST
+                continue
+            self.g.layer = node.name or o
+            joined = stacked(self.g, o, parts)
+            self.env[o] = joined if isinstance(joined, Value) else Known(joined, o)
+        if any(o.name in self.learned for o in body.output):
+            self.learned.update(node.output)
 
     def _record(self, name: str, shape: tuple[int, ...]) -> None:
         if self._rebatch is not None and self._learning:

@@ -23,7 +23,7 @@ _BROADCAST: Final = frozenset({
 })
 _OTHER: Final = frozenset({
     "Abs", "ArgMax", "ArgMin", "Cast", "CastLike", "Ceil", "Clip", "Concat", "Constant",
-    "ConstantOfShape", "Cos", "CumSum", "Exp", "Expand", "Flatten", "Floor",
+    "ConstantOfShape", "Cos", "CumSum", "Einsum", "Exp", "Expand", "Flatten", "Floor",
     "Gather", "GatherElements", "GatherND", "Identity", "IsInf", "IsNaN", "Log", "MatMul", "Neg",
     "NonZero", "Not", "OneHot", "Range", "Reciprocal", "ReduceMax", "ReduceMean", "ReduceMin",
     "ReduceProd", "ReduceSum", "Reshape", "Round", "ScatterElements", "ScatterND", "Shape",
@@ -108,6 +108,8 @@ def _result_size(node: onnx.NodeProto, arrays: list[Array]) -> int:
         return int(arrays[0].size // max(1, arrays[0].shape[axis]) * arrays[1].size)
     if op == "GatherND":
         return int(arrays[0].size * arrays[1].size)
+    if op == "Einsum":
+        return math.prod(max(1, a.size) for a in arrays)
     if op == "MatMul":
         a, b = arrays
         batch = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])

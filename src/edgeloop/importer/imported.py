@@ -93,6 +93,12 @@ def load_model(
     if not graph.inputs:
         raise ModelError("the model's outputs do not depend on any input; there is nothing to run")
     used = {v.name: v.type for v in graph.inputs}
+    for name, t in used.items():
+        if batch is not None and t.shape[:1] != (batch,):
+            raise ModelError(
+                f"input '{name}' is {t}, without the batch of {batch} as its first dimension; make "
+                "it a constant of the model, or give it a batch dimension"
+            )
     dropped = [i.name for i in inputs if i.name not in used]
     if dropped:
         notes.append(f"inputs that no output depends on are left out: {', '.join(dropped)}")

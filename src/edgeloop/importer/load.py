@@ -21,10 +21,11 @@ NEWEST_OPSET: Final = onnx.defs.onnx_opset_version()
 MAX_FILE_BYTES: Final = 2**31 - 1
 MAX_DIM: Final = 2**31 - 1
 MAX_ELEMENTS: Final = 2**31 - 1
-# Operators of ONNX Runtime's domain that its optimizer writes without naming the domain.
+# Operators of ONNX Runtime's domain that its optimizer writes without naming the domain, and those
+# that tf2onnx leaves as TensorFlow has them.
 CONTRIB_DOMAIN: Final = "com.microsoft"
-CONTRIBUTED: Final = frozenset({"SimplifiedLayerNormalization", "SkipLayerNormalization",
-                                "SkipSimplifiedLayerNormalization"})
+CONTRIBUTED: Final = frozenset({"Erfc", "SimplifiedLayerNormalization",
+                                "SkipLayerNormalization", "SkipSimplifiedLayerNormalization"})
 
 
 def read_model(source: str | os.PathLike[str] | onnx.ModelProto) -> onnx.ModelProto:
@@ -144,7 +145,8 @@ def _name_contributed(model: onnx.ModelProto) -> None:
     """Give operators that no valid ONNX operator set holds a domain of their own.
 
     ONNX Runtime's optimizer fuses layers into nodes such as SimplifiedLayerNormalization without a
-    domain; GroupNormalization of opset 18 to 20 is deprecated, because it scales by group.
+    domain, tf2onnx leaves Erfc; GroupNormalization of opset 18 to 20 is deprecated, because it
+    scales by group.
     """
     names = CONTRIBUTED | ({"GroupNormalization"} if opset_of(model) < 21 else set())
     found = [

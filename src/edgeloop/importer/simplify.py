@@ -17,7 +17,7 @@ _LINEAR_ABOVE: Final = 17.0
 
 # Without converters of their own. Normalizations are not here: their definitions subtract squares.
 EXPANDED: Final = frozenset({
-    "Celu", "Mish", "ReduceL1", "ReduceL2", "ReduceLogSumExp", "ReduceSumSquare", "Softsign",
+    "Celu", "Mish", "ReduceL1", "ReduceL2", "ReduceSumSquare", "Softsign",
     "Swish",
 })
 
