@@ -40,6 +40,7 @@ from edgeloop.passes.layout import attach_bias, pointwise_to_linear, sink_transp
 from edgeloop.passes.lora import lora_scales
 from edgeloop.passes.measure_rows import measure_rows
 from edgeloop.passes.merge_lora import merge_lora
+from edgeloop.passes.merge_views import merge_views
 from edgeloop.passes.name_outputs import name_outputs
 from edgeloop.passes.needs import Needs
 from edgeloop.passes.quantize_base import quantize_base, unstored
@@ -47,6 +48,7 @@ from edgeloop.passes.recognise_activations import recognise_activations
 from edgeloop.passes.recognise_attention import recognise_attention
 from edgeloop.passes.recognise_norms import recognise_norms
 from edgeloop.passes.recognise_rotary import recognise_rotary
+from edgeloop.passes.recognise_where import recognise_where
 from edgeloop.passes.recompute import recompute
 from edgeloop.passes.reserve_names import reserve_names
 from edgeloop.passes.schedule import schedule
@@ -241,9 +243,9 @@ def adapt(imported: Imported, options: Options, *, training: bool = False) -> Gr
 
 def normal_form(imported: Imported, options: Options) -> Graph:
     """Forward graph as the importer gave it -> channels last, biases in place, names free."""
-    steps: list[Pass] = [fold_constants, recognise_activations, recognise_rotary,
-                         recognise_attention, sink_transposes, fold_constants, recognise_norms,
-                         attach_bias, pointwise_to_linear]
+    steps: list[Pass] = [fold_constants, merge_views, recognise_where, recognise_activations,
+                         recognise_rotary, recognise_attention, sink_transposes, fold_constants,
+                         recognise_norms, attach_bias, pointwise_to_linear]
     graph = reserve_names(imported.graph, imported.outputs, _reserved(options))
     return _run(graph, steps)
 

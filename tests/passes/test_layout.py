@@ -137,6 +137,47 @@ def test_other_sums_stay(tail):
     assert_same(before, after)
 
 
+def test_a_bias_behind_a_reshape_is_taken_in():
+    """Keras' dense layers over sequences, and EinsumDense with several output dims."""
+    check(attach_bias, """
+        input x : f32[6,3]
+        const w : f32[8,3]
+        const b : f32[2,4]
+        h = linear(x, w)  # fc
+        r = reshape(h) {shape=[2,3,2,4]}
+        y = add(r, b)
+        output y
+    """, """
+        input x : f32[6,3]
+        const w : f32[8,3]
+        const b.1 : f32[8]
+        h = linear(x, w, b.1) : f32[6,8] # fc
+        r = reshape(h) {shape=[2,3,2,4]} : f32[2,3,2,4]
+        output r
+    """)
+
+
+def test_a_bias_of_other_dims_stays_behind_the_reshape():
+    g = graph("input x : f32[6,3]\nconst w : f32[8,3]\nconst b : f32[2,1,1,4]\n"
+              "h = linear(x, w)  # fc\nr = reshape(h) {shape=[2,3,2,4]}\ny = add(r, b)\noutput y")
+    assert text(attach_bias(g)) == text(g)
+
+
+def test_calls_that_share_a_bias_go_on_sharing_it():
+    made = attach_bias(graph("""
+        input x : f32[2,3]
+        const w : f32[3,3]
+        const b : f32[1,3]
+        h = linear(x, w)  # fc
+        r = add(h, b)
+        i = linear(r, w)  # fc
+        y = add(i, b)
+        output y
+    """))
+    first, second = (n.inputs[2] for n in made.nodes)
+    assert first is second
+
+
 def test_transposes_sink_below_slices_and_reshapes_that_keep_neighbours():
     """Queries, keys and values out of one projection, as vision transformers write it."""
     g = graph("""

@@ -28,6 +28,9 @@ FORMS = {
     # TensorFlow: 0.5 x first, x times the root of a half
     "tf2onnx": ("gelu", ("h = mul(half, x)\nd = mul(half_root, x)\ne = erf(d)\n"
                         "a = add(one, e)\ny = mul(h, a)  # act")),
+    # Keras 3 has 0.5 x erfc(-x times the root of a half), and erfc(u) is 1 + erf(-u)
+    "erfc": ("gelu", ("h = mul(half, x)\nm = neg(x)\nd = mul(m, half_root)\nu = neg(d)\n"
+                     "e = erf(u)\na = add(one, e)\ny = mul(h, a)  # act")),
     "halved": ("gelu", ERF + "m = mul(a, x)\ny = div(m, two)  # act"),
     "gpt2": ("gelu_tanh", ("h = mul(x, half)\ns = mul(x, x)\nt = mul(s, x)\nu = mul(t, c)\n"
                           "v = add(x, u)\nw = mul(v, r)\nz = tanh(w)\na = add(z, one)\n"

@@ -31,6 +31,8 @@ o = mul(m, k)  # ln
 h = sub(b, o)  # ln
 y = add(p, h)  # ln
 """
+KERAS = TENSORFLOW.replace("o = mul(m, k)", "g = neg(m)  # ln\no = mul(g, k)").replace(
+    "sub(b, o)", "add(o, b)")
 RMS = VARIANCE.replace("(d, d)", "(x, x)") + "r = reciprocal(s)  # ln\nn = mul(x, r)  # ln\n"
 
 
@@ -50,6 +52,7 @@ FORMS = {
     "tf2onnx reversed": (TENSORFLOW.replace("(x, k)", "(k, x)").replace("(m, k)", "(k, m)")
                          .replace("(p, h)", "(h, p)").replace("(r, w)", "(w, r)"),
                          "layer_norm(x, w, b)"),
+    "keras 3": (KERAS, "layer_norm(x, w, b)"),
     "no bias": (TORCH + "y = mul(n, w)  # ln", "layer_norm(x, w, bias)"),
     "bare": (TORCH.replace("n = div", "y = div"), "layer_norm(x, scale, bias)"),
     "rms": (RMS + "y = mul(w, n)  # ln", "rms_norm(x, w)"),
@@ -100,6 +103,8 @@ def test_what_follows_and_is_no_constant_vector_stays_outside():
     TENSORFLOW + "output k",
     TENSORFLOW.replace("(m, k)", "(w, k)"),
     TENSORFLOW.replace("sub(b, o)", "sub(o, b)"),
+    TENSORFLOW.replace("sub(b, o)", "add(b, o)"),
+    KERAS.replace("add(o, b)", "sub(b, o)"),
 ])
 def test_near_misses_stay(lines):
     before = written(lines + "\noutput y")

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from edgeloop.ir import Graph, Node, Type, Value
+from edgeloop.ir import Graph, Node, Type, Value, called_again
 from edgeloop.ops import Builder
 from edgeloop.ops.onnx_helpers import bare
 from edgeloop.passes.dce import drop_dead
@@ -215,32 +215,58 @@ def attach_bias(graph: Graph) -> Graph:
     """Take a constant added along the channels into the layer before it.
 
     Requires: constants folded. Ensures: a dense or convolution node without bias whose only
-    reader adds a vector [n] (or [1, .., n]) has it as its bias.
+    reader adds a vector [n] (or [1, .., n]) has it as its bias, also where a reshape lies between
+    that splits the channels or leaves them alone.
     """
     users = graph.users()
     outputs = set(graph.outputs)
     layers = {n.output: n for n in graph.nodes if n.op in ("linear", "conv2d")}
+    views = {n.output: n.inputs[0] for n in graph.nodes if n.op == "reshape"}
+    built: dict[Value, Node] = {}
+    biases: dict[Value, list[tuple[Node, Value]]] = {}  # by weight
+
+    def bias_of(g: Builder, layer: Node, b: Value) -> Value:
+        """Return b as [n], one for all calls of a module."""
+        assert layer.inputs[1] is not None
+        array = g.graph.constants[b].reshape(-1)
+        calls = biases.setdefault(layer.inputs[1], [])
+        for first, bias in calls:
+            again = called_again(layer.name, first.name) or called_again(first.name, layer.name)
+            if again and np.array_equal(g.graph.constants[bias], array):
+                return bias
+        calls.append((layer, b if b.type.rank == 1 else g.constant(array, b.name)))
+        return calls[-1][1]
+
+    def alone(v: Value) -> bool:
+        return v not in outputs and len(users[v]) == 1
 
     def rule(g: Builder, node: Node) -> tuple[Value, ...] | None:
+        if node.output in layers:
+            built[node.output] = node
         if node.op != "add":
             return None
         for x, b in (node.inputs, node.inputs[::-1]):
-            layer = layers.get(x)  # type: ignore[arg-type]
-            if layer is None or b is None or x is None or x in outputs:
+            if x is None or b is None or not alone(x) or x.type != node.output.type:
                 continue
-            width = x.type.shape[-1]
-            vector = b in g.graph.constants and b.type.size == width == b.type.shape[-1]
+            y = views.get(x, x)
+            layer = layers.get(y) if y is not None and (y is x or alone(y)) else None
+            if y is None or layer is None or b not in g.graph.constants:
+                continue
+            width = y.type.shape[-1]
             bare = len(layer.inputs) < 3 or layer.inputs[2] is None
-            if not (vector and bare and len(users[x]) == 1 and _is_vector(b.type)):
+            if not (bare and _is_channels(b.type, x.type, width)):
                 continue
-            bias = g.constant(g.graph.constants[b].reshape(width), b.name)
-            made = next(n for n in g.graph.nodes if n.output is x)
-            made.inputs = (made.inputs[0], made.inputs[1], bias)
+            made = built[y]
+            made.inputs = (*made.inputs[:2], bias_of(g, made, b))
             return (x,)
         return None
 
     return drop_dead(rewrite(graph, rule))
 
 
-def _is_vector(t: Type) -> bool:
-    return t.rank >= 1 and math.prod(t.shape[:-1]) == 1
+def _is_channels(b: Type, x: Type, width: int) -> bool:
+    """Tell whether b holds one number for each channel of x, whose last dims are the channels."""
+    if b.rank < 1 or b.size != width:
+        return False
+    kept = b.shape[next((i for i, d in enumerate(b.shape) if d != 1), b.rank - 1):]
+    return x.shape[x.rank - len(kept):] == kept and math.prod(kept) == width

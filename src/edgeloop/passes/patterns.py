@@ -55,10 +55,17 @@ class Reader:
         return None if a is None or b is None else (a, b)
 
     def factors(self, v: Value, *, root: bool = False) -> Product:
-        """Take products, and quotients by constants, apart; ``root``: v may have any readers."""
+        """Take products, signs, and quotients by constants apart.
+
+        ``root``: v may have any readers.
+        """
         known = self.number(v)
         if known is not None:
             return Product(known, [])
+        minus = None if root else self.inner(v, "neg")
+        if minus is not None and minus.inputs[0] is not None:
+            inside = self.factors(minus.inputs[0])
+            return Product(-inside.scale, inside.of)
         n = self.producers[v] if root else self.inner(v, "mul") or self.inner(v, "div")
         operands = self.pair(n)
         if n is None or operands is None:

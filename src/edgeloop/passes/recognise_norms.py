@@ -1,7 +1,8 @@
 """Find layer and RMS normalisation where an exporter spelled them out.
 
 - layer_norm: (x - mean) / sqrt(mean((x - mean)^2) + eps) * scale + bias, as PyTorch before opset 17
-- the same as TensorFlow has it: x * k + (bias - mean * k) with k = scale / sqrt(variance + eps)
+- the same as TensorFlow has it: x * k + (bias - mean * k) with k = scale / sqrt(variance + eps),
+  or, as Keras 3 writes it, x * k + (bias + -mean * k)
 - rms_norm: x / sqrt(mean(x^2) + eps) * weight
 """
 
@@ -165,24 +166,38 @@ def _tensorflow(read: Reader, n: Node) -> _Norm | None:
     """Match x * k + (bias - mean * k), where k = scale / sqrt(mean((x - mean)^2) + eps)."""
     terms = read.pair(n) if n.op == "add" else None
     for scaled, rest in () if terms is None else (terms, terms[::-1]):
-        main, minus = read.pair(read.inner(scaled, "mul")), read.pair(read.inner(rest, "sub"))
-        shift = None if minus is None else read.pair(read.inner(minus[1], "mul"))
-        if main is None or minus is None or shift is None:
+        main = read.pair(read.inner(scaled, "mul"))
+        if main is None:
             continue
-        shared = [(x, k, m) for x, k in (main, main[::-1]) for m, c in (shift, shift[::-1])
-                  if c is k]
-        for x, k, mean in shared:
-            found = _tensorflow_scale(read, x, k, mean)
-            if found is not None and _is_vector(read.constants.get(minus[0]), x):
-                scale, eps = found
-                return _Norm("layer_norm", n, x, eps, scale, minus[0])
+        for bias, minus, negative in _shifts(read, rest):
+            shift = read.pair(read.inner(minus, "mul"))
+            shared = [] if shift is None else [
+                (x, k, m) for x, k in (main, main[::-1]) for m, c in (shift, shift[::-1])
+                if c is k]
+            for x, k, mean in shared:
+                found = _tensorflow_scale(read, x, k, mean, negative=negative)
+                if found is not None and _is_vector(read.constants.get(bias), x):
+                    scale, eps = found
+                    return _Norm("layer_norm", n, x, eps, scale, bias)
     return None
 
 
+def _shifts(read: Reader, v: Value) -> list[tuple[Value, Value, bool]]:
+    """Readings of v as (bias, product of the mean, whether the mean is negated there)."""
+    minus, plus = read.pair(read.inner(v, "sub")), read.pair(read.inner(v, "add"))
+    found = [] if minus is None else [(minus[0], minus[1], False)]
+    return found + [(b, p, True) for b, p in (() if plus is None else (plus, plus[::-1]))]
+
+
 def _tensorflow_scale(
-    read: Reader, x: Value, k: Value, mean: Value
+    read: Reader, x: Value, k: Value, mean: Value, *, negative: bool
 ) -> tuple[Value, float] | None:
     """(scale, eps) of k, where ``mean`` is that of x and both are read by the pattern alone."""
+    if negative:
+        minus = read.inner(mean, "neg")
+        if minus is None or minus.inputs[0] is None:
+            return None
+        mean = minus.inputs[0]
     product, average = read.producers.get(k), read.producers.get(mean)
     operands = read.pair(product) if product is not None and product.op == "mul" else None
     if operands is None or average is None or average.op != "reduce_mean":
