@@ -101,6 +101,7 @@ class Walk:
         self.env: dict[str, Tensor] = {"": LOST}
         self.grids: dict[str, Grid] = {}  # codes: their tensor in env holds what they stand for
         self.learned: set[str] = set()
+        self.computed: set[str] = set()  # constants that no stored floats went into, as masks
         self.unsupported: list[Unsupported] = []
         self.modules: dict[str, Module] = {}
         self._stored = {t.name: t for t in model.graph.initializer}
@@ -193,6 +194,9 @@ class Walk:
             name = first.name if isinstance(first, Known) and node.op_type in SAME_WEIGHT else ""
             results = self._fold(node, arrays)
             stored = _carried(node, first, results[0])
+            if not any(_floating(t.array) and t.array.size > 1 and t.name not in self.computed
+                       for t in present if isinstance(t, Known)) and node.op_type != "Constant":
+                self.computed.update(name or o for o in node.output)
             for o, a in zip(node.output, results, strict=False):
                 self.env[o] = Known(a, name or o, stored)
             return

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -107,7 +107,8 @@ def load_model(
     notes += storage_notes(graph)
     verify(graph, after="import")
     return Imported(
-        graph, used, outputs, layers_of(graph), opset_of(proto), producer, notes, walk.modules,
+        graph, used, outputs, layers_of(graph, walk.computed), opset_of(proto), producer, notes,
+        walk.modules,
         bounds_of(graph, [i.name for i in inputs if type_name(i) == "bool"]),
     )
 
@@ -131,8 +132,12 @@ def bounds_of(graph: Graph, booleans: Iterable[str]) -> dict[str, int]:
     return bounds
 
 
-def layers_of(graph: Graph) -> list[Layer]:
-    """Group nodes with weights by layer name, in order of execution."""
+def layers_of(graph: Graph, computed: Collection[str] = ()) -> list[Layer]:
+    """Group nodes with weights by layer name, in order of execution.
+
+    A weight belongs to the first layer that reads it. Constants in ``computed`` are none.
+    """
+    counted: set[str] = set()
     groups: dict[str, list[Node]] = {}
     for n in graph.nodes:
         groups.setdefault(n.name, []).append(n)
@@ -142,10 +147,19 @@ def layers_of(graph: Graph) -> list[Layer]:
             v.name: v.type.shape
             for n in nodes for v in n.inputs
             if v is not None and v in graph.constants and v.type.dtype == "f32" and v.type.size > 1
+            and v.name not in counted and not _one_of(v.name, computed)
         }
+        counted.update(weights)
         if weights:
             found.append(Layer(name, tuple(n.op for n in nodes), weights))
     return found
+
+
+def _one_of(name: str, given: Collection[str]) -> bool:
+    """Tell whether a value has one of these ONNX names, perhaps after a layer's, with a number."""
+    parts = name.split(".")
+    ends = [".".join(parts[i:]) for i in range(len(parts))]
+    return any(e in given or e.rpartition(".")[0] in given for e in ends)
 
 
 def _inputs(proto: onnx.ModelProto) -> list[onnx.ValueInfoProto]:

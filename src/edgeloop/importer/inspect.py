@@ -83,10 +83,9 @@ def summary(
 
 
 def _contents(imported: Imported) -> dict[str, Any]:
-    floats = [v.type for v in imported.graph.constants if v.type.dtype == "f32"]
     kinds = lora_kinds(imported.graph)
     return {
-        "params": sum(t.size for t in floats),
+        "params": sum(x.params for x in imported.layers),
         "weight_bytes": sum(
             imported.graph.stored[v].nbytes if v in imported.graph.stored else v.type.nbytes
             for v in imported.graph.constants),
