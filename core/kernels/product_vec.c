@@ -8,8 +8,7 @@
 typedef struct job {
   el_product p;
   int bias_down; /* bias runs along rows: the product was turned */
-  int plain;     /* C = alpha * sum */
-  int adds;      /* C = alpha * sum + acc */
+  int whole;     /* rows of C are contiguous, and nothing is done to it but bias, acc, relu */
 } job;
 
 #if LANES == 16
@@ -109,28 +108,27 @@ INLINE void tile(const job *q, panel n, size_t i, size_t j, size_t cols, const s
     n.b += n.row;
     n.ahead += n.step;
   }
-  if (p->c_col == 1 && cols == nv * LANES) {
+  if (q->whole && cols == nv * LANES) {
     const vec alpha = splat(p->alpha);
-    if (q->plain) {
-#pragma GCC unroll 8
-      for (size_t r = 0; r < mr; r++) {
+    vec bias[VECS];
 #pragma GCC unroll 4
-        for (size_t v = 0; v < nv; v++)
-          store(p->c + (i + r) * p->c_row + j + v * LANES, alpha * sum[r][v]);
-      }
-      return;
+    for (size_t v = 0; v < nv; v++) {
+      bias[v] = p->bias != NULL && !q->bias_down ? load(p->bias + j + v * LANES) : (vec){0};
     }
-    if (q->adds) {
 #pragma GCC unroll 8
-      for (size_t r = 0; r < mr; r++) {
+    for (size_t r = 0; r < mr; r++) {
+      const vec down = p->bias != NULL && q->bias_down ? splat(p->bias[i + r]) : (vec){0};
 #pragma GCC unroll 4
-        for (size_t v = 0; v < nv; v++) {
-          size_t at = (i + r) * p->c_row + j + v * LANES;
-          store(p->c + at, alpha * sum[r][v] + load(p->acc + at));
-        }
+      for (size_t v = 0; v < nv; v++) {
+        size_t at = (i + r) * p->c_row + j + v * LANES;
+        vec x = alpha * sum[r][v];
+        if (p->bias != NULL) x = x + (q->bias_down ? down : bias[v]);
+        if (p->acc != NULL) x = x + load(p->acc + at);
+        if (p->act == EL_ACT_RELU) x = (vec)((ivec)x & ((x > 0.0f) | (x != x)));
+        store(p->c + at, x);
       }
-      return;
     }
+    return;
   }
   float sums[ROWS * VECS * LANES];
 #pragma GCC unroll 8
@@ -166,7 +164,8 @@ TILES(1)
 TILES(2)
 TILES(3)
 TILE(1, 4)
-TILE(2, 4) TILE(3, 4) TILE(4, 4) TILE(5, 4) TILE(6, 4) static tile_fn *const tiles[VECS][ROWS] = {
+TILE(2, 4)
+TILE(3, 4) TILE(4, 4) TILE(5, 4) TILE(6, 4) static tile_fn *const tiles[VECS][ROWS] = {
     NAMES(1), NAMES(2), NAMES(3), {tile_1_4, tile_2_4, tile_3_4, tile_4_4, tile_5_4, tile_6_4}};
 #endif
 
@@ -336,8 +335,8 @@ static void dotted(const job *q, float *copy, uint32_t chunk, uint32_t chunks) {
 void EL_K(product)(const el_product *p, void *scratch, uint32_t chunk, uint32_t chunks) {
   el_way way = el_choose(p, EL_THIS_ISA);
   int turned = way == EL_TURNED || way == EL_TURNED_DOTS;
-  int bare = p->bias == NULL && p->act == EL_ACT_NONE && !p->guard && p->keep == 1.0f;
-  job q = {turned ? el_turn(p) : *p, turned, bare && p->acc == NULL, bare && p->acc != NULL};
+  job q = {turned ? el_turn(p) : *p, turned, 0};
+  q.whole = q.p.c_col == 1 && p->act != EL_ACT_RELU6 && !p->guard && p->keep == 1.0f;
   if (way == EL_TILED || way == EL_TURNED) {
     tiled(&q, turned ? SHAPE.turned_rows : SHAPE.rows, scratch, chunk, chunks);
   } else {
