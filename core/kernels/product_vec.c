@@ -165,7 +165,11 @@ TILES(2)
 TILES(3)
 TILE(1, 4)
 TILE(2, 4)
-TILE(3, 4) TILE(4, 4) TILE(5, 4) TILE(6, 4) static tile_fn *const tiles[VECS][ROWS] = {
+TILE(3, 4)
+TILE(4, 4)
+TILE(5, 4)
+TILE(6, 4)
+static tile_fn *const tiles[VECS][ROWS] = {
     NAMES(1), NAMES(2), NAMES(3), {tile_1_4, tile_2_4, tile_3_4, tile_4_4, tile_5_4, tile_6_4}};
 #endif
 

@@ -195,8 +195,8 @@ def _both_error(
     weight: Array | None = None, **attrs: Any,
 ) -> tuple[Array, Array, Array]:
     """Losses as those of linear_cross_entropy; dx: what is summed, the label's share apart."""
-    size = [None if a is None else np.abs(a) for a in (x, w, b)]
-    losses, lse = _reference(size[0], labels, size[1], size[2], weight, **attrs)
+    bias = None if b is None else np.abs(b)
+    losses, lse = _reference(np.abs(x), labels, np.abs(w), bias, weight, **attrs)
     rest = (_reference(x, labels, w, b, weight, **attrs)[1], dlosses, b, weight)
     parts = np.abs(_dlogits(x, labels, w, *rest, **attrs))
     label, hit, _ = rows_of(labels, len(w), weight, **attrs)

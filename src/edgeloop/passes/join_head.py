@@ -1,4 +1,4 @@
-"""Take loss and gradient from the last product at once, where memory allows whole rows of logits."""
+"""Take loss and gradient from the last product at once, over whole rows of logits."""
 
 from __future__ import annotations
 
