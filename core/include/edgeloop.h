@@ -31,13 +31,20 @@ typedef enum el_status {
 /* EL_U8 also holds int4 codes, two in a byte; EL_F16 is IEEE binary16. */
 typedef enum el_dtype { EL_F32 = 0, EL_I32 = 1, EL_U8 = 2, EL_I8 = 3, EL_F16 = 4 } el_dtype;
 
-/* Instruction sets, best last. EL_ISA_REF is portable C, bit-identical on every machine. */
+/* Instruction sets, best last within an architecture; the numbers are in no file. EL_ISA_REF is
+ * portable C, bit-identical on every machine. NEON, AVX2 and AVX512 have a variant of every
+ * operator; the others, those with products of narrow numbers, only where kernels.def says so. */
 typedef enum el_isa {
   EL_ISA_REF = 0,
   EL_ISA_NEON = 1,
-  EL_ISA_AVX2 = 2,
-  EL_ISA_AVX512 = 3,
-  EL_ISA_COUNT = 4
+  EL_ISA_NEONDOT = 2,    /* dot products of int8: Armv8.2 dotprod */
+  EL_ISA_NEONI8MM = 3,   /* and products of int8 matrices */
+  EL_ISA_AVX2 = 4,       /* with FMA */
+  EL_ISA_AVXVNNI = 5,    /* dot products of int8, 256 bits */
+  EL_ISA_AVX512 = 6,     /* F, BW, DQ, VL */
+  EL_ISA_AVX512VNNI = 7, /* dot products of int8, 512 bits */
+  EL_ISA_AVX512BF16 = 8, /* and of bfloat16 */
+  EL_ISA_COUNT = 9
 } el_isa;
 
 /* A view of memory. Strides are in elements and may be 0 (broadcast). rank 0 is a scalar.
@@ -99,7 +106,10 @@ const el_op *el_find_op(uint16_t opcode);
 /* Best instruction set that this machine runs and this build holds, at most `limit`. */
 el_isa el_best_isa(el_isa limit);
 
-/* The variant of `op` to use for `isa`: itself, or the best one below it (ref always exists). */
+/* The next lower instruction set that every machine with `isa` runs too; of EL_ISA_REF, itself. */
+el_isa el_isa_below(el_isa isa);
+
+/* The variant of `op` to use for `isa`: its own, or the first one below (ref always exists). */
 el_kernel *el_variant(const el_op *op, el_isa isa);
 
 /* ---- programs -------------------------------------------------------------------------------

@@ -1,5 +1,5 @@
 /* What every kernel source includes. A source is compiled once per instruction set with
- * EL_ISA_NAME set to ref, neon, avx2 or avx512; EL_K(relu) is then el_k_relu_avx2 and so on. */
+ * EL_ISA_NAME set to ref, avx2 or another; EL_K(relu) is then el_k_relu_avx2 and so on. */
 #ifndef EL_KERNEL_H
 #define EL_KERNEL_H
 

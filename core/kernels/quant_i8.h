@@ -40,7 +40,7 @@ static inline uint64_t el_i8_align(uint64_t bytes) {
 
 /* Scratch of one worker: the panel, rounded rows, their scales. */
 static inline uint64_t el_i8_scratch(size_t m, size_t sum, el_isa isa) {
-  if (isa == EL_ISA_REF || isa == EL_ISA_NEON) return el_i8_align((uint64_t)EL_I8_ROWS * sum);
+  if (isa < EL_ISA_AVX2) return el_i8_align((uint64_t)EL_I8_ROWS * sum);
   uint64_t pairs = ((uint64_t)sum + 1) / 2, rows = el_i8_block(m, sum);
   return pairs * EL_I8_COLUMNS * 4 + el_i8_align(rows * pairs * 4) + el_i8_align(rows * 4);
 }

@@ -22,7 +22,7 @@ typedef struct el_tiles {
 
 static inline el_tiles el_tiles_of(el_isa isa) {
   static const el_tiles avx512 = EL_TILES_AVX512, avx2 = EL_TILES_AVX2, neon = EL_TILES_NEON;
-  return isa == EL_ISA_AVX512 ? avx512 : isa == EL_ISA_AVX2 ? avx2 : neon;
+  return isa >= EL_ISA_AVX512 ? avx512 : isa >= EL_ISA_AVX2 ? avx2 : neon;
 }
 
 /* Tiles of one product: panels beside each other of at most `vecs` vectors each, rows of tiles. */

@@ -3,7 +3,17 @@
 
 #include <string.h>
 
-static const char *const isa_names[EL_ISA_COUNT] = {"ref", "neon", "avx2", "avx512"};
+static const char *const isa_names[EL_ISA_COUNT] = {
+    [EL_ISA_REF] = "ref",
+    [EL_ISA_NEON] = "neon",
+    [EL_ISA_NEONDOT] = "neondot",
+    [EL_ISA_NEONI8MM] = "neoni8mm",
+    [EL_ISA_AVX2] = "avx2",
+    [EL_ISA_AVXVNNI] = "avxvnni",
+    [EL_ISA_AVX512] = "avx512",
+    [EL_ISA_AVX512VNNI] = "avx512vnni",
+    [EL_ISA_AVX512BF16] = "avx512bf16",
+};
 
 const char *el_status_text(el_status s) {
   switch (s) {
@@ -46,7 +56,6 @@ static PyObject *py_plans(PyObject *self, PyObject *args) {
   static const char *const names[][2] = {
 #define EL_OP(opcode, name, plan, tolerance) {#name, #plan},
 #include "kernels.def"
-#undef EL_OP
   };
   PyObject *dict = PyDict_New();
   for (size_t i = 0; dict != NULL && i < sizeof names / sizeof names[0]; i++) {
@@ -69,6 +78,19 @@ static PyObject *py_isas(PyObject *self, PyObject *args) {
     Py_XDECREF(name);
   }
   return list;
+}
+
+/* below() -> {instruction set: the next lower one}, in el_isa's order; ref stands below itself */
+static PyObject *py_below(PyObject *self, PyObject *args) {
+  (void)self;
+  (void)args;
+  PyObject *dict = PyDict_New();
+  for (int i = 0; dict != NULL && i < EL_ISA_COUNT; i++) {
+    PyObject *name = PyUnicode_FromString(isa_names[el_isa_below((el_isa)i)]);
+    if (name == NULL || PyDict_SetItemString(dict, isa_names[i], name) < 0) Py_CLEAR(dict);
+    Py_XDECREF(name);
+  }
+  return dict;
 }
 
 int el_isa_of(const char *name) {
@@ -163,10 +185,27 @@ static PyObject *py_call(PyObject *self, PyObject *args) {
   return result;
 }
 
+/* variant(opcode, isa) -> the instruction set whose kernel of this build runs for `isa` */
+static PyObject *py_variant(PyObject *self, PyObject *args) {
+  (void)self;
+  int opcode;
+  const char *name;
+  if (!PyArg_ParseTuple(args, "is", &opcode, &name)) return NULL;
+  int isa = el_isa_of(name);
+  if (isa < 0) return NULL;
+  const el_op *op = el_find_op((uint16_t)opcode);
+  if (op == NULL) return PyErr_Format(PyExc_ValueError, "unknown opcode %d", opcode);
+  while (op->kernel[isa] != el_variant(op, (el_isa)isa)) isa = (int)el_isa_below((el_isa)isa);
+  return PyUnicode_FromString(isa_names[isa]);
+}
+
 static PyMethodDef methods[] = {
     {"kernels", py_kernels, METH_NOARGS, "kernels() -> list of (opcode, name, tolerance)"},
     {"plans", py_plans, METH_NOARGS, "plans() -> {kernel: name of its plan function}"},
     {"isas", py_isas, METH_NOARGS, "isas() -> instruction sets that this machine runs"},
+    {"below", py_below, METH_NOARGS, "below() -> {instruction set: the next lower one}"},
+    {"variant", py_variant, METH_VARARGS,
+     "variant(opcode, isa) -> instruction set whose kernel runs for isa"},
     {"call", py_call, METH_VARARGS,
      "call(opcode, isa, operands, words, run) -> (chunks, scratch bytes, outputs)"},
     {"check", el_py_check, METH_VARARGS,

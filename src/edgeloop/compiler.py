@@ -129,7 +129,7 @@ def compile(  # noqa: A001  the public name is el.compile
     threads
         Threads that a session will use; results do not depend on it.
     isa
-        "auto" (every instruction set of this host), "ref", "avx2", "avx512" or "neon".
+        "auto" (every instruction set of this host), "ref" or another that the guide lists.
     budget
         Largest ``plan.ram_bytes``, such as "256 KiB". A plan that exceeds it is made once more,
         computing things again rather than keeping them where that saves memory.

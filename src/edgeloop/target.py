@@ -8,7 +8,10 @@ from edgeloop import _core
 from edgeloop.errors import CompileError
 
 # f32 lanes of one vector register; portable C is written for the 128 bits that most machines have.
-_LANES = {"ref": 4, "neon": 4, "avx2": 8, "avx512": 16}
+_LANES = {
+    "ref": 4, "neon": 4, "neondot": 4, "neoni8mm": 4, "avx2": 8, "avxvnni": 8,
+    "avx512": 16, "avx512vnni": 16, "avx512bf16": 16,
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ import pytest
 
 from edgeloop.ir import NUMPY_NAME, Graph, Type, Value
 from edgeloop.ops import NO_GRAD, OPS, Builder, OpDef, evaluate
-from edgeloop.ops.kernels import OPCODES, TOLERANCE, isas, run_kernel
+from edgeloop.ops.kernels import OPCODES, TOLERANCE, run_kernel, variants
 
 CODE = {"float32": "f32", "float64": "f32", "int32": "i32", "uint8": "u8", "int8": "i8",
         "float16": "f16"}
@@ -82,8 +82,11 @@ def run(op: OpDef, sample, isa: str) -> list[np.ndarray]:
     return outputs
 
 
-@pytest.mark.parametrize("isa", isas())
-@pytest.mark.parametrize(("op", "sample"), [p for p in SAMPLES if p.values[0].kernel])
+@pytest.mark.parametrize(
+    ("op", "sample", "isa"),
+    [pytest.param(*p.values, isa, id=f"{p.id}-{isa}")
+     for p in SAMPLES if p.values[0].kernel for isa in variants(p.values[0])],
+)
 def test_kernel_agrees_with_reference(op: OpDef, sample, isa):
     exact = [None if a is None else (a.astype(np.float64) if a.dtype.kind == "f" else a)
              for a in (None if a is None else np.asarray(a) for a in sample.inputs)]

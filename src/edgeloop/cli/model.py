@@ -77,7 +77,7 @@ def add(command: Callable[[str], argparse.ArgumentParser]) -> None:
     parser.add_argument("--classes", metavar="A,B,..", help="class names, or @FILE with one a line")
     parser.add_argument("--budget", metavar="SIZE", help='largest RAM, such as "256 KiB"')
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--isa", default="auto", help="auto (default), ref, avx2, avx512, neon")
+    parser.add_argument("--isa", default="auto", help="auto (default), ref, avx2, neon, ...")
     parser.add_argument("--target", default="host")
     parser.add_argument("--seed", type=int, default=0)
     parser.set_defaults(command=compile_)

@@ -15,6 +15,8 @@ _NP = {NUMPY_NAME[d]: code for d, code in DTYPE_CODE.items()}
 
 OPCODES: dict[str, int] = {name: code for code, name, _ in _core.kernels()}
 TOLERANCE: dict[str, float] = {name: tol for _, name, tol in _core.kernels()}
+BELOW: dict[str, str] = _core.below()
+"""Instruction set to the next lower one that every machine with it runs too."""
 
 
 def dense_strides(shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -77,6 +79,13 @@ def need(
 def isas() -> list[str]:
     """Instruction sets that this machine runs, the portable one first."""
     return list(_core.isas())
+
+
+def variants(op: OpDef) -> list[str]:
+    """Instruction sets of this machine for which the kernel of a record has a variant."""
+    assert op.kernel is not None
+    code = OPCODES[op.kernel]
+    return [isa for isa in isas() if _core.variant(code, isa) == isa]
 
 
 def zeros(t: Type) -> Array:

@@ -7,13 +7,8 @@ from dataclasses import dataclass, field
 from edgeloop.errors import CompileError
 from edgeloop.ir import Node, node_text
 from edgeloop.ops import OPS
-from edgeloop.ops.kernels import isas, need
+from edgeloop.ops.kernels import BELOW, isas, need
 from edgeloop.passes.lifetimes import aligned
-
-_LADDERS = {
-    "ref": ("ref",), "neon": ("ref", "neon"), "avx2": ("ref", "avx2"),
-    "avx512": ("ref", "avx2", "avx512"),
-}
 
 
 def allowed_isas(isa: str) -> tuple[str, ...]:
@@ -23,9 +18,12 @@ def allowed_isas(isa: str) -> tuple[str, ...]:
     """
     if isa == "auto":
         return tuple(isas())
-    if isa not in _LADDERS:
-        raise CompileError(f"isa='{isa}' is unknown; use 'auto' or one of {', '.join(_LADDERS)}")
-    return _LADDERS[isa]
+    if isa not in BELOW:
+        raise CompileError(f"isa='{isa}' is unknown; use 'auto' or one of {', '.join(BELOW)}")
+    ladder = [isa]
+    while ladder[0] != BELOW[ladder[0]]:
+        ladder.insert(0, BELOW[ladder[0]])
+    return tuple(ladder)
 
 
 @dataclass(slots=True)

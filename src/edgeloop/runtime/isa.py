@@ -7,14 +7,16 @@ import os
 from edgeloop import _core
 from edgeloop.errors import ConfigError
 
-NAMES = ("ref", "neon", "avx2", "avx512")
+_BELOW = _core.below()
 
 
-def choose_isa(compiled_for: str, asked: str | None = None) -> str:
-    """Return the instruction set to run.
+def choose_isas(compiled_for: str, asked: str | None = None) -> list[str]:
+    """Return the instruction sets to try, in order, until the checker accepts one.
 
     ``asked`` (else the environment variable EDGELOOP_ISA) forces one. Otherwise it is the one
-    that the program was compiled for, if this machine runs it, and for "auto" the best one here.
+    that the program was compiled for, or the best one below it that this machine runs. For "auto"
+    all of this machine's are tried, the best one first: the program may have been made where some
+    of them were not known, so that it has no memory planned for their kernels.
 
     Raises
     ------
@@ -24,14 +26,17 @@ def choose_isa(compiled_for: str, asked: str | None = None) -> str:
     here = _core.isas()
     forced = asked or os.environ.get("EDGELOOP_ISA") or None
     if forced is None:
-        if compiled_for in here:
-            return compiled_for
-        return here[-1] if compiled_for == "auto" else "ref"
+        if compiled_for == "auto":
+            return here[::-1]
+        isa = compiled_for
+        while isa not in here:
+            isa = _BELOW.get(isa, "ref")
+        return [isa]
     source = "isa" if asked else "EDGELOOP_ISA"
-    if forced not in NAMES:
+    if forced not in _BELOW:
         raise ConfigError(f"{source}={forced!r} is unknown; choose one of {', '.join(here)}")
     if forced not in here:
         raise ConfigError(
             f"{source}={forced!r}: this machine does not run it; choose one of {', '.join(here)}"
         )
-    return forced
+    return [forced]

@@ -17,7 +17,7 @@ from edgeloop.program.memory import anonymous
 from edgeloop.program.table import NUMPY, TableTensor
 from edgeloop.runtime import inputs, snapshot, targets
 from edgeloop.runtime.bound import WEIGHT, Bound, pick
-from edgeloop.runtime.isa import choose_isa
+from edgeloop.runtime.isa import choose_isas
 from edgeloop.runtime.labels import Labels
 
 Array = npt.NDArray[Any]
@@ -42,7 +42,7 @@ class Session:
         Workers, at most the program's ``threads``; default all of them. Results do not depend on
         it.
     isa
-        Force an instruction set ("ref", "neon", "avx2", "avx512"); default EDGELOOP_ISA or auto.
+        Force an instruction set ("ref", "avx2", ...); default EDGELOOP_ISA or auto.
 
     Raises
     ------
@@ -74,7 +74,6 @@ class Session:
             regions[name] = memory[at : at + sizes[name]]
             at += sizes[name]
         set_(self, "program", program)
-        set_(self, "isa", choose_isa(program.isa, isa))
         set_(self, "steps", 0)
         set_(self, "_lock", threading.Lock())
         set_(self, "_labels", Labels.of(program.metadata))
@@ -84,15 +83,22 @@ class Session:
                 f"threads={workers}: the program was compiled for {program.table.threads}; ask for "
                 "1 to that many, or compile with more"
             )
-        try:
-            runner = _core.open(
-                program.table_bytes, self.isa, workers, regions["weights"], regions["arena"],
-                regions["params"], regions["state"], regions["io"],
-            )
-        except (ValueError, OverflowError) as e:
-            raise ProgramError(
-                f"the program cannot run here with isa={self.isa}, threads={workers}: {e}"
-            ) from e
+        refused: Exception | None = None
+        for choice in choose_isas(program.isa, isa):
+            try:
+                runner = _core.open(
+                    program.table_bytes, choice, workers, regions["weights"], regions["arena"],
+                    regions["params"], regions["state"], regions["io"],
+                )
+            except (ValueError, OverflowError) as e:
+                refused = refused or ProgramError(
+                    f"the program cannot run here with isa={choice}, threads={workers}: {e}")
+            else:
+                set_(self, "isa", choice)
+                break
+        else:
+            assert refused is not None
+            raise refused
 
         def view(t: TableTensor) -> Array:
             return np.ndarray(t.shape, NUMPY[t.dtype], regions[t.region], t.offset)
