@@ -31,15 +31,67 @@ static inline size_t el_i8_block(size_t m, size_t sum) {
   return rows < m ? rows : m;
 }
 
-/* Cut over rows where each chunk has many, else over columns. */
-static inline int el_i8_by_rows(size_t m, uint32_t chunks) { return m >= (size_t)32 * chunks; }
+/* Rows [i0, i1) and columns [j0, j1) of part `chunk` of `chunks` of m x n, in multiples of `tile`
+ * rows and `columns` columns. Each part packs its columns and rounds its rows: of all ways to cut,
+ * the one with the cheapest largest part, in products for each term. */
+static inline void el_i8_cut(size_t m, size_t n, size_t tile, size_t columns, uint32_t chunk,
+                             uint32_t chunks, size_t *i0, size_t *i1, size_t *j0, size_t *j1) {
+  size_t least = SIZE_MAX, down = 1; /* where size_t overflows, another cut has the same bits */
+  for (uint32_t d = 1; d <= chunks; d++) {
+    size_t across = chunks / d, rows = ((m + tile - 1) / tile + d - 1) / d * tile;
+    size_t cols = ((n + columns - 1) / columns + across - 1) / across * columns;
+    size_t cost = rows * cols + 6 * cols + 48 * rows;
+    if (chunks % d == 0 && cost < least) {
+      least = cost;
+      down = d;
+    }
+  }
+  el_part(m, tile, chunk % (uint32_t)down, (uint32_t)down, i0, i1);
+  el_part(n, columns, chunk / (uint32_t)down, chunks / (uint32_t)down, j0, j1);
+}
 
 static inline uint64_t el_i8_align(uint64_t bytes) {
   return (bytes + EL_ALIGN - 1) / EL_ALIGN * EL_ALIGN;
 }
 
-/* Scratch of one worker: the panel, rounded rows, their scales. */
+/* Instruction sets with dot products of int8 (quant_i8_dot.c). */
+static inline int el_i8_has_dots(el_isa isa) {
+  return isa == EL_ISA_NEONDOT || isa == EL_ISA_NEONI8MM || isa == EL_ISA_AVXVNNI ||
+         isa >= EL_ISA_AVX512VNNI;
+}
+
+/* They take whole rows of `stride` bytes, `block` of them at once: 256 KiB, at least as many as
+ * make packing codes for them cheap. A panel holds `terms` of each column, with sums between panels
+ * of one sum. `panel`, `rows` and `sums` are bytes of scratch. */
+enum { EL_I8_DOT_ROWS = 6, EL_I8_DOT_TERMS = 512 };
+typedef struct el_i8_dot_sizes {
+  uint64_t panel, rows, sums;
+  size_t stride, block, terms;
+} el_i8_dot_sizes;
+
+static inline el_i8_dot_sizes el_i8_dot_sizes_of(size_t m, size_t sum, el_isa isa) {
+  size_t columns = isa >= EL_ISA_AVX512VNNI ? 64 : 16, stride = (sum + 15) / 16 * 16;
+  if (stride % 1024 == 0) stride += 64; /* rows that differ by this much share places in a cache */
+  size_t terms = stride < EL_I8_DOT_TERMS ? stride : EL_I8_DOT_TERMS, block = 262144 / stride;
+  if (block < 132) block = 132;
+  if (block > m) block = m;
+  block = (block + EL_I8_DOT_ROWS - 1) / EL_I8_DOT_ROWS * EL_I8_DOT_ROWS;
+  return (el_i8_dot_sizes){
+      .panel = (uint64_t)terms * columns,
+      .rows = el_i8_align((uint64_t)block * stride),
+      .sums = (uint64_t)(terms < stride ? block : EL_I8_DOT_ROWS) * columns * 4,
+      .stride = stride,
+      .block = block,
+      .terms = terms,
+  };
+}
+
+/* Scratch of one worker: the panel, rounded rows, two numbers of each. */
 static inline uint64_t el_i8_scratch(size_t m, size_t sum, el_isa isa) {
+  if (el_i8_has_dots(isa)) {
+    el_i8_dot_sizes z = el_i8_dot_sizes_of(m, sum, isa);
+    return z.panel + z.rows + z.sums + el_i8_align((uint64_t)z.block * 8);
+  }
   if (isa < EL_ISA_AVX2) return el_i8_align((uint64_t)EL_I8_ROWS * sum);
   uint64_t pairs = ((uint64_t)sum + 1) / 2, rows = el_i8_block(m, sum);
   return pairs * EL_I8_COLUMNS * 4 + el_i8_align(rows * pairs * 4) + el_i8_align(rows * 4);

@@ -74,7 +74,7 @@ static el_status conv_needs(const el_call *call, const el_tensor *x, const el_te
   }
   size_t m = el_size(back ? x : y) / (size_t)c.batch / (size_t)(back ? c.in_c : c.out_c);
   uint64_t image = el_size(back ? y : x) / (size_t)c.batch;
-  uint64_t level = isa < EL_ISA_AVX2 ? 1 : 2;
+  uint64_t level = isa < EL_ISA_AVX2 || el_i8_has_dots(isa) ? 1 : 2;
   uint64_t scratch = el_i8_scratch(m, (size_t)(taps * (back ? c.out_c : c.in_c)), isa);
   el_status status = el_needs(need, (uint64_t)el_size(y) * (uint64_t)(taps * c.in_c),
                               scratch + el_i8_align(image * level));

@@ -1,4 +1,5 @@
-"""The core under the address and undefined-behaviour sanitizers, fed with hostile step tables."""
+"""The core under the address and undefined-behaviour sanitizers: hostile step tables, int8 products
+of every instruction set."""
 
 from __future__ import annotations
 
@@ -50,3 +51,10 @@ def test_without_the_checker_the_sanitizers_find_faults(built, seeds):
     done = run(built / "fuzz_unchecked", seeds, 0)
     assert done.returncode != 0
     assert "Sanitizer" in done.stderr or "runtime error" in done.stderr
+
+
+def test_int8_products_have_the_portable_bits_in_the_memory_planned(built):
+    done = subprocess.run([built / "i8_check", os.environ.get("FUZZ_SEED", "1")],
+                          capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr[-3000:]
+    assert done.stdout.startswith("int8 products agree on 0")

@@ -56,7 +56,8 @@ def samples_header(program: Program, batches: list[dict[str, np.ndarray]]) -> st
 def sources() -> list[Path]:
     """The portable core as firmware needs it: dispatch.c is replaced by the program's own."""
     core = [p for p in sorted((ROOT / "core/src").glob("*.c")) if p.name != "dispatch.c"]
-    kernels = [p for p in sorted((ROOT / "core/kernels").glob("*.c")) if "_vec" not in p.name]
+    kernels = [p for p in sorted((ROOT / "core/kernels").glob("*.c"))
+               if not p.stem.endswith(("_vec", "_dot"))]
     return core + kernels
 
 
