@@ -2,9 +2,11 @@
 
     python bench/gemm.py [--isa avx2] [--seconds 0.3] [--json]
 
-Times each kernel through the C core on one core; pin it (taskset -c 1) and read differences under
-about 20 % as noise on a shared machine. The peak is a loop of fused multiply-adds in registers,
-compiled here with the C compiler for the same instruction set.
+Times each kernel through the C core by the thread's own clock; pin it (taskset -c 1) and read
+differences under about 20 % as noise on a shared machine. The peak is a loop of fused
+multiply-adds in registers, or of dot products of int8 for int8 products, compiled here with the C
+compiler for the same instruction set. Times of int8 products include rounding activations and
+packing codes.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ import numpy as np
 from edgeloop import _core
 from edgeloop.ir import NUMPY_NAME, Node, Type, Value
 from edgeloop.ops import OPS
-from edgeloop.ops.kernels import DTYPE_CODE, OPCODES, dense_strides, isas
+from edgeloop.ops.kernels import BELOW, DTYPE_CODE, OPCODES, dense_strides, isas
 from edgeloop.ops.quant import random_codes
 
 DTYPE = {numpy: ours for ours, numpy in NUMPY_NAME.items()}
@@ -29,14 +31,24 @@ PEAK_C = r"""
 #include <stdio.h>
 #include <time.h>
 typedef float vec __attribute__((vector_size(4 * LANES)));
+#ifdef DOT /* of integers: OPS operations in each 32-bit lane */
+#define STEP(s, a, b) __asm__(DOT : "+" REG(s) : REG(a), REG(b))
+#else
+#define STEP(s, a, b) s += a * b
+#define OPS 2
+#endif
 static double now(void) {
   struct timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
   return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 int main(void) {
   vec s[12], a, b;
-  for (int i = 0; i < 12; i++) s[i] = (vec){0};
+#pragma GCC unroll 12
+  for (int i = 0; i < 12; i++) {
+    s[i] = (vec){0};
+    __asm__ volatile("" : "+" REG(s[i])); /* not one sum that is computed once */
+  }
   a = (vec){0} + 1.0f;
   b = (vec){0} + 1e-9f;
   double best = 1e9;
@@ -45,14 +57,15 @@ int main(void) {
     for (int n = 0; n < 400000; n++) {
       __asm__ volatile("" : "+" REG(a), "+" REG(b));
 #pragma GCC unroll 12
-      for (int i = 0; i < 12; i++) s[i] += a * b;
+      for (int i = 0; i < 12; i++) STEP(s[i], a, b);
     }
     t = now() - t;
     if (t < best) best = t;
   }
   vec sum = (vec){0};
+#pragma GCC unroll 12
   for (int i = 0; i < 12; i++) sum += s[i];
-  printf("%.2f %g\n", 400000.0 * 12 * LANES * 2 / best * 1e-9, (double)sum[0]);
+  printf("%.2f %g\n", 400000.0 * 12 * LANES * OPS / best * 1e-9, (double)sum[0]);
 }
 """
 FLAGS = {
@@ -60,18 +73,31 @@ FLAGS = {
     "avx2": ["-mavx2", "-mfma", "-DLANES=8", '-DREG(x)="x"(x)'],
     "neon": ["-DLANES=4", '-DREG(x)="w"(x)'],
 }
+DOT_FLAGS = {
+    "avx512vnni": [*FLAGS["avx512"], '-DDOT="vpdpbusd %2, %1, %0"', "-DOPS=8"],
+    "avxvnni": [*FLAGS["avx2"], '-DDOT="%{vex%} vpdpbusd %2, %1, %0"', "-DOPS=8"],
+    "neoni8mm": [*FLAGS["neon"], "-march=armv8.2-a+i8mm",
+                 '-DDOT="smmla %0.4s, %1.16b, %2.16b"', "-DOPS=16"],
+    "neondot": [*FLAGS["neon"], "-march=armv8.2-a+dotprod",
+                '-DDOT="sdot %0.4s, %1.16b, %2.16b"', "-DOPS=8"],
+}
 
 
-def peak(isa: str) -> float:
-    """Fused multiply-adds of one core, GFLOP/s, registers only."""
-    if isa not in FLAGS:
+def peak(isa: str, flags: dict[str, list[str]] = FLAGS) -> float:
+    """What one core does with registers only, 1e9 operations a second; NaN where there is none.
+
+    Fused multiply-adds of f32, or with ``DOT_FLAGS`` dot products of int8, of the best instruction
+    set up to ``isa``.
+    """
+    while isa not in flags and isa != BELOW[isa]:
+        isa = BELOW[isa]
+    if isa not in flags:
         return float("nan")
     with tempfile.TemporaryDirectory() as d:
         source, program = Path(d, "peak.c"), Path(d, "peak")
         source.write_text(PEAK_C)
-        flags = [f.replace("REG(x)=", "REG(x)=") for f in FLAGS[isa]]
-        subprocess.run(["cc", "-O2", "-ffp-contract=fast", *flags, str(source), "-o", str(program)],
-                       check=True)
+        subprocess.run(["cc", "-O2", "-ffp-contract=fast", *flags[isa], str(source), "-o",
+                        str(program)], check=True)
         return float(subprocess.run([str(program)], check=True, capture_output=True,
                                     text=True).stdout.split()[0])
 
@@ -133,6 +159,19 @@ for m, n, k in ((256, 256, 256), (1, 768, 768), (16, 192, 192), (16, 768, 768), 
     CASES[f"codes {m}x{n}x{k}"] = over_codes(m, n, k)
 
 
+def on_integers(m, n, k):
+    """One dense layer on int8, forward and back."""
+    return [c for c in over_codes(m, n, k) if c[0].startswith("qlinear_i8")]
+
+
+# Layers of a small vision transformer, a convolution as one, a sentence encoder and a Llama block.
+for m, n, k in ((788, 192, 768), (788, 768, 192), (788, 768, 768), (1024, 384, 1536),
+                (1024, 1536, 384), (512, 256, 1024), (512, 1024, 256), (512, 256, 8192),
+                (512, 8192, 256), (128, 2048, 2048), (128, 256, 2048), (128, 5632, 2048),
+                (128, 2048, 5632), (128, 32000, 2048)):
+    CASES[f"int8 {m}x{n}x{k}"] = on_integers(m, n, k)
+
+
 def measure(label, inputs, attrs, isa, seconds):
     """Best GFLOP/s of one kernel call, its chunks and its scratch. Inputs: shapes or arrays."""
     name = label.split()[0]
@@ -154,9 +193,9 @@ def measure(label, inputs, attrs, isa, seconds):
     overhead = min(_overhead(isa) for _ in range(3))
     best, spent = 1e9, 0.0
     while spent < seconds:
-        t = time.perf_counter()
+        t = time.thread_time()
         chunks, scratch, *_ = _core.call(*args)
-        t = time.perf_counter() - t
+        t = time.thread_time() - t
         best, spent = min(best, t), spent + t
     return flops / max(best - overhead, 1e-9) * 1e-9, best - overhead, chunks, scratch
 
@@ -169,9 +208,9 @@ def _overhead(isa):
     args = (OPCODES[op.kernel], isa, [one, one, one], op.words({}), True)
     best = 1e9
     for _ in range(200):
-        t = time.perf_counter()
+        t = time.thread_time()
         _core.call(*args)
-        best = min(best, time.perf_counter() - t)
+        best = min(best, time.thread_time() - t)
     return best
 
 
@@ -182,19 +221,22 @@ def main():
     p.add_argument("--only", default="")
     p.add_argument("--json", action="store_true")
     a = p.parse_args()
-    top = peak(a.isa)
+    top, dot_top = peak(a.isa), peak(a.isa, DOT_FLAGS)
     rows = []
     for case, calls in CASES.items():
         if a.only not in case:
             continue
         for name, shapes, attrs in calls:
             rate, seconds, chunks, scratch = measure(name, shapes, attrs, a.isa, a.seconds)
-            rows.append({"case": case, "kernel": name, "gflops": rate, "share": rate / top,
+            rows.append({"case": case, "kernel": name, "gflops": rate,
+                         "share": rate / (dot_top if "_i8" in name and dot_top > 0 else top),
                          "us": seconds * 1e6, "chunks": chunks, "scratch": scratch})
     if a.json:
-        print(json.dumps({"isa": a.isa, "peak_gflops": top, "rows": rows}))
+        print(json.dumps({"isa": a.isa, "peak_gflops": top, "peak_int8_gops": dot_top,
+                          "rows": rows}))
         return
-    print(f"{a.isa}: peak {top:.1f} GFLOP/s (registers only, one core)")
+    print(f"{a.isa}: peak {top:.1f} GFLOP/s, int8 dot products {dot_top:.1f} GOP/s (registers "
+          "only, one core)")
     for r in rows:
         print(f"{r['case']:22} {r['kernel']:15} {r['gflops']:7.1f} GFLOP/s {r['share']:5.0%} "
               f"{r['us']:9.1f} us  {r['chunks']} chunks  {r['scratch']:7} B scratch")
