@@ -1,5 +1,6 @@
 #!/bin/bash
-# Cross-build the aarch64 wheel and take a training step with it under qemu-user.
+# Cross-build the aarch64 wheel and take a training step with it under qemu-user; then int8 products
+# with and without dot products against the portable ones.
 # Needs gcc-aarch64-linux-gnu and qemu-user (make setup-system); the Arm Python comes from Debian's
 # own packages, unpacked into build/aarch64/root.
 set -euo pipefail
@@ -36,4 +37,13 @@ arm ref | tee "$OUT/arm.txt"
 cmp "$OUT/host.txt" "$OUT/arm.txt"
 arm neon | tee "$OUT/neon.txt"
 PYTHONPATH=src "$PY" tools/aarch64_step.py close "$OUT/host.txt" "$OUT/neon.txt"
+
+bin=$(cd "$(dirname "$PY")" && pwd)
+"$bin/cmake" -S . -B "$OUT/check" -G Ninja -DCMAKE_MAKE_PROGRAM="$bin/ninja" -DEL_TESTS=ON \
+  -DEL_PYTHON=OFF -DCMAKE_TOOLCHAIN_FILE="$PWD/tools/aarch64.cmake" \
+  -DCMAKE_EXE_LINKER_FLAGS=-static >"$OUT/check.log"
+"$bin/cmake" --build "$OUT/check" --target i8_check >>"$OUT/check.log"
+for cpu in max cortex-a76 cortex-a53; do # i8mm, dotprod, neither
+  qemu-aarch64 -cpu $cpu "$OUT/check/i8_check"
+done
 echo "aarch64: portable kernels give the host's bits, NEON kernels agree; $(basename "$wheel")"
