@@ -170,7 +170,7 @@ register(OpDef(
 ))
 
 
-# linear_cross_entropy_both(x, labels, w, dlosses, b?, class_weight?) -> losses, lse, dx ------------
+# linear_cross_entropy_both(x, labels, w, dlosses, b?, class_weight?) -> losses, lse, dx ---------
 
 
 def _both_infer(
