@@ -26,6 +26,7 @@ from edgeloop.passes.attach_methods import attach_methods, facts
 from edgeloop.passes.attach_optimizer import attach_optimizer
 from edgeloop.passes.autodiff import add_gradients
 from edgeloop.passes.count_step import count_step
+from edgeloop.passes.cut_entries import cut_entries
 from edgeloop.passes.dce import drop_dead
 from edgeloop.passes.describe_loss import describe_loss
 from edgeloop.passes.encode import encode
@@ -63,7 +64,8 @@ from edgeloop.units import parse_bytes
 MAX_THREADS = 64  # as the core has it
 # Params that methods add; the others are tensors of the model, or of a new head.
 ADDED = re.compile(r"\.(lora_\w+|ia3|adapter_(down|up)\.(weight|bias)|prefix_(k|v|gate))(\.\d+)?$")
-ENTRIES = ("train", "eval", "predict", "grad", "accumulate", "apply")
+ENTRIES = ("train", "eval", "predict", "grad", "accumulate", "apply", "features", "train_from",
+           "eval_from")
 Pass = Callable[[Graph], Graph]
 
 
@@ -125,7 +127,9 @@ def compile(  # noqa: A001  the public name is el.compile
         Sizes of the model's other dynamic dimensions by name; a list makes one variant of every
         entry for each element.
     entries
-        Any of train, eval, predict, grad, accumulate, apply.
+        Any of train, eval, predict, grad, accumulate, apply; and features with train_from (and
+        eval_from), which part the step where everything below is the same for a sample in every
+        epoch.
     threads
         Threads that a session will use; results do not depend on it.
     isa
@@ -202,13 +206,14 @@ def compile(  # noqa: A001  the public name is el.compile
             made["predict" + tail] = predict_entry(constant, options)
     assert first is not None
     made, storage = _stored(made, options)
+    made, cut = cut_entries(made, options.entries, list(first.inputs), batch)
     made = _shared(made)
     metadata = _metadata(first, known, made, options, batch, predict_batch, features, classes)
     metadata |= {
         "modules": {k: m.described() for k, m in first.modules.items()}, "scales": scales,
         "rslora": bool(scales) and all(m.rslora for m in options.train if isinstance(m, LoRA)),
     }
-    metadata["quantize"] = storage
+    metadata |= {"quantize": storage, "cut": cut}
     scalars = options.optimizer.scalars() | (
         {"accumulate_scale": 1.0} if "accumulate" in options.entries else {})
 
@@ -277,11 +282,11 @@ def training_entries(
     is the user's own loss.
     """
     out: dict[str, Graph] = {}
-    if "eval" in options.entries:
+    if {"eval", "eval_from"} & set(options.entries):
         made = attach_loss(graph, options.loss, own)
         outputs = {"loss": made.loss, **{v.name: v for v in graph.outputs}}
         out["eval"] = forward(name_outputs(made.graph, outputs), options)
-    if {"train", "grad", "accumulate"} & set(options.entries):
+    if {"train", "grad", "accumulate", "features"} & set(options.entries):
         made = attach_loss(training, options.loss, own)
         made.graph.outputs = [made.loss]
         lean = _run(made.graph, [drop_dead, fuse_head])
@@ -292,7 +297,7 @@ def training_entries(
         backward = _run(backward, [fold_constants, fuse_sums, _merging(options)])
         grads = dict(zip(grads, backward.outputs[1:], strict=True))
         loss = backward.outputs[0]
-        if "train" in options.entries:
+        if {"train", "features"} & set(options.entries):
             out["train"] = train_entry(backward, loss, grads, options)
         if "grad" in options.entries:
             out["grad"] = grad_entry(backward, loss, grads)
@@ -416,6 +421,11 @@ def _options(
         raise CompileError(f"entries {list(entries)}: choose from {', '.join(ENTRIES)}")
     if "apply" in entries and "accumulate" not in entries:
         raise CompileError("entry 'apply' uses what 'accumulate' gathers: ask for both")
+    if ("features" in entries) != ("train_from" in entries) or (
+        "eval_from" in entries and "features" not in entries
+    ):
+        raise CompileError("entries 'features' and 'train_from' are the two parts of a step: ask "
+                           "for both; 'eval_from' goes with them")
     if not isinstance(head, Head | None):
         raise CompileError(f"head={head!r}: use el.Head(classes=...)")
     return Options(resolve(loss), methods, optimizer or SGD(), tuple(entries), seed, head)

@@ -8,7 +8,7 @@ from typing import Any
 
 from edgeloop.program.table import TableTensor
 
-_WITH_LOSS = ("train", "eval", "grad", "accumulate")
+_WITH_LOSS = ("train", "eval", "grad", "accumulate", "train_from", "eval_from")
 _LABELS: dict[str, type | tuple[type, ...]] = {
     "axis": int, "shift": int, "ignore_index": int, "output": str, "smoothing": (int, float),
     "class_weights": list,

@@ -21,7 +21,7 @@ from edgeloop.runtime.isa import choose_isas
 from edgeloop.runtime.labels import Labels
 
 Array = npt.NDArray[Any]
-WITH_LOSS = ("train", "eval", "grad", "accumulate")
+WITH_LOSS = ("train", "eval", "grad", "accumulate", "train_from", "eval_from")
 
 
 class Session:
@@ -208,16 +208,34 @@ class Session:
             As for ``step``.
         """
         with self._lock:
-            entry, arrays = self._arrays("predict", x, None, None)
-            entry.check_rows()
-            n = inputs.row_count(arrays)
-            out = {k: np.empty((n, *a.shape[1:]), a.dtype) for k, a in entry.outputs.items()}
-            for begin, count in entry.batches(n):
-                entry.fill(arrays, begin, count)
-                self._run(entry)
-                for k, a in entry.outputs.items():
-                    out[k][begin : begin + count] = a[:count]
-            return next(iter(out.values())) if len(out) == 1 else out
+            return _only_value(self._forward("predict", x))
+
+    def features(self, x: Any) -> Any:
+        """Return the values at the cut for x [n, ...], any n >= 1: an array, or a dict of several.
+
+        Nothing that trains reaches them: they are the same for a sample as long as the program is,
+        and `step_from` and `evaluate_from` go on from them.
+
+        Raises
+        ------
+        ProgramError
+            The program was compiled without the entries ``features`` and ``train_from``.
+        InputError
+            As for ``step``.
+        """
+        with self._lock:
+            return _only_value(self._forward("features", x))
+
+    def step_from(self, features: Any, y: Any = None, sample_weight: Any = None) -> float:
+        """Take one training step from the values at the cut; otherwise as ``step``.
+
+        ``features``: rows of what `features` returned, in any order. Where a row's bits do not
+        depend on its neighbours (see the guide), the step has the bits of ``step``.
+        """
+        with self._lock:
+            loss = self._train("train_from", features, y, sample_weight)
+            object.__setattr__(self, "steps", self.steps + 1)
+            return loss
 
     def evaluate(
         self, x: Any, y: Any = None, sample_weight: Any = None
@@ -228,8 +246,19 @@ class Session:
         weighted by sample; {"perplexity": exp(loss)} then comes with them. Nothing changes.
         Raises InputError as ``step``.
         """
+        return self._evaluate("eval", x, y, sample_weight)
+
+    def evaluate_from(
+        self, features: Any, y: Any = None, sample_weight: Any = None
+    ) -> tuple[float, dict[str, float]]:
+        """Return what ``evaluate`` does, from the values at the cut (entry ``eval_from``)."""
+        return self._evaluate("eval_from", features, y, sample_weight)
+
+    def _evaluate(
+        self, name: str, x: Any, y: Any, sample_weight: Any
+    ) -> tuple[float, dict[str, float]]:
         with self._lock:
-            entry, arrays = self._arrays("eval", x, y, sample_weight)
+            entry, arrays = self._arrays(name, x, y, sample_weight)
             entry.check_rows()
             n = inputs.row_count(arrays)
             weight = arrays.get(WEIGHT, np.ones(n)).astype(np.float64)
@@ -315,6 +344,18 @@ class Session:
             )
         return loss
 
+    def _forward(self, name: str, x: Any) -> dict[str, Array]:
+        entry, arrays = self._arrays(name, x, None, None)
+        entry.check_rows()
+        n = inputs.row_count(arrays)
+        out = {k: np.empty((n, *a.shape[1:]), a.dtype) for k, a in entry.outputs.items()}
+        for begin, count in entry.batches(n):
+            entry.fill(arrays, begin, count)
+            self._run(entry)
+            for k, a in entry.outputs.items():
+                out[k][begin : begin + count] = a[:count]
+        return out
+
     def _run(self, entry: Bound) -> None:
         for slot, name in self._slots:
             slot[0] = self._scalars[name]
@@ -338,7 +379,8 @@ class Session:
         """Return the entry (the variant that fits x) and its checked inputs."""
         variants = self._named(name)
         entry = variants[0]
-        feeds = inputs.by_name(x, entry.model_inputs)
+        above = name in ("train_from", "eval_from")
+        feeds = inputs.by_name(x, entry.model_inputs, *(("features", "cut") if above else ()))
         if len(variants) > 1:
             entry = pick(variants, {k: np.shape(v) for k, v in feeds.items()})
         known = self.program.metadata.get("inputs") or {}
@@ -401,3 +443,7 @@ class Session:
             if other.name in ("eval", "predict") and (a := self._logits(other)) is not None:
                 return int(a.shape[-1])
         return int(np.iinfo(np.int32).max)  # the kernel refuses what is too large
+
+
+def _only_value(out: dict[str, Array]) -> Any:
+    return next(iter(out.values())) if len(out) == 1 else out
