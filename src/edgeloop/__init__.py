@@ -45,12 +45,13 @@ if TYPE_CHECKING:
     from edgeloop.program.peft import import_peft
     from edgeloop.quantize import Quantize
     from edgeloop.runtime import Session
+    from edgeloop.runtime.feature_cache import FeatureCache
 
 __version__ = "0.1.0"
 
 _HOME = {
     "Program": "program", "Plan": "program", "Session": "runtime", "compile": "compiler",
-    "import_peft": "program.peft",
+    "FeatureCache": "runtime.feature_cache", "import_peft": "program.peft",
     "Quantize": "quantize",
     **dict.fromkeys(("export_onnx", "export_onnx_adapter", "onnx_inputs"), "exporter"),
     **dict.fromkeys(("SGD", "AdamW"), "options"),
@@ -69,10 +70,11 @@ _HOME = {
 
 __all__ = [
     "IA3", "SGD", "AdamW", "Adapter", "AdapterError", "Bias", "BudgetError", "CompileError",
-    "Compose", "ConfigError", "DataError", "DeltaError", "EdgeLoopError", "Full", "Head",
-    "InputError", "LastLayers", "LoRA", "ModelError", "NonFiniteError", "Plan", "Prefix", "Program",
-    "ProgramError", "Quantize", "Session", "ShapeError", "Sparse", "StateError", "UnsupportedError",
-    "compile", "export_onnx", "export_onnx_adapter", "import_peft", "load", "loss", "onnx_inputs",
+    "Compose", "ConfigError", "DataError", "DeltaError", "EdgeLoopError", "FeatureCache", "Full",
+    "Head", "InputError", "LastLayers", "LoRA", "ModelError", "NonFiniteError", "Plan", "Prefix",
+    "Program", "ProgramError", "Quantize", "Session", "ShapeError", "Sparse", "StateError",
+    "UnsupportedError", "compile", "export_onnx", "export_onnx_adapter", "import_peft", "load",
+    "loss", "onnx_inputs",
 ]
 
 

@@ -26,7 +26,7 @@ from edgeloop.passes.attach_methods import attach_methods, facts
 from edgeloop.passes.attach_optimizer import attach_optimizer
 from edgeloop.passes.autodiff import add_gradients
 from edgeloop.passes.count_step import count_step
-from edgeloop.passes.cut_entries import cut_entries
+from edgeloop.passes.cut_entries import cut_entries, note
 from edgeloop.passes.dce import drop_dead
 from edgeloop.passes.describe_loss import describe_loss
 from edgeloop.passes.encode import encode
@@ -214,6 +214,8 @@ def compile(  # noqa: A001  the public name is el.compile
         "rslora": bool(scales) and all(m.rslora for m in options.train if isinstance(m, LoRA)),
     }
     metadata |= {"quantize": storage, "cut": cut}
+    if cut is not None:
+        metadata["notes"] = [*metadata["notes"], note(cut)]
     scalars = options.optimizer.scalars() | (
         {"accumulate_scale": 1.0} if "accumulate" in options.entries else {})
 

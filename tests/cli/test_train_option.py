@@ -34,6 +34,13 @@ def test_methods(here, capsys, train):
     assert ("f32 lanes of" in text) == ("auto" in train)
 
 
+def test_a_cut(here, capsys):
+    plan = compiled(capsys, "--train", "last", "--cut")["plan"]
+    assert {"features", "train_from", "eval_from"} <= {e["name"] for e in plan["entries"]}
+    assert any(note.startswith("cut: features keep ") for note in plan["notes"])
+    compiled(capsys, "--train", "last", "--cut", "--entries", "train,features,train_from")
+
+
 def test_a_head(here, capsys):
     compiled(capsys, "--head", "7", "--train", "bias")
     assert main(["inspect", "new.elp", "--json"]) == 0

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from edgeloop.cli.output import Output
 
+CUT = ("features", "train_from", "eval_from")
 _PACKAGE, _SQLITE = b"EDLD", b"SQLite format 3\0"
 
 
@@ -69,7 +70,12 @@ def add(command: Callable[[str], argparse.ArgumentParser]) -> None:
     parser.add_argument(
         "--entries",
         default="train,eval,predict",
-        help="of train,eval,predict,grad,accumulate,apply (default train,eval,predict)",
+        help="of train,eval,predict,grad,accumulate,apply,features,train_from,eval_from (default "
+        "train,eval,predict)",
+    )
+    parser.add_argument(
+        "--cut", action="store_true", help="part the step where all below is the same in every "
+        "epoch: adds the entries features, train_from and eval_from",
     )
     parser.add_argument(
         "--features", metavar="FILE", help="feature pipeline, TOML (its [features]) or JSON"
@@ -211,7 +217,7 @@ def compile_(args: argparse.Namespace, out: Output) -> int:
         batch=args.batch,
         predict_batch=args.predict_batch,
         shapes=_shapes(args.shapes),
-        entries=tuple(part.strip() for part in args.entries.split(",")),
+        entries=_entries(args),
         threads=args.threads,
         isa=args.isa,
         budget=args.budget,
@@ -244,6 +250,11 @@ def compile_(args: argparse.Namespace, out: Output) -> int:
     out.line(f"compiled in {seconds:.1f} s; this process took {format_bytes(peak)} of RAM at most")
     out.line(str(program.plan))
     return OK
+
+
+def _entries(args: argparse.Namespace) -> tuple[str, ...]:
+    asked = [part.strip() for part in args.entries.split(",")]
+    return tuple(dict.fromkeys([*asked, *(CUT if args.cut else ())]))
 
 
 def _compiler(name: str) -> Any:

@@ -69,7 +69,8 @@ class RamPlan:
 
 
 def plan_ram(
-    config: Config, session: int, weights: int, shape: Sequence[int], *, baseline: int
+    config: Config, session: int, weights: int, shape: Sequence[int], *, baseline: int,
+    features: tuple[int, int] | None = None,
 ) -> RamPlan:
     """Plan the process that would run `config`.
 
@@ -83,6 +84,8 @@ def plan_ram(
         Of one model input.
     baseline
         Resident bytes before the program is loaded: :func:`resident_bytes`.
+    features
+        Bytes of one sample's features as they are kept, and as f32; None: none are kept.
     """
     sample = 4 * math.prod(shape)
     views = config.train.augment.views
@@ -105,6 +108,15 @@ def plan_ram(
     if config.base is not None:
         items.append(memory("base rehearsal", config.base.capacity, 1, ""))
         items.append(memory("anchors", config.base.capacity, 1, ""))
+    if features is not None:
+        kept, whole = features
+        turns = min(views, config.train.epochs)
+        base = 0 if config.base is None else config.base.capacity
+        count = (b.capacity + b.rehearsal) * turns + base
+        why = "samples, while it trains"
+        items.append(RamItem("features to train on", count * kept, f"{count} {why}"))
+        items.append(RamItem(
+            "features to validate on", b.validation * (kept + whole), f"{b.validation} {why}"))
     items.append(RamItem("SQLite", SQLITE_BYTES, "page cache, log index"))
     items.append(RamItem("working memory", WORKING_BYTES, "features, one window, objects, stacks"))
     return RamPlan(tuple(items), config.budget.ram)

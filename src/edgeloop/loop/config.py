@@ -128,6 +128,10 @@ class TrainConfig:
         "label", or "input" for a model that reproduces its input.
     seed
         With the stream, decides every result.
+    features
+        How the features below the program's cut (edgeloop compile --cut) are kept during an update:
+        "f32", "f16", "int8" or "off". "auto": f32 where the program has a cut and budget.ram
+        allows it.
     """
 
     epochs: int = field(default=20, metadata={"range": Range(1)})
@@ -142,6 +146,9 @@ class TrainConfig:
     target: str = field(default="label", metadata={"choices": ("label", "input")})
     seed: int = field(default=0, metadata={"range": Range(0)})
     method: str | None = None
+    features: str = field(
+        default="auto", metadata={"choices": ("auto", "f32", "f16", "int8", "off")}
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -67,6 +67,8 @@ class Loop:
         Called as ``on_event(kind, **detail)``; what it raises ends the run, like a power cut.
     clock
         Seconds, monotonic.
+    keep
+        How the features below the program's cut are kept during an update; "": not at all.
     """
 
     def __init__(
@@ -89,6 +91,7 @@ class Loop:
         isa: str = "",
         on_event: Callable[..., None] | None = None,
         clock: Callable[[], float] = time.monotonic,
+        keep: str = "",
     ) -> None:
         g = config.gate
         self.config = config
@@ -123,6 +126,7 @@ class Loop:
             save=self._save,
             emit=self._emit,
             clock=clock,
+            keep=keep,
         )
 
     def stop(self) -> None:

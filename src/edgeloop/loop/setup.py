@@ -22,6 +22,7 @@ from edgeloop.loop.runner import Loop
 from edgeloop.options import parse_train
 from edgeloop.program import Program
 from edgeloop.runtime import Session
+from edgeloop.runtime.feature_cache import sample_bytes
 from edgeloop.store import Store
 
 if TYPE_CHECKING:
@@ -91,7 +92,8 @@ def open_loop(
             "time; leave it out"
         )
     check_method(config, program)
-    plan_of(config, program, shape, baseline).check()
+    ram, keep = plan_of(config, program, shape, baseline)
+    ram.check()
     items = make_items(config, labels, source)
     prepare = preparer(features)
     base = load_base(config, labels, shape, prepare)
@@ -114,6 +116,7 @@ def open_loop(
             isa=learner.isa,
             on_event=on_event,
             clock=clock,
+            keep=keep,
         )
 
 
@@ -123,13 +126,39 @@ def plan(config: Config | str | Path) -> RamPlan:
         config = Config.load(config)
     baseline = resident_bytes()
     program = Program.load(config.path(config.model.program))
-    return plan_of(config, program, input_shape(config, program), baseline)
+    return plan_of(config, program, input_shape(config, program), baseline)[0]
 
 
-def plan_of(config: Config, program: Program, shape: tuple[int, ...], baseline: int) -> RamPlan:
-    """Plan with what the program says of itself."""
+def plan_of(
+    config: Config, program: Program, shape: tuple[int, ...], baseline: int
+) -> tuple[RamPlan, str]:
+    """Plan with what the program says of itself; and how features are kept, "" for not at all.
+
+    Raises
+    ------
+    ConfigError
+        Features are asked for that the program does not have.
+    """
     weights = max(program.resident_bytes, program.plan.weight_bytes)
-    return plan_ram(config, program.plan.ram_bytes, weights, shape, baseline=baseline)
+    asked = config.train.features
+
+    def planned(keep: str) -> RamPlan:
+        each = (sample_bytes(program, keep), sample_bytes(program)) if keep else None
+        return plan_ram(
+            config, program.plan.ram_bytes, weights, shape, baseline=baseline, features=each)
+
+    if not all(e in program.entries for e in ("features", "train_from", "eval_from")):
+        if asked in ("auto", "off"):
+            return planned(""), ""
+        raise ConfigError(
+            f'{config.name}: train.features: "{asked}" needs a program with a cut; compile it with '
+            "edgeloop compile --cut, or leave the key out"
+        )
+    if asked == "auto":
+        made = planned("f32")
+        return (made, "f32") if made.fits else (planned(""), "")
+    keep = "" if asked == "off" else asked
+    return planned(keep), keep
 
 
 def input_shape(config: Config, program: Program) -> tuple[int, ...]:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
 
 from edgeloop.data.rng import Draw
 from edgeloop.errors import NonFiniteError
+from edgeloop.loop.kept import Kept
 from edgeloop.loop.learner import targets
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from edgeloop.data.item import Label
     from edgeloop.loop.config import TrainConfig
     from edgeloop.loop.learner import Learner
+    from edgeloop.runtime import Session
 
 WORST = 1e300  # stands for a loss that is not finite: JSON has no infinity
 
@@ -38,6 +40,11 @@ class Pool:
 
     def __len__(self) -> int:
         return len(self._slots)
+
+    @property
+    def views(self) -> int:
+        """Views of each sample, which epochs take in turn."""
+        return int(self._memory.x.shape[1])
 
     def view(self, i: int, epoch: int) -> tuple[NDArray[np.float32], Label]:
         """Sample `i` as `epoch` sees it, and its label."""
@@ -139,6 +146,9 @@ class Trainer:
         Called every `config.checkpoint_every` steps and when the deadline falls.
     emit
         Called as ``emit(kind, **detail)`` to show progress.
+    keep
+        How the features below the program's cut are kept ("f32", "f16", "int8"); "": they are
+        computed in every step, as for a program without a cut.
     """
 
     def __init__(
@@ -150,7 +160,10 @@ class Trainer:
         clock: Callable[[], float],
         checkpoint: Checkpoint,
         emit: Callable[..., None],
+        keep: str = "",
     ) -> None:
+        self._keep = keep
+        self._kept: Kept | None = None
         self._learner = learner
         self._config = config
         self._batch = batch
@@ -172,6 +185,7 @@ class Trainer:
         steps = -(-len(lesson.order(config, p.job, 0)) // self._batch)  # in every epoch
         slowest_step = last_judge = 0.0
         unsaved = False
+        self._kept = self._features(lesson, p.job)
         order: list[tuple[Pool, int]] | None = None
         if p.first is None and len(lesson.y):
             p.first = p.best = p.mark = self._validate(lesson)
@@ -214,11 +228,20 @@ class Trainer:
         if p.stop == "deadline" and done and self._judge(lesson, p, epoch + 1, done * self._batch):
             best = learner.snapshot()
         p.elapsed = self._clock() - began
+        self._kept = None
         self._emit("stop", job=p.job, reason=p.stop, steps=p.step, seconds=p.elapsed)
         if best is None or p.best_epoch == 0:
             return Outcome(None, p)
         learner.restore(best)
         return Outcome(learner.adapter(), p)
+
+    def _features(self, lesson: Lesson, job: int) -> Kept | None:
+        if not self._keep:
+            return None
+        session = cast("Session", self._learner)
+        kept = Kept(session, lesson, self._config, job, keep=self._keep)
+        self._emit("features", job=job, keep=self._keep, bytes=kept.nbytes)
+        return kept
 
     def _step(self, rows: Sequence[tuple[Pool, int]], epoch: int) -> float:
         labels: list[Label] = []
@@ -230,11 +253,17 @@ class Trainer:
             labels.append(y)
         assert self._x is not None
         x = self._x[: len(rows)]
-        return self._learner.step(x, x if self._config.target == "input" else targets(labels))
+        y = x if self._config.target == "input" else targets(labels)
+        if self._kept is not None:
+            return cast("Session", self._learner).step_from(self._kept.rows(rows, epoch), y)
+        return self._learner.step(x, y)
 
     def _validate(self, lesson: Lesson) -> float:
         y = lesson.x if self._config.target == "input" else targets(lesson.y)
-        loss = self._learner.evaluate(lesson.x, y)[0]
+        if self._kept is None:
+            loss = self._learner.evaluate(lesson.x, y)[0]
+        else:
+            loss = cast("Session", self._learner).evaluate_from(self._kept.validation, y)[0]
         return loss if math.isfinite(loss) else WORST
 
     def _judge(self, lesson: Lesson, p: Progress, epoch: int, rows: int) -> bool:

@@ -40,6 +40,8 @@ class Updater:
         Judges candidates; None: the configured one.
     save
         Writes the loop's own state; called inside the transactions that need it.
+    keep
+        How the trainer keeps features; "": not at all.
 
     Attributes
     ----------
@@ -63,6 +65,7 @@ class Updater:
         save: Callable[[], None],
         emit: Callable[..., None],
         clock: Callable[[], float],
+        keep: str = "",
     ) -> None:
         g = config.gate
         self.config = config
@@ -75,6 +78,7 @@ class Updater:
         self._program = program_hash
         self._gate = gate or PairedGate(g.min_samples, g.confidence, g.max_anchor_loss)
         self._isa = isa
+        self._keep = keep
         self._save = save
         self._emit = emit
         self._clock = clock
@@ -85,6 +89,7 @@ class Updater:
             clock=clock,
             checkpoint=self._checkpoint,
             emit=emit,
+            keep=keep,
         )
         self._pristine = learner.snapshot()
         if config.train.lr is not None:
@@ -161,7 +166,7 @@ class Updater:
     def _plan(self) -> str:
         """Digest of every option that decides what an update computes (deadlines aside)."""
         c = self.config
-        what = (c.train, c.base, c.buffer.rehearsal, c.buffer.validation)
+        what = (c.train, c.base, c.buffer.rehearsal, c.buffer.validation, self._keep)
         return hashlib.sha256(repr(what).encode()).hexdigest()[:16]
 
     def _update(self, progress: Progress, best: bytes | None, arrived: float | None) -> Update:

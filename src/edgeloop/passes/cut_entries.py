@@ -56,3 +56,10 @@ def described(graph: Graph, cut: Cut) -> dict[str, Any]:
         },
         "sample_bytes": cut.sample_bytes, "below_flops": cut.below, "frozen_flops": cut.frozen,
     }
+
+
+def note(cut: Mapping[str, Any]) -> str:
+    """Say in one line what the cut keeps."""
+    layers = ", ".join(v["layer"] for v in cut["values"].values())
+    return (f"cut: features keep {cut['sample_bytes']:,} bytes a sample (behind {layers}); "
+            f"{cut['below_flops'] / max(1, cut['frozen_flops']):.1%} of the frozen work lies below")

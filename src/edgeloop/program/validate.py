@@ -23,7 +23,8 @@ def check_metadata(metadata: Mapping[str, Any]) -> None:
     are its ``axis``, ``shift`` and ``ignore_index`` (integers), ``output`` (a name), ``smoothing``
     (a number) and ``class_weights`` (a list of them, one for each class). ``modules`` and
     ``scales``: objects as the compiler writes them, or absent. ``inputs``: an object of objects
-    whose ``bound`` is a positive number or absent. Other keys are the user's.
+    whose ``bound`` is a positive number or absent. ``cut``: absent, or an object whose ``values``
+    have a ``shape`` and a ``dtype``. Other keys are the user's.
     """
     _positive(metadata.get("batch", 1), "batch")
     _positive(metadata.get("rows_per_group") or 1, "rows_per_group")
@@ -53,6 +54,13 @@ def check_metadata(metadata: Mapping[str, Any]) -> None:
         ):
             raise ValueError("metadata 'labels.class_weights' is not one number for each class")
     _check_modules(metadata.get("modules"), metadata.get("scales"))
+    cut = metadata.get("cut")
+    for name, v in _object(_object(cut or {}, "cut").get("values", {}), "cut.values").items():
+        shape = _object(v, f"cut.values.{name}").get("shape")
+        if v.get("dtype") not in ("f32", "i32") or not isinstance(shape, list) or not shape or (
+            not all(isinstance(n, int) and n > 0 for n in shape)
+        ):
+            raise ValueError(f"metadata 'cut.values.{name}' has no shape or type")
 
 
 def _check_modules(modules: Any, scales: Any) -> None:
