@@ -82,8 +82,8 @@ fuzz: build asan ## hostile step tables under the sanitizers, ten minutes (FUZZ_
 	@rm -rf build/seeds && PYTHONPATH=src $(PY) -m tests.core.seeds build/seeds
 	@build/asan/fuzz_check $(FUZZ_SECONDS) $(FUZZ_SEED) build/seeds/*.table
 
-# With the goal `quant` beside it, `bench` prints that table alone.
-ifeq ($(filter quant,$(MAKECMDGOALS)),)
+# With the goal `quant` or `cut` beside it, `bench` prints that table alone.
+ifeq ($(filter quant cut,$(MAKECMDGOALS)),)
 bench: $(VENV)/.oracles build ## step time, start-up and memory beside PyTorch (W1 to W3), GEMM
 	@$(PY) bench/gemm.py
 	@$(PY) bench/run.py $(ARGS)
@@ -93,6 +93,9 @@ endif
 
 quant: $(VENV)/.tasks build ## `make bench quant`: what a quantized base costs in points, seven tasks
 	@PYTHONPATH=src $(PY) bench/quant.py $(ARGS)
+
+cut: $(VENV)/.test build ## `make bench cut`: ten epochs over kept features beside ten over samples
+	@PYTHONPATH=src $(PY) bench/cut.py $(ARGS)
 
 wheel: $(VENV)/.base ## wheel and sdist into dist/
 	@$(PIP) install build && $(PY) -m build --outdir dist . >build/wheel.log 2>&1 || { tail -30 build/wheel.log; exit 1; }
@@ -107,4 +110,4 @@ readme: ## run every command of the README as written, in a fresh copy
 clean: ## remove what was built
 	@rm -rf build dist src/edgeloop/_core*.so
 
-.PHONY: help setup-system build demo test test-oracles lint types contracts crash asan fuzz firmware bench quant wheel aarch64 readme clean
+.PHONY: help setup-system build demo test test-oracles lint types contracts crash asan fuzz firmware bench quant cut wheel aarch64 readme clean

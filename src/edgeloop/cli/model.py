@@ -132,8 +132,8 @@ def _inspect_program(path: Path, out: Output) -> int:
 
 
 def _inspect_model(path: Path, args: argparse.Namespace, out: Output) -> int:
-    found = _compiler("coverage").coverage(
-        path, batch=args.batch, shapes=_shapes(args.shapes), plans=not args.no_plans
+    found = compiler("coverage").coverage(
+        path, batch=args.batch, shapes=shapes_of(args.shapes), plans=not args.no_plans
     )
     error = found["error"]
     out.result({"kind": "model", "file": str(path), **found})
@@ -203,12 +203,12 @@ def _show_coverage(found: dict[str, Any], out: Output) -> None:
 
 def compile_(args: argparse.Namespace, out: Output) -> int:
     """Compile, save, report the plan."""
-    compiler = _compiler("compiler")
+    compile_program = compiler("compiler").compile
     from edgeloop.options import parse_head, parse_optimizer, parse_train
     from edgeloop.quantize import parse as parse_quantize
 
     start = time.perf_counter()
-    program = compiler.compile(
+    program = compile_program(
         args.model,
         loss=args.loss,
         train=parse_train(_train(args.train)),
@@ -216,7 +216,7 @@ def compile_(args: argparse.Namespace, out: Output) -> int:
         optimizer=parse_optimizer(args.optimizer),
         batch=args.batch,
         predict_batch=args.predict_batch,
-        shapes=_shapes(args.shapes),
+        shapes=shapes_of(args.shapes),
         entries=_entries(args),
         threads=args.threads,
         isa=args.isa,
@@ -257,7 +257,7 @@ def _entries(args: argparse.Namespace) -> tuple[str, ...]:
     return tuple(dict.fromkeys([*asked, *(CUT if args.cut else ())]))
 
 
-def _compiler(name: str) -> Any:
+def compiler(name: str) -> Any:
     """Import a module of the compiler stack; it needs onnx, which a device may not have."""
     from importlib import import_module
 
@@ -270,7 +270,8 @@ def _compiler(name: str) -> Any:
         raise CompileError(msg) from error
 
 
-def _shapes(text: str | None) -> dict[str, int] | None:
+def shapes_of(text: str | None) -> dict[str, int] | None:
+    """Read --shapes; raises ConfigError."""
     if text is None:
         return None
     shapes = {}

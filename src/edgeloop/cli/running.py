@@ -32,7 +32,17 @@ _KINDS = {".csv": "csv", ".npz": "npz"}
 def add(command: Callable[[str], argparse.ArgumentParser]) -> None:
     """Declare the commands of this group."""
     parser = command("plan")
-    parser.add_argument("file", help="loop.toml, or a program (.elp)")
+    parser.add_argument("file", help="loop.toml, a program (.elp), or with --advise a model")
+    parser.add_argument(
+        "--advise", action="store_true", help="of a model: time and memory of LoRA on its last "
+        "blocks, for several depths; compiles and runs them",
+    )
+    parser.add_argument("--batch", type=int, default=8, help="with --advise (8)")
+    parser.add_argument("--rank", type=int, default=4, help="of LoRA, with --advise (4)")
+    parser.add_argument("--threads", type=int, default=1, help="with --advise (1)")
+    parser.add_argument(
+        "--shapes", metavar="NAME=N,..", help="with --advise: a model's other dynamic dimensions"
+    )
     parser.set_defaults(command=plan)
 
     parser = command("run")
@@ -59,6 +69,13 @@ def add(command: Callable[[str], argparse.ArgumentParser]) -> None:
 
 def plan(args: argparse.Namespace, out: Output) -> int:
     """Show the plan; exit status 1 when it does not fit its budget."""
+    if args.advise:
+        from edgeloop.cli.advice import advice
+
+        return advice(args, out)
+    if args.file.endswith(".onnx"):
+        msg = f"{args.file}: is a model; add --advise, or compile it first"
+        raise ConfigError(msg)
     if not args.file.endswith(".toml"):
         from edgeloop.program import Program
 
