@@ -45,6 +45,7 @@ from edgeloop.passes.merge_views import merge_views
 from edgeloop.passes.name_outputs import name_outputs
 from edgeloop.passes.needs import Needs
 from edgeloop.passes.quantize_base import quantize_base, unstored
+from edgeloop.passes.read_rows import read_rows
 from edgeloop.passes.recognise_activations import recognise_activations
 from edgeloop.passes.recognise_attention import recognise_attention
 from edgeloop.passes.recognise_norms import recognise_norms
@@ -241,7 +242,8 @@ def adapt(imported: Imported, options: Options, *, training: bool = False) -> Gr
     graph = normal_form(imported, options)
     graph = attach_methods(
         graph, options.train, head=options.head, seed=options.seed, training=training)
-    graph = _run(graph, [fold_batchnorm, sink_transposes, fold_constants])
+    graph = _run(
+        graph, [fold_batchnorm, sink_transposes, fold_constants, read_rows, fold_constants])
     if options.quantize is not None:
         graph = verify(quantize_base(graph, options.quantize), "quantize_base")
         graph = verify(measure_rows(graph), "measure_rows")

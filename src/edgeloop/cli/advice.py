@@ -47,7 +47,7 @@ def _row(c: dict[str, Any], blocks: int) -> list[Any]:
     cut, about = c["cut"], "" if c["timing"] == "measured" else "~"
     later = ["-", "-", "-"] if cut is None else [
         format_bytes(cut["sample_bytes"]), f"{about}{_ms(cut['step_seconds'])}",
-        f"{c['step_seconds'] / cut['step_seconds']:.3g}x",
+        _times(c["step_seconds"] / cut["step_seconds"]),
     ]
     return [f"{c['blocks']} of {blocks}", c["lowest"], c["trainable"],
             f"{about}{_ms(c['step_seconds'])}", _work(c["step_flops"]),
@@ -57,6 +57,10 @@ def _row(c: dict[str, Any], blocks: int) -> list[Any]:
 def _ms(seconds: float) -> str:
     ms = seconds * 1e3
     return f"{ms:.0f} ms" if ms >= 100 else f"{ms:.3g} ms"
+
+
+def _times(ratio: float) -> str:
+    return f"{ratio:.0f}x" if ratio >= 100 else f"{ratio:.2f}x"
 
 
 def _work(flops: int) -> str:
