@@ -130,7 +130,7 @@ def test_refused_with_the_reason(reason, nodes):
         input x : f32[4,6]
         const c : f32[6]
         param a : f32[6,9]
-        param b : f32[29,9]
+        param b : f32[5,9]
         param d : f32[6,9]
         {nodes.replace("linear(h, a)", "matmul(h, a)")}
         z = linear(y, b)

@@ -43,7 +43,7 @@ def test_training_does_not_change_the_features():
 
 def test_several_values_are_a_dict():
     model = vit(image=16, patch=4, width=24, heads=2, blocks=3)
-    program = el.compile(model, train=el.LoRA(2, targets="blocks.2.down"),
+    program = el.compile(model, train=el.LoRA(2, targets="blocks.1.down"),
                          batch=4, entries=ENTRIES)
     values = program.metadata["cut"]["values"]
     s = el.Session(program)

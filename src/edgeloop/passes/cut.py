@@ -21,7 +21,7 @@ WORK_WEIGHT = 10
 # Bytes for a sample that one value more must save.
 OVERHEAD = 64
 # Share of a step's operations that must lie below.
-LEAST = 0.02
+LEAST = 0.05
 
 
 @dataclass(frozen=True, slots=True)
