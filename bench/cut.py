@@ -4,8 +4,8 @@
 
 ViT-Tiny (224 x 224, patches of 16), LoRA on the named layers of its last blocks, AdamW, batch 8,
 one thread. The variants take turns epoch by epoch; time is that of the thread. Features are
-computed once, and that time counts. Losses must be those of the steps over samples: equal bits with f32,
-within a bound with f16 and int8.
+computed once, and that time counts. Losses must be those of the steps over samples: equal bits
+with f32, within a bound with f16 and int8.
 """
 
 from __future__ import annotations
