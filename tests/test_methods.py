@@ -140,17 +140,19 @@ def test_embeddings(train, shapes):
     assert session.evaluate(ids, y)[0] < 0.9 * before
 
 
-@pytest.mark.parametrize("train", [None, el.IA3(targets="up"), []])
-def test_a_new_head(train):
+@pytest.mark.parametrize("train", [None, [], *(m for n, (m, _) in METHODS.items()
+                                               if n not in ("sparse", "compose"))])
+def test_a_new_head_on_every_method(train):
     program = compiled(train=train, head=el.Head(5), classes=list("abcde"))
     assert program.metadata["labels"]["classes"] == 5
     assert program.params["head.weight"].shape == (5, WIDE)
-    added = sum(t.size for n, t in program.params.items() if not n.startswith("head."))
+    added = sum(t.size for n, t in program.params.items()
+                if ".adapter_" in n or not n.endswith((".weight", ".bias")))
     assert program.plan.total_params == BASE + added + (5 - OUT) * (WIDE + 1)
     assert not any(n.startswith("head.lora") for n in program.params)
     session = el.Session(program)
     x, y = samples(5)
-    np.testing.assert_array_equal(session.predict(x), np.zeros((64, 5)))
+    np.testing.assert_array_equal(session.predict(x), np.zeros((64, 5)))  # whatever else trains
     before = session.evaluate(x, y)[0]
     for _ in range(20):
         for i in range(0, 64, BATCH):

@@ -264,7 +264,9 @@ Train = Method | Compose
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """A new classification layer in place of the model's last one; it trains.
+    """A new classification layer in place of the model's last one; it trains, beside any method.
+
+    It has a bias where the old one has one.
 
     Parameters
     ----------

@@ -49,6 +49,23 @@ def test_a_named_layer_and_gradients():
     check_gradients(after)
 
 
+def test_a_layer_without_a_bias_gets_none_and_a_shared_table_keeps_its_rows():
+    """As the head of a language model: without bias, tied to the embedding, under its name."""
+    tied = """
+        input i : i32[3]
+        const lm_head.weight : f32[9,4]
+        e = gather(lm_head.weight, i) {axis=0}  # wte
+        y = linear(e, lm_head.weight)  # lm_head
+        output y
+    """
+    g = graph(tied)
+    after = replace_head(g, Head(6, init="uniform"))
+    assert {v.name: v.type.shape for v in after.params} == {"lm_head.weight": (6, 4)}
+    (table,) = after.constants.values()
+    np.testing.assert_array_equal(table, next(iter(g.constants.values())))
+    assert [len(n.inputs) for n in after.nodes] == [2, 2]
+
+
 def test_what_does_not_fit_is_one_error():
     with pytest.raises(CompileError, match="'tail' is no dense layer or convolution; layers: fc"):
         replace_head(graph(MODEL), Head(5, layer="tail"))

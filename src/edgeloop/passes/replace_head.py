@@ -15,6 +15,7 @@ from edgeloop.passes.blocks import layer_behind
 from edgeloop.passes.dce import drop_dead
 from edgeloop.passes.layers import Layer, layers
 from edgeloop.passes.lora import new_param
+from edgeloop.passes.reserve_names import reserve_names
 from edgeloop.passes.rewrite import rewrite
 
 
@@ -46,6 +47,8 @@ def head_layer(graph: Graph, option: Head) -> Layer:
 def replace_head(graph: Graph, option: Head, *, seed: int = 0) -> Graph:
     """Give a layer ``classes`` outputs: new params ``<layer>.weight`` and ``<layer>.bias``.
 
+    A layer without a bias gets none, so that what was learned fits the module that it came from.
+
     Requires: constants folded. Ensures: everything before the layer is as it was; what follows it
     has the new number of classes. (A new head cannot be a no-op: with "zeros" all logits are 0.)
 
@@ -61,14 +64,17 @@ def replace_head(graph: Graph, option: Head, *, seed: int = 0) -> Graph:
         if v is not None and v in kept.constants and users[v] == [layer.node]:
             kept.constants.pop(v)  # its name becomes free
             kept.stored.pop(v, None)
+    # A table that the old head shared stays, under another name.
+    kept = reserve_names(kept, (), (f"{layer.name}.weight", f"{layer.name}.bias"))
     changed: set[Value] = set()
 
     def rule(g: Builder, n: Node) -> tuple[Value, ...] | None:
         if n.outputs == layer.node.outputs:
             name, shape = layer.name, (option.classes, *layer.weight.type.shape[1:])
             w = new_param(g, f"{name}.weight", _initial(shape, name, option.init, seed))
-            b = new_param(g, f"{name}.bias", np.zeros(option.classes))
-            made: tuple[Value, ...] = g.ops(n.op, n.inputs[0], w, b, **n.attrs)
+            bias = [] if layer.bias is None else [
+                new_param(g, f"{name}.bias", np.zeros(option.classes))]
+            made: tuple[Value, ...] = g.ops(n.op, n.inputs[0], w, *bias, **n.attrs)
         elif changed & set(n.inputs):
             made = _again(g, n, old, option.classes, layer.name)
         else:

@@ -27,6 +27,8 @@ def test_queries_and_values_are_under_one_percent(name, rank, targets):
     assert trained == 2 * layers * 2 * width * rank
     held = sum(math.prod(t.dims) for t in model.graph.initializer)
     assert trained < 0.01 * held
-    assert trained < 0.01 * made.metadata["total_params"]
     # masks that were computed at import are no parameters
     assert made.metadata["total_params"] == pytest.approx(held + trained, rel=1e-3)
+    assert made.plan.trainable_params == trained
+    assert made.plan.trainable_share < 0.01
+    assert f"({made.plan.trainable_share:.2%})" in str(made.plan)
