@@ -57,12 +57,30 @@ def tokens() -> onnx.ModelProto:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
 
 
+def embedded() -> onnx.ModelProto:
+    """Token ids [batch, 6], rows of a table, a dense layer: quantizers look rows up in codes."""
+    rng = np.random.default_rng(4)
+    arrays = {"embed.weight": rng.standard_normal((30, 16)),
+              "fc.weight": rng.standard_normal((16, 5))}
+    nodes = [helper.make_node("Gather", ["embed.weight", "x"], ["e"], "/embed/Gather"),
+             helper.make_node("MatMul", ["e", "fc.weight"], ["y"], "/fc/MatMul")]
+    info = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        nodes, "embedded", [info("x", TensorProto.INT64, ["batch", 6])],
+        [info("y", TensorProto.FLOAT, ["batch", 6, 5])],
+        [numpy_helper.from_array(a.astype(np.float32), k) for k, a in arrays.items()])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+
+
 MODELS = {"mlp": zoo.mlp, "resnet": lambda: zoo.resnet8("small", (1, 8, 8)), "tokens": tokens,
-          "har": zoo.har}
+          "har": zoo.har, "embedded": embedded}
 
 
 def inputs(model, rows=ROWS, seed=1):
-    shape = [d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim[1:]]
+    kind = model.graph.input[0].type.tensor_type
+    shape = [d.dim_value for d in kind.shape.dim[1:]]
+    if kind.elem_type == TensorProto.INT64:
+        return np.random.default_rng(seed).integers(0, 30, (rows, *shape))
     return np.random.default_rng(seed).standard_normal((rows, *shape)).astype(np.float32)
 
 
@@ -148,6 +166,15 @@ def test_static_scales_stay_where_the_rest_computes_on_integers(quantized, way):
         losses = [s.step(x, y) for s in (exact, integer)]
     assert losses[0] == pytest.approx(losses[1], rel=2e-2)
     assert losses[0] != losses[1]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_an_embedding_keeps_its_codes(quantized, way):
+    imported = load_model(quantized("embedded", way), batch=ROWS)
+    stored = {v.name: s for v, s in imported.graph.stored.items()}
+    assert set(stored) == {"embed.weight", "fc.weight"}
+    assert stored["embed.weight"].codes.shape == (30, 16)
+    assert {n.name for n in imported.graph.nodes if n.op == "gather"} == {"embed"}
 
 
 def test_a_wrong_rounding_is_seen(quantized, monkeypatch):

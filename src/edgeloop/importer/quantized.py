@@ -2,12 +2,14 @@
 
 onnxruntime and optimum write integer operators (QLinearConv, QGemm, ...), dynamic ones
 (DynamicQuantizeLinear with MatMulInteger or ConvInteger) and weights in blocks of few bits
-(MatMulNBits, GatherBlockQuantized). Each becomes its float operator between dequantized operands,
-so that the walk meets codes only between a quantizer and its DequantizeLinear.
+(MatMulNBits, GatherBlockQuantized), and look embeddings up in their codes. Each becomes its float
+operator between dequantized operands, so that the walk meets codes only between a quantizer and its
+DequantizeLinear.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -46,9 +48,9 @@ def rewrite_quantized(model: onnx.ModelProto) -> onnx.ModelProto:
     ModelError
         An operand that must be constant (scales, packed weights) is not, or has a wrong size.
     """
-    if not any(n.op_type in REWRITTEN for n in model.graph.node):
-        return model
     rewriter = _Rewriter(model.graph)
+    if not any(n.op_type in REWRITTEN or rewriter.reads_codes(n) for n in model.graph.node):
+        return model
     nodes = [made for n in model.graph.node for made in rewriter.node(n)]
     del model.graph.node[:]
     model.graph.node.extend(nodes)
@@ -117,8 +119,28 @@ class _Rewriter:
             yield from self._gather_blocks(n)
         elif op in _FUSED and n.domain == _MS:
             yield from self._fused(n)
+        elif self.reads_codes(n):
+            yield from self._lookup(n)
         else:
             yield n
+
+    def reads_codes(self, n: onnx.NodeProto) -> bool:
+        """Tell whether a Gather picks from constant codes with one scale, which a reader names."""
+        table = self._known.get(n.input[0]) if n.op_type == "Gather" and n.input else None
+        if table is None or table.data_type not in (TensorProto.INT8, TensorProto.UINT8):
+            return False
+        scale = self._known.get(next(iter(self._grid_of(n.output[0])), ""))
+        return scale is not None and math.prod(scale.dims) == 1
+
+    def _grid_of(self, codes: str) -> list[str]:
+        """Scale and zero point that a reader of codes gives for them, most often behind them."""
+        for n in self._readers.get(codes, []):
+            if n.op_type == "DequantizeLinear" or n.op_type in {*_UNARY, *_TWO, "QLinearConcat"}:
+                at = list(n.input).index(codes)
+                return [i for i in n.input[at + 1:at + 3] if i]
+            if n.op_type in _INTEGER and n.input[0] == codes and len(n.input) > 2:
+                return [f"{n.input[2].removesuffix('_zero_point')}_scale", n.input[2]]
+        return []
 
     # Parts ---------------------------------------------------------------------------------
 
@@ -189,16 +211,20 @@ class _Rewriter:
         if cast and mul:
             other = [i for i in mul.input if i != cast.output[0]]
             scales = self._made.get(other[0]) if len(other) == 1 else None
+        scale = ""
+        if maker is not None and maker.op_type == "DynamicQuantizeLinear":
+            scale = maker.output[1]
+        elif maker is not None and self.reads_codes(maker):
+            scale = self._grid_of(n.input[0])[0]
         if (cast is None or mul is None or scales is None or scales.op_type != "Mul"
-                or maker is None or maker.op_type != "DynamicQuantizeLinear"
-                or maker.output[1] not in scales.input):
+                or scale not in scales.input):
             raise ModelError(
                 f"{n.op_type} node '{n.name}' does not stand between a DynamicQuantizeLinear and "
                 "a Cast and Mul by both scales, as quantizers write it; quantize the model again")
-        own = list(scales.input).index(maker.output[1])
+        own = list(scales.input).index(scale)
         zeros = [*n.input[2:4], "", ""]
         self._skipped.update((cast.output[0], mul.output[0]))
-        yield from self._product(n, _INTEGER[n.op_type], (maker.output[1], zeros[0]),
+        yield from self._product(n, _INTEGER[n.op_type], (scale, zeros[0]),
                                  (scales.input[1 - own], zeros[1]), mul.output[0])
 
     def _product(
@@ -228,6 +254,19 @@ class _Rewriter:
         yield from self._product(call, "MatMul", *grids, f"{out}.product" if bias else out)
         if bias:
             yield helper.make_node("Add", [f"{out}.product", bias], [out], n.name)
+
+    def _lookup(self, n: onnx.NodeProto) -> Iterator[onnx.NodeProto]:
+        """Dequantize the table rather than the rows picked from it: the same numbers."""
+        out, grid = n.output[0], self._grid_of(n.output[0])
+        reader = self._only_reader(out, "DequantizeLinear")
+        rows = reader.output[0] if reader is not None else f"{out}.float"
+        self._skipped.update([rows] if reader is not None else [])
+        yield helper.make_node("DequantizeLinear", [n.input[0], *grid], [f"{out}.dq0"],
+                               f"{n.name}.dq0")
+        yield helper.make_node("Gather", [f"{out}.dq0", n.input[1]], [rows],
+                               n.name.removesuffix("_quant"), **attributes(n))
+        if reader is None:
+            yield helper.make_node("QuantizeLinear", [rows, *grid], [out], f"{n.name}.q")
 
     def _only_reader(self, name: str, op: str) -> onnx.NodeProto | None:
         readers = self._readers.get(name, [])
