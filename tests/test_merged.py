@@ -9,7 +9,10 @@ import dataclasses
 
 import numpy as np
 import pytest
+from interop.torch_free import net
 from models import zoo
+from models.exported.cases import CASES
+from models.exported.skeleton import load
 
 import edgeloop as el
 from edgeloop.errors import CompileError
@@ -84,6 +87,48 @@ def test_other_deployments_too(quantize, more):
         session.step(x, y)
     deployed = build("mlp", quantize, entries=("predict",), adapter=session.adapter(), **more)
     np.testing.assert_array_equal(el.Session(deployed).predict(x), session.predict(x))
+
+
+@pytest.mark.parametrize("quantize", ["int8", MERGED], ids=["unmerged", "merged"])
+@pytest.mark.parametrize("name", ["gpt2.dynamo.sdpa", "cct.script"])
+def test_transformers_are_deployed_with_the_bits_of_training(name, quantize):
+    case, model = CASES[name.partition(".")[0]], load(name)
+    options = {"loss": case.criterion(), "batch": case.batch, "quantize": quantize,
+               "compute": "int8", "isa": "ref", "optimizer": el.AdamW(lr=5e-3)}
+    session = el.Session(el.compile(model, predict_batch=case.batch, **options))
+    xs, y = case.data(name)
+    losses = [session.step(xs, y) for _ in range(3)]
+    assert losses[-1] < losses[0]
+    assert session.evaluate(xs, y)[0] == loss_of_a_step(session, xs, y)
+    deployed = el.Session(
+        el.compile(model, entries=("predict",), adapter=session.adapter(), **options))
+    np.testing.assert_array_equal(deployed.predict(xs), session.predict(xs))
+
+
+@pytest.mark.parametrize("train", [
+    el.LoRA(rank=2), el.LoRA(rank=2, dora=True), el.IA3(targets="*"), el.LastLayers(1),
+], ids=["lora", "dora", "ia3", "last"])
+@pytest.mark.parametrize("name", ["gru.script", "unet.dynamo"])
+def test_what_cannot_be_merged_is_deployed_with_the_bits_of_training(name, train):
+    """Recurrent and transposed weights: the product B A stays in the program."""
+    case, model = CASES[name.partition(".")[0]], load(name)
+    options = {"loss": case.criterion(), "batch": case.batch, "quantize": "int8",
+               "compute": "int8", "isa": "ref", "optimizer": el.AdamW(lr=5e-3), "train": train}
+    session = el.Session(el.compile(model, **options))
+    xs, y = case.data(name)
+    for _ in range(2):
+        session.step(xs, y)
+    deployed = el.compile(model, entries=("predict",), adapter=session.adapter(), **options)
+    assert deployed.plan.param_bytes == 0
+    np.testing.assert_array_equal(el.Session(deployed).predict(xs), session.predict(xs))
+
+
+def test_merged_codes_live_for_one_product_where_they_are_large():
+    model = net({f"layers.{i}": (512, 512) for i in range(6)})
+    program = el.compile(model, loss="mse", batch=1, train=el.LoRA(rank=1), quantize=MERGED,
+                         compute="int8")
+    assert program.metadata["quantize"]["tensors"] == program.plan.storage == {"int8": 6}
+    assert program.plan.arena_bytes < 1.5 * 512 * 512  # not the codes of all layers
 
 
 def test_without_the_rounding_the_bits_differ(monkeypatch):

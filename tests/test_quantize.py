@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
+from interop.torch_free import net
 from models.zoo import ZOO
 from onnx import numpy_helper
 from tests.runtime.mlp import compiled, randomised, samples
@@ -87,6 +88,32 @@ def test_skip_keeps_layers_as_they_are():
     p = compiled(quantize=el.Quantize("int8", skip=("head",)))
     assert p.metadata["quantize"]["tensors"] == {"int8": 1}
     assert list(p.metadata["quantize"]["f32"].values()) == ["named by skip"]
+
+
+def test_codes_that_two_products_read_are_stored_and_counted_once():
+    """DoRA reads a convolution's codes a second time, as a matrix."""
+    case = ZOO["resnet8"]
+    plain, dora = (
+        el.compile(case.build(), loss=case.loss, batch=2, quantize="int8",
+                   train=el.LoRA(rank=2, dora=dora)) for dora in (False, True))
+    assert dora.metadata["quantize"]["tensors"] == plain.metadata["quantize"]["tensors"]
+    assert dora.metadata["quantize"]["bytes"] == plain.metadata["quantize"]["bytes"]
+    assert dora.plan.storage == plain.plan.storage == dora.metadata["quantize"]["tensors"]
+
+
+@pytest.mark.parametrize(("kind", "compute"), [
+    ("int8", "exact"), ("int8", "int8"), ("int4", "exact"), ("f16", "exact"),
+    (el.Quantize("int8", merged=True), "int8"),
+])
+def test_no_weight_is_expanded_in_full(kind, compute):
+    """Scratch and arena of a step of one wide layer stay far below its weight in f32."""
+    width = 768
+    model = net({"up": (4 * width, width), "down": (8, 4 * width)})
+    p = el.compile(model, loss="mse", batch=1, train=el.LoRA(rank=1), quantize=kind,
+                   compute=compute, entries=("train", "predict"))
+    share = 0.3 if isinstance(kind, el.Quantize) else 0.1  # merged codes are int8, one at a time
+    assert p.plan.arena_bytes < share * 4 * (4 * width * width)
+    assert p.plan.weight_bytes < 0.55 * 4 * (4 * width * width)
 
 
 def test_trained_weights_are_not_stored():

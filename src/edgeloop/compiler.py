@@ -355,14 +355,19 @@ def _stored(
         name: verify(store_base(g, options.compute), f"store_base ({name})")
         for name, g in made.items()
     }
-    entries = {v.name: s for g in made.values() for v, s in g.stored.items()}
-    merged = {n.inputs[0].name: n.inputs[0].type.nbytes + n.inputs[1].type.nbytes  # type: ignore[union-attr]
-              for g in made.values() for n in g.nodes if n.op == "merge_codes"}
-    found = Counter(s.kind for s in entries.values()) + Counter(int8=len(merged))
+    # What the artifact holds: equal codes once, whatever shapes their readers see.
+    held = {(s.kind, s.matrix.tobytes(), s.scale.tobytes()): (s.kind, s.nbytes)
+            for g in made.values() for s in g.stored.values()}
+    for g in made.values():
+        for n in (n for n in g.nodes if n.op == "merge_codes"):
+            codes, scale = (g.constants[v] for v in n.inputs[:2] if v is not None)
+            key = ("int8", codes.tobytes(), scale.tobytes())
+            held[key] = ("int8", codes.nbytes + scale.nbytes)
+    found = Counter(kind for kind, _ in held.values())
     if options.compute == "int8" and not found["int8"]:
         raise CompileError("compute='int8' needs weights stored as int8, and no frozen weight is: "
                            "use quantize='int8', or compute='exact'")
-    if options.quantize is None and not entries:
+    if options.quantize is None and not held:
         return out, None
     kept: dict[str, str] = {}
     for name, g in made.items():
@@ -373,7 +378,7 @@ def _stored(
         "asked": None if options.quantize is None else asdict(options.quantize),
         "compute": options.compute,
         "tensors": dict(sorted(found.items())),
-        "bytes": sum(s.nbytes for s in entries.values()) + sum(merged.values()),
+        "bytes": sum(nbytes for _, nbytes in held.values()),
         "f32": dict(sorted(kept.items())),
     }
 

@@ -155,3 +155,38 @@ def test_recurrent_weights_stay_and_are_named():
     g = quantize_base(graph(text_), Quantize("int8"))
     assert not g.stored
     assert unstored(g, Quantize("int8")) == {"r": "lstm of layer 'cell' reads it as f32"}
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+def test_a_weight_that_a_lora_is_added_to_stays_and_is_named(scaled):
+    """Of a recurrence (or a grouped convolution): its kernel reads the sum, DoRA scales that."""
+    text_ = """
+    input x : f32[3,2,8]
+    input h : f32[2,2]
+    const r : f32[8,2]
+    const m : f32[8,1]
+    param a : f32[1,2]
+    param b : f32[8,1]
+    d = matmul(b, a)
+    s = add(r, d)  # cell
+    t = mul(s, m)
+    gates, y, c = lstm(x, READ, h, h)  # cell
+    output y
+    """.replace("READ", "t" if scaled else "s")
+    g = quantize_base(graph(text_), Quantize("int8"))
+    assert not g.stored
+    assert unstored(g, Quantize("int8")) == {"r": "add of layer 'cell' reads it as f32"}
+
+
+def test_products_that_no_input_reaches_stay_exact():
+    """DoRA takes the lengths of rows from W A': rounding A there would change every output."""
+    g = quantize_base(graph("""
+    input x : f32[4,6]
+    const w : f32[5,6]
+    param a : f32[2,6]
+    y = linear(x, w)  # fc
+    wa = linear(a, w)  # fc
+    output y
+    output wa
+    """), Quantize("int8"))
+    assert [n.op for n in store_base(g, "int8").nodes] == ["qlinear_i8", "qlinear"]

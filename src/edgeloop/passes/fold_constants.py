@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from edgeloop.ir import Graph, Node, Stored, Value
 from edgeloop.ops import OPS, Builder
 from edgeloop.passes.dce import drop_dead
 from edgeloop.passes.rewrite import rewrite
 
 
-def fold_constants(graph: Graph) -> Graph:
-    """Replace nodes whose inputs are all frozen by their value.
+def fold_constants(graph: Graph, only: Collection[str] | None = None) -> Graph:
+    """Replace nodes whose inputs are all frozen by their value; ``only`` those of some operators.
 
     Requires: a verified graph. Ensures: no node has only constant inputs, except losses' and
     optimizers' (none exist before training is attached). A stored constant that is transposed,
@@ -17,6 +19,8 @@ def fold_constants(graph: Graph) -> Graph:
     """
 
     def rule(g: Builder, node: Node) -> tuple[Value, ...] | None:
+        if only is not None and node.op not in only:
+            return None
         arrays = [g.const(v) for v in node.inputs]
         if any(a is None and v is not None for a, v in zip(arrays, node.inputs, strict=True)):
             return None

@@ -10,11 +10,15 @@ from edgeloop.errors import CompileError
 from edgeloop.ir import Array, Graph
 from edgeloop.passes.fold_constants import fold_constants
 
+# NumPy gives these the bits that every kernel gives them; sums and functions it does not.
+SAME_BITS = frozenset({"add", "div", "mul", "reshape", "sub", "transpose"})
+
 
 def freeze_params(graph: Graph, adapter: Mapping[str, Array] | None) -> Graph:
     """Replace each param by the adapter's array of its name; no adapter leaves all as they are.
 
-    Requires: a forward graph. Ensures: no params are left.
+    Requires: a forward graph. Ensures: no params are left; the bits are those that the params
+    gave, so products of what was learned stay in the program.
 
     Raises
     ------
@@ -38,4 +42,4 @@ def freeze_params(graph: Graph, adapter: Mapping[str, Array] | None) -> Graph:
                                f"the model needs {v.type}")
         del out.params[v]
         out.constants[v] = array
-    return fold_constants(out)
+    return fold_constants(out, SAME_BITS)

@@ -53,7 +53,8 @@ def merge_lora(graph: Graph, *, deployed: bool = False) -> Graph:
     where B is zero. A weight that is stored as codes is left alone.
 
     ``deployed``: merge into every weight stored as int8 codes by channel, whatever it costs; the
-    layer reads new codes, rounded from w + alpha * b a, as it will where it is deployed.
+    layer reads new codes, rounded from w + alpha * b a, as it will where it is deployed. Codes
+    that are larger than what the layer gives are made again for backward rather than kept.
 
     Raises
     ------
@@ -74,14 +75,19 @@ def merge_lora(graph: Graph, *, deployed: bool = False) -> Graph:
     inputs = {f: _gradient(graph, f, producers) for f in found}
     chosen = {f for f in found
               if f.base.inputs[1] in graph.stored or f.pays(backward=inputs[f] is not None)}
-    codes: dict[_Adapted, Value] = {}
+    frozen: dict[_Adapted, tuple[Value, Value]] = {}
+    kept: dict[_Adapted, Value] = {}
 
     def weight(f: _Adapted) -> Value:
-        if f.base.inputs[1] not in graph.stored:
+        w = f.base.inputs[1]
+        if w not in graph.stored:
             return _merged(g, f)
-        if f not in codes:  # codes are small: made in forward, they live until backward
-            codes[f] = _merged_codes(g, f)
-        return codes[f]
+        if f in kept:
+            return kept[f]
+        made = _merged_codes(g, f, frozen)
+        if w.type.size <= f.up.output.type.nbytes:  # a code is one byte
+            kept[f] = made
+        return made
 
     by_dx = {dx.output: f for f, dx in inputs.items() if dx is not None and f in chosen}
     for n in graph.nodes:
@@ -148,8 +154,11 @@ def _merged(g: Builder, f: _Adapted) -> Value:
     return g.op("add", w, g.op("reshape", delta, shape=w.type.shape), out=f"{f.up.name}.merged")
 
 
-def _merged_codes(g: Builder, f: _Adapted) -> Value:
-    """Build the codes of w + alpha * b @ a and the weight that they stand for."""
+def _merged_codes(g: Builder, f: _Adapted, frozen: dict[_Adapted, tuple[Value, Value]]) -> Value:
+    """Build the codes of w + alpha * b @ a and the weight that they stand for.
+
+    ``frozen`` holds codes and scale of the base, which a second product shares with the first.
+    """
     w, a, b = f.base.inputs[1], f.down.inputs[1], f.up.inputs[1]
     assert w is not None
     assert a is not None
@@ -163,10 +172,11 @@ def _merged_codes(g: Builder, f: _Adapted) -> Value:
         v = g.constant(made.array(), w.name)
         g.graph.stored[v] = made
         return v
-    ins = (g.constant(entry.matrix, f"{w.name}.codes", codes=True),
-           g.constant(entry.scale, f"{w.name}.scale"))
+    if f not in frozen:
+        frozen[f] = (g.constant(entry.matrix, f"{w.name}.codes", codes=True),
+                     g.constant(entry.scale, f"{w.name}.scale"))
     rows = g.op("reshape", a, shape=(a.type.shape[0], math.prod(a.type.shape[1:])))
-    merged = g.ops("merge_codes", *ins, b, rows, alpha=alpha, out=f"{w.name}.merged")
+    merged = g.ops("merge_codes", *frozen[f], b, rows, alpha=alpha, out=f"{w.name}.merged")
     return g.op("from_codes", *merged, shape=shape)
 
 

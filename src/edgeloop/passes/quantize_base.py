@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from fnmatch import fnmatchcase
 
 import numpy as np
@@ -27,7 +28,7 @@ def quantize_base(graph: Graph, option: Quantize) -> Graph:
     users = out.users()
     for v, array in list(out.constants.items()):
         readers = users.get(v, [])
-        if v in out.stored or not _is_weight(v, readers) or _kept(v, readers, option.skip):
+        if v in out.stored or not _is_weight(v, users) or _kept(v, readers, option.skip):
             continue
         entry = encode(array, option)
         if entry is not None and entry.nbytes < array.nbytes:
@@ -42,16 +43,27 @@ def unstored(graph: Graph, option: Quantize) -> dict[str, str]:
     reasons = {}
     for v in graph.constants:
         readers = users.get(v, [])
-        if v not in graph.stored and _is_weight(v, readers):
+        if v not in graph.stored and _is_weight(v, users):
             reasons[v.name] = _kept(v, readers, option.skip) or "codes would not be smaller"
     return reasons
 
 
-def _is_weight(v: Value, readers: list[Node]) -> bool:
-    """Tell whether some operator reads it as its weight."""
+def _is_weight(v: Value, users: Mapping[Value, list[Node]]) -> bool:
+    """Tell whether some operator reads it as its weight, or its sum with a LoRA."""
     if v.type.dtype != "f32" or v.type.rank < 2:
         return False
-    return any(_reads(n, v) or _reads_f32(n, v) for n in readers)
+    return any(
+        _reads(n, v) or _reads_f32(n, v) or (n.op == "add" and _adapts(n, users))
+        for n in users.get(v, [])
+    )
+
+
+def _adapts(n: Node, users: Mapping[Value, list[Node]]) -> bool:
+    """Tell whether a sum (or what scales it) is some operator's weight."""
+    return any(
+        _reads(m, n.output) or _reads_f32(m, n.output) or (m.op == "mul" and _adapts(m, users))
+        for m in users.get(n.output, [])
+    )
 
 
 def _reads_f32(n: Node, v: Value) -> bool:

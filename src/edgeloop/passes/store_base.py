@@ -21,8 +21,9 @@ def store_base(graph: Graph, compute: Compute = "exact") -> Graph:
     ``compute`` "int8": products and convolutions (of one group) of int8 codes with one scale a
     channel and no zero point run on integers; what else reads codes stays exact (f32 arithmetic on
     what the codes mean). Forward over activations that the model itself rounds to a grid
-    (`fake_quant`) stays exact too: it keeps the model's scale, and nothing is rounded twice. A
-    stored constant that another operator reads stays as f32 too (`doubled` names them).
+    (`fake_quant`) stays exact too: it keeps the model's scale, and nothing is rounded twice. So do
+    products that no input of the model reaches, such as DoRA's lengths of rows. A stored constant
+    that another operator reads stays as f32 too (`doubled` names them).
 
     Requires: everything else is done. Ensures: exact products compute what they did, up to
     rounding; the artifact holds codes and scales.
@@ -34,7 +35,7 @@ def store_base(graph: Graph, compute: Compute = "exact") -> Graph:
         g.reserve(v.name for v in n.outputs)
     made: dict[Value, Codes] = {}
     computed: dict[Value, Stored] = {}
-    gridded = on_grid(graph)
+    gridded, fed = on_grid(graph), from_inputs(graph)
     for n in graph.nodes:
         if n.op == "from_codes":  # codes made in the step: their readers take them as they are
             made[n.output] = (n.inputs[0], n.inputs[1], None)  # type: ignore[assignment]
@@ -48,8 +49,8 @@ def store_base(graph: Graph, compute: Compute = "exact") -> Graph:
             continue
         if w not in made:
             made[w] = _constants(g, w.name, entry)
-        how: Compute = "exact" if n.op in _FORWARD and n.inputs[0] in gridded else compute
-        out.nodes.append(_lowered(n, entry, made[w], how))
+        precise = n.inputs[0] not in fed or (n.op in _FORWARD and n.inputs[0] in gridded)
+        out.nodes.append(_lowered(n, entry, made[w], "exact" if precise else compute))
     return drop_dead(out)
 
 
@@ -59,6 +60,15 @@ def on_grid(graph: Graph) -> set[Value]:
     for n in graph.nodes:
         if n.op == "fake_quant" or (n.op in _MOVES and n.inputs[0] in found):
             found.add(n.output)
+    return found
+
+
+def from_inputs(graph: Graph) -> set[Value]:
+    """Values that depend on an input of the graph, not on params and constants alone."""
+    found = set(graph.inputs)
+    for n in graph.nodes:
+        if any(v in found for v in n.inputs):
+            found.update(n.outputs)
     return found
 
 
