@@ -356,13 +356,13 @@ def _stored(
         for name, g in made.items()
     }
     # What the artifact holds: equal codes once, whatever shapes their readers see.
-    held = {(s.kind, s.matrix.tobytes(), s.scale.tobytes()): (s.kind, s.nbytes)
-            for g in made.values() for s in g.stored.values()}
+    held: dict[tuple[str, bytes, bytes], tuple[str, int]] = {}
     for g in made.values():
+        for s in g.stored.values():
+            held[s.kind, s.matrix.tobytes(), s.scale.tobytes()] = (s.kind, s.nbytes)
         for n in (n for n in g.nodes if n.op == "merge_codes"):
             codes, scale = (g.constants[v] for v in n.inputs[:2] if v is not None)
-            key = ("int8", codes.tobytes(), scale.tobytes())
-            held[key] = ("int8", codes.nbytes + scale.nbytes)
+            held["int8", codes.tobytes(), scale.tobytes()] = ("int8", codes.nbytes + scale.nbytes)
     found = Counter(kind for kind, _ in held.values())
     if options.compute == "int8" and not found["int8"]:
         raise CompileError("compute='int8' needs weights stored as int8, and no frozen weight is: "

@@ -220,6 +220,9 @@ def test_names_map_modules_and_prefixes(exported, tmp_path):
         ("use_dora", True, "DoRA"), ("lora_alpha", "much", "not a number"),
         ("lora_alpha", float("nan"), "finite"), ("alpha_pattern", {"(a+)+": 1}, "too involved"),
         ("alpha_pattern", {"[": 1}, "regular expression"),
+        ("init_lora_weights", "pissa_niter_4", "path_initial_model"),
+        ("init_lora_weights", "olora", "changes the base"),
+        ("alora_invocation_tokens", [1], "alora_invocation_tokens"), ("use_qalora", True, "qalora"),
     ],
 )
 def test_a_config_that_does_not_fit_is_refused(key, value, message, exported):
@@ -227,6 +230,15 @@ def test_a_config_that_does_not_fit_is_refused(key, value, message, exported):
     (folder / "adapter_config.json").write_text(json.dumps(config(folder) | {key: value}))
     with pytest.raises(el.AdapterError, match=message):
         el.import_peft(folder, p)
+
+
+def test_options_that_change_nothing_are_read_over(exported):
+    """Files of other versions of PEFT: unknown keys, and the harmless ones of this one."""
+    p, folder = exported
+    more = {"of_a_later_version": [1], "init_lora_weights": "gaussian", "eva_config": None,
+            "layer_replication": None, "use_qalora": False, "revision": "main"}
+    (folder / "adapter_config.json").write_text(json.dumps(config(folder) | more))
+    assert np.array_equal(el.import_peft(folder, p)["query.lora_B"], noise(p)["query.lora_B"])
 
 
 def test_another_alpha_is_taken_into_b(exported):

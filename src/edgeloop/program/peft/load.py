@@ -26,6 +26,13 @@ if TYPE_CHECKING:
 Array = npt.NDArray[Any]
 _MAX_CONFIG, _MAX_WEIGHTS, _MAX_PATTERN = 1 << 20, 1 << 30, 400
 _KINDS = ("LORA", "IA3", "PREFIX_TUNING")
+# Initial values that leave the base model as it is; others of PEFT take a part out of its weights.
+_PLAIN_INIT = (None, True, False, "gaussian", "orthogonal", "eva")
+# Options under which the same tensors mean something else than W + s B A.
+_OTHER_FORWARD = (
+    "alora_invocation_tokens", "arrow_config", "kasa_config", "layer_replication",
+    "monteclora_config", "use_bdlora", "use_qalora",
+)
 _FLOATS = {"F32": "<f4", "F16": "<f2", "F64": "<f8"}
 _REMEDY = "pass names={layer of the program: module path in the adapter}, or compile for it"
 
@@ -201,6 +208,15 @@ def _ratios(
     kind = "LORA" if lora else "IA3"
     if config["peft_type"] != kind:
         raise AdapterError(f"the adapter is {config['peft_type']}, the program trains {kind}")
+    start = config.get("init_lora_weights")
+    if lora and start not in _PLAIN_INIT:
+        raise AdapterError(
+            f"init_lora_weights is {start!r}: PEFT changes the base model's weights for it; save "
+            "the adapter with save_pretrained(..., path_initial_model_for_weight_conversion=...)"
+        )
+    strange = [k for k in _OTHER_FORWARD if config.get(k)]
+    if lora and strange:
+        raise AdapterError(f"the adapter was trained with {strange[0]}, which is not LoRA as here")
     if bool(config.get("use_dora")) != any(s.what == "lora_magnitude" for s in found) and lora:
         raise AdapterError("only one of the adapter and the program uses DoRA; compile for it")
     recorded, ratios = program.metadata.get("scales") or {}, {}
