@@ -95,6 +95,18 @@ def test_it_starts_as_the_base_learns_and_is_counted(name, base):
     assert not np.allclose(session.predict(x), base)
 
 
+@pytest.mark.parametrize("span", [(0, 8), (1, 3), (3, 12), (5, 6)])
+@pytest.mark.parametrize("layer", ["stem", "up", "down"])
+def test_a_range_of_channels_starts_as_the_base_on_portable_kernels(layer, span):
+    """Its product is cut in parts; vectors may sum a narrow part in another order."""
+    x = samples()[0]
+    base, cut = (el.Session(compiled(train=t, isa="ref")).predict(x)
+                 for t in (el.Bias("head"), el.Sparse({layer: span})))
+    np.testing.assert_array_equal(cut, base)
+    fast = el.Session(compiled(train=el.Sparse({layer: span}))).predict(x)
+    np.testing.assert_allclose(fast, base, rtol=1e-5, atol=1e-6)
+
+
 def bag() -> onnx.ModelProto:
     """Token ids [n, 5] -> the mean of their rows of a table [11, 6] -> three classes."""
     rng = np.random.default_rng(0)
