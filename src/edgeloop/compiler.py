@@ -37,6 +37,7 @@ from edgeloop.passes.fuse import fuse_activations, fuse_sgd, fuse_sums
 from edgeloop.passes.fuse_head import fuse_head
 from edgeloop.passes.gradient_entries import accumulate_entry, apply_entry, grad_entry
 from edgeloop.passes.join_head import join_head
+from edgeloop.passes.layers import shared_params
 from edgeloop.passes.layout import attach_bias, pointwise_to_linear, sink_transposes
 from edgeloop.passes.lora import lora_scales
 from edgeloop.passes.measure_rows import measure_rows
@@ -193,6 +194,7 @@ def compile(  # noqa: A001  the public name is el.compile
             first = trained
             known = facts(normal_form(trained, options), options.train, options.head)
             scales = lora_scales(adapted)
+            known["tied"] = shared_params(adapted)
         training = adapt(trained, options, training=True) if _drops(options) else adapted
         own = _own_loss(options.loss, batch, dims)
         if i == 0:
@@ -464,8 +466,9 @@ def _metadata(
         "classes": list(classes) if classes is not None else None,
         "train": [repr(t) for t in options.train], "ia3": known["ia3"],
         "notes": [m.reason for m in options.train if isinstance(m, LoRA) and m.reason],
-        "head": repr(options.head) if options.head else None, "optimizer": repr(options.optimizer),
-        "seed": options.seed, "opset": first.opset, "producer": first.producer,
+        "head": repr(options.head) if options.head else None, "head_layer": known["head_layer"],
+        "optimizer": repr(options.optimizer), "tied": known["tied"], "seed": options.seed,
+        "opset": first.opset, "producer": first.producer,
     }
 
 

@@ -272,3 +272,45 @@ def test_plain_inputs_need_nothing_kept_alive(tmp_path):
     for _ in range(3):
         got = s.run(None, {feed: x} | el.onnx_inputs(path, p, noise(p)))[0]
         np.testing.assert_allclose(got, want, atol=1e-5)
+
+
+@pytest.mark.parametrize("train", [el.Full(), el.LastLayers(1), el.IA3(targets="*")],
+                         ids=["full", "last", "ia3"])
+def test_a_table_shared_by_embedding_and_head(train, tmp_path):
+    """GPT-2: what trains in one trains in the other; IA3 scales the rows that are looked up."""
+    p, path, xs = gpt2(tmp_path, train)
+    adapter = noise(p, scale=0.05)
+    want = predicted(p, adapter, xs)
+    el.export_onnx(path, p, adapter, tmp_path / "m.onnx")
+    s = session_of(tmp_path / "m.onnx")
+    np.testing.assert_allclose(s.run(None, xs)[0], want, atol=1e-5, rtol=1e-5)
+
+
+def test_a_new_head_leaves_the_embedding_that_the_old_one_shared(tmp_path):
+    p, path, xs = gpt2(tmp_path, el.LoRA(rank=1), head=el.Head(100))
+    adapter = noise(p, scale=0.05)
+    want = predicted(p, adapter, xs)
+    el.export_onnx(path, p, adapter, tmp_path / "m.onnx")
+    s = session_of(tmp_path / "m.onnx")
+    np.testing.assert_allclose(s.run(None, xs)[0], want, atol=1e-5, rtol=1e-5)
+
+
+def test_peft_does_not_get_a_shared_table(tmp_path):
+    """PEFT would load it into the head, and the embedding would stay."""
+    p, _, _ = gpt2(tmp_path, [el.LastLayers(1), el.LoRA(rank=1, targets="*c_attn")])
+    with pytest.raises(el.AdapterError, match=r"wte' shares its weight|lm_head' shares its weight"):
+        p.export_adapter(tmp_path / "ad", names={"model.": ""})
+    p, _, _ = gpt2(tmp_path, el.IA3(targets="*wte"))
+    with pytest.raises(el.AdapterError, match="wte' is an embedding"):
+        p.export_adapter(tmp_path / "ad", names={"model.": ""})
+
+
+def gpt2(folder, train, **options):
+    from models.exported.cases import CASES
+    from models.exported.skeleton import load
+
+    case = CASES["gpt2"]
+    onnx.save(load("gpt2.dynamo.eager"), folder / "gpt2.onnx")
+    p = el.compile(folder / "gpt2.onnx", loss=case.criterion(), train=train, batch=case.batch,
+                   predict_batch=case.batch, entries=("predict",), **options)
+    return p, folder / "gpt2.onnx", case.data()[0]

@@ -21,6 +21,7 @@ from edgeloop.ir import Array
 from edgeloop.program import Program, memory
 
 Model = str | os.PathLike[str] | onnx.ModelProto
+_TABLES = {"embedding", "linear"}  # [entries, width] and [out, in]
 _MAX_PROTO = 2**31 - 1 - (1 << 20)
 
 
@@ -55,7 +56,7 @@ def export_onnx(
     proto, modules = _read(model, program)
     found = learned(program, None if mode == "inputs" else adapter, modules)
     surgery = Surgery(proto)
-    shared = _tie(surgery, found, modules)
+    shared = _tie(surgery, found, modules, program.metadata.get("head_layer") or "")
     if shared and mode == "inputs":
         raise AdapterError(f"'{shared}' shares a weight that trains with another layer; two "
                            "layers cannot read one input: use mode='merged'")
@@ -139,21 +140,25 @@ def _read(model: Model, program: Program) -> tuple[onnx.ModelProto, dict[str, Mo
     return proto, imported.modules
 
 
-def _tie(s: Surgery, found: list[Learned], modules: Mapping[str, Module]) -> str:
+def _tie(s: Surgery, found: list[Learned], modules: Mapping[str, Module], head: str) -> str:
     """Give a weight that trains to all layers that share it: it is one param under one name.
 
-    Weights of equal elements are apart in the compiler too: exporters merge equal zeros. Returns
-    a layer that got one, or ''.
+    An embedding and a dense layer may share one. Weights of equal elements are apart in the
+    compiler too: exporters merge equal zeros; and a new ``head`` shares nothing. Returns a layer
+    that got one, or ''.
     """
     got, known = "", {x.layer: x for x in found}
     for x in [x for x in found if "weight" in x.parts and x.module.kind != "norm"]:
+        if x.layer == head:
+            continue
         mine = _weight(s, s.node(x.module.node, x.layer), x)
         if bool((mine == mine.flat[0]).all()):
             continue
         for layer, m in modules.items():
             other = known.get(layer) or Learned(layer, m, 1.0, at_input=False)
-            alike = (m.kind, m.shape) == (x.module.kind, x.module.shape)
-            if not alike or "weight" in other.parts:
+            kinds = {m.kind, x.module.kind}
+            alike = m.shape == x.module.shape and (len(kinds) == 1 or kinds == _TABLES)
+            if not alike or layer == head or "weight" in other.parts:
                 continue
             if np.array_equal(_weight(s, s.node(m.node, layer), other), mine):
                 got, other.parts["weight"] = layer, x.parts["weight"]

@@ -91,6 +91,8 @@ class Learned:
         gate = self.parts.get("ia3")
         if gate is None:
             return w
+        if self.module.kind == "embedding":
+            return w * gate
         if not self.at_input:
             return w * gate.reshape(-1, *(1,) * (w.ndim - 1))
         groups = self.module.groups

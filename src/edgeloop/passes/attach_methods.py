@@ -80,17 +80,19 @@ def facts(graph: Graph, methods: Sequence[Method], head: Head | None = None) -> 
     """Return what an export needs beyond names and shapes.
 
     ``graph`` is the one that `attach_methods` was given. ``ia3`` tells for each layer whether its
-    "input" or its "output" is scaled; ``head_params`` how many elements a new head has more than
-    the old one; ``outputs`` are the values that the model gives with it.
+    "input" or its "output" is scaled; ``head_layer`` which layer a new head replaced, and
+    ``head_params`` how many elements it has more than the old one; ``outputs`` are the values that
+    the model gives with it.
     """
-    more = 0
+    more, name = 0, None
     if head is not None:
         old = head_layer(graph, head)
+        name = old.name
         new = replace_head(graph, head)
         stored = [v for v in (old.weight, old.bias) if v is not None]
         more = sum(v.type.size for v in new.params) - sum(v.type.size for v in stored)
         graph = new
     return {
         "ia3": ia3_places(graph, *(m for m in methods if isinstance(m, IA3))),
-        "head_params": more, "outputs": graph.outputs,
+        "head_layer": name, "head_params": more, "outputs": graph.outputs,
     }

@@ -107,6 +107,12 @@ def _same_module(x: Layer, first: Layer) -> bool:
     return called_again(path, owner) or called_again(owner, path)
 
 
+def shared_params(graph: Graph) -> list[str]:
+    """Name the params that are the weight of more than one layer, such as a tied embedding."""
+    found = [x.weight for x in layers(graph)]
+    return sorted(v.name for v in graph.params if found.count(v) > 1)
+
+
 def _own_name(n: Node) -> str:
     recurrent = n.op in _RECURRENT and not n.name.endswith(".recurrent")
     return f"{n.name}.recurrent" if recurrent else n.name

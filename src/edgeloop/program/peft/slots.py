@@ -104,6 +104,11 @@ def _slot(
     layer, _, what = name.rpartition(".")
     if what not in TENSORS or not layer:
         raise AdapterError(f"'{name}' is no tensor of a module; {_OTHER_FORMAT}")
+    if name in (metadata.get("tied") or ()):
+        raise AdapterError(
+            f"'{layer}' shares its weight with another module, and PEFT would give it to one of "
+            "them alone; use el.LoRA there, or el.export_onnx"
+        )
     path = _path(layer, modules, names)
     module = modules.get(layer, {})
     kind, shape = module.get("kind", "linear"), tuple(module.get("shape", ()))
@@ -143,6 +148,8 @@ def _check_held(layer: str, what: str, module: Mapping[str, Any]) -> None:
         )
     if what == "ia3" and module.get("kind") == "conv1d":
         raise AdapterError(f"'{layer}' is a 1-D convolution, which PEFT's IA3 does not know")
+    if what == "ia3" and module.get("kind") == "embedding":
+        raise AdapterError(f"'{layer}' is an embedding, which PEFT's IA3 does not know")
     if module.get("folded"):
         raise AdapterError(
             f"'{layer}': the exporter multiplied a batch norm into its weight, so what was "
