@@ -32,6 +32,13 @@ def test_codes_are_within_half_a_step(option, error):
         assert np.all(np.abs(entry.array() - W) <= 0.5001 * step)
 
 
+def test_every_channel_has_a_scale_of_its_own():
+    """One scale for the whole weight would round the small rows away."""
+    w = W * np.float32(10.0) ** -np.arange(12, dtype=np.float32)[:, None]
+    off = np.abs(encode(w, Quantize("int8")).array() - w).max(1)
+    assert np.all(off <= 0.004 * np.abs(w).max(1))
+
+
 def test_symmetric_codes_are_symmetric_and_ties_go_to_even():
     row = np.array([[127.0, -127.0, 0.5, 1.5, -0.5, 0.0]], np.float32)
     entry = encode(row, Quantize("int8"))
