@@ -95,6 +95,10 @@ def test_a_loaded_adapter_is_exactly_the_exported_one(exported):
     assert all(np.array_equal(read[k], given[k]) for k in given)
 
 
+def test_only_weights_of_the_model_are_shared():
+    assert program("dora").metadata["tied"] == program("mlp", [el.Full()]).metadata["tied"] == []
+
+
 def test_without_an_adapter_the_initial_one_is_written(tmp_path):
     p = program("mlp")
     p.export_adapter(tmp_path / "ad")

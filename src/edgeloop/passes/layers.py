@@ -108,9 +108,13 @@ def _same_module(x: Layer, first: Layer) -> bool:
 
 
 def shared_params(graph: Graph) -> list[str]:
-    """Name the params that are the weight of more than one layer, such as a tied embedding."""
+    """Name the model's own weights that train in more than one layer, such as a tied embedding.
+
+    (DoRA reads its A twice; that is a param of one layer all the same.)
+    """
     found = [x.weight for x in layers(graph)]
-    return sorted(v.name for v in graph.params if found.count(v) > 1)
+    return sorted(v.name for v in graph.params
+                  if v.name.endswith(".weight") and found.count(v) > 1)
 
 
 def _own_name(n: Node) -> str:
