@@ -8,6 +8,7 @@
 #include <sched.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <time.h>
 #include <unistd.h>
 
 /* Looks at the ticket before a worker sleeps: steps follow each other within microseconds, and
@@ -19,6 +20,7 @@ struct el_pool {
   _Atomic uint32_t done; /* chunks of the current step that are finished */
   _Atomic int stop;
   const el_step *step; /* valid while chunks of the current generation are left */
+  el_span *spans;      /* of the current step's chunks, or NULL; written before the ticket */
   pthread_mutex_t lock;
   pthread_cond_t wake;
   uint32_t sleepers; /* under lock */
@@ -39,11 +41,19 @@ static inline void relax(void) {
 #endif
 }
 
-static void run_chunk(const el_step *step, uint32_t chunk, uint32_t worker) {
+static uint64_t clock_ns(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+static void run_chunk(const el_step *step, uint32_t chunk, uint32_t worker, el_span *spans) {
+  uint64_t begin = spans != NULL ? clock_ns() : 0;
   el_call call = step->call;
   call.chunk = chunk;
   if (call.scratch != NULL) call.scratch = (char *)call.scratch + step->scratch_step * worker;
   step->kernel(&call);
+  if (spans != NULL) spans[chunk] = (el_span){begin, clock_ns(), worker};
 }
 
 /* Runs chunks of the current step until none is left. */
@@ -54,7 +64,7 @@ static void drain(el_pool *p, uint32_t worker) {
                                                memory_order_acquire)) {
       continue;
     }
-    run_chunk(p->step, (uint32_t)(t & 0xFFFF), worker);
+    run_chunk(p->step, (uint32_t)(t & 0xFFFF), worker, p->spans);
     atomic_fetch_add_explicit(&p->done, 1, memory_order_release);
     t = atomic_load_explicit(&p->ticket, memory_order_acquire);
   }
@@ -137,9 +147,13 @@ static void run_step(el_pool *p, const el_step *step) {
   }
 }
 
+static int has_workers(const el_pool *p) {
+  return p != NULL && p->workers > 0 && p->owner == getpid();
+}
+
 el_status el_pool_run(el_pool *p, const el_program *program, const el_memory *memory, el_isa isa,
                       uint32_t entry, uint32_t first, uint32_t last) {
-  if (p == NULL || p->workers == 0 || p->owner != getpid()) {
+  if (!has_workers(p)) {
     return el_run(program, memory, isa, entry, first, last);
   }
   el_status status = el_check_memory(program, memory);
@@ -159,4 +173,29 @@ el_status el_pool_run(el_pool *p, const el_program *program, const el_memory *me
     }
   }
   return EL_OK;
+}
+
+el_status el_pool_profile(el_pool *p, const el_program *program, const el_memory *memory,
+                          el_isa isa, uint32_t entry, el_span *steps, el_span *chunks) {
+  el_status status = el_check_memory(program, memory);
+  if (status != EL_OK) return status;
+  el_entry e;
+  status = el_get_entry(program, entry, &e);
+  int shared = has_workers(p);
+  for (uint32_t i = 0; status == EL_OK && i < e.count; i++) {
+    el_step step;
+    uint64_t begin = clock_ns();
+    status = el_bind(program, memory, isa, e.first + i, &step);
+    if (status != EL_OK) break;
+    if (step.call.chunks > 1 && shared) {
+      p->spans = chunks;
+      run_step(p, &step);
+      p->spans = NULL;
+    } else {
+      for (uint32_t k = 0; k < step.call.chunks; k++) run_chunk(&step, k, 0, chunks);
+    }
+    steps[i] = (el_span){begin, clock_ns(), 0};
+    chunks += step.call.chunks;
+  }
+  return status;
 }

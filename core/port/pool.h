@@ -19,4 +19,15 @@ void el_pool_free(el_pool *pool); /* may be NULL */
 el_status el_pool_run(el_pool *pool, const el_program *program, const el_memory *memory, el_isa isa,
                       uint32_t entry, uint32_t first, uint32_t last);
 
+/* When a chunk ran (nanoseconds of CLOCK_MONOTONIC), and on which worker; 0 is the caller. */
+typedef struct el_span {
+  uint64_t begin, end, worker;
+} el_span;
+
+/* el_pool_run of a whole entry, with clocks. steps[i] is step i as the caller saw it, waiting for
+ * the other workers included; chunks holds the spans of each step's chunks, one step after the
+ * other. The caller provides one element for every step and for every chunk of the entry. */
+el_status el_pool_profile(el_pool *pool, const el_program *program, const el_memory *memory,
+                          el_isa isa, uint32_t entry, el_span *steps, el_span *chunks);
+
 #endif

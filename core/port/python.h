@@ -15,6 +15,9 @@ int el_isa_of(const char *name);
 PyObject *el_py_check(PyObject *self, PyObject *args);
 PyObject *el_py_open(PyObject *self, PyObject *args);
 PyObject *el_py_run(PyObject *self, PyObject *args);
+PyObject *el_py_profile(PyObject *self, PyObject *args);
+PyObject *el_py_peak(PyObject *self, PyObject *args);
+PyObject *el_py_bandwidth(PyObject *self, PyObject *args);
 PyObject *el_py_first_nonfinite(PyObject *self, PyObject *buffer);
 
 #endif

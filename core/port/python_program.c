@@ -122,6 +122,50 @@ PyObject *el_py_run(PyObject *self, PyObject *args) {
   Py_RETURN_NONE;
 }
 
+/* Spans that an entry fills: one for every step, and one for every chunk of every step. */
+static el_status count_spans(const el_program *p, const el_memory *m, el_isa isa, uint32_t entry,
+                             uint64_t *steps, uint64_t *chunks) {
+  el_entry e;
+  el_status s = el_get_entry(p, entry, &e);
+  *steps = s == EL_OK ? e.count : 0;
+  *chunks = 0;
+  for (uint32_t i = 0; s == EL_OK && i < e.count; i++) {
+    el_step step;
+    s = el_bind(p, m, isa, e.first + i, &step);
+    if (s == EL_OK) *chunks += step.call.chunks;
+  }
+  return s;
+}
+
+/* profile(runner, entry, steps, chunks) -> None; fills two arrays of u64 [n, 3]: begin and end in
+ * nanoseconds, and the worker. Without the GIL. */
+PyObject *el_py_profile(PyObject *self, PyObject *args) {
+  (void)self;
+  PyObject *capsule;
+  unsigned entry;
+  Py_buffer steps, chunks;
+  if (!PyArg_ParseTuple(args, "OIw*w*", &capsule, &entry, &steps, &chunks)) return NULL;
+  runner *r = PyCapsule_GetPointer(capsule, runner_name);
+  uint64_t n_steps, n_chunks;
+  if (r != NULL) {
+    el_status s = count_spans(&r->program, &r->memory, r->isa, entry, &n_steps, &n_chunks);
+    if (s == EL_OK && ((uint64_t)steps.len != n_steps * sizeof(el_span) ||
+                       (uint64_t)chunks.len != n_chunks * sizeof(el_span))) {
+      s = EL_E_ARG;
+    }
+    if (s == EL_OK) {
+      Py_BEGIN_ALLOW_THREADS s =
+          el_pool_profile(r->pool, &r->program, &r->memory, r->isa, entry, steps.buf, chunks.buf);
+      Py_END_ALLOW_THREADS
+    }
+    if (s != EL_OK) PyErr_Format(PyExc_ValueError, "entry %u: %s", entry, el_status_text(s));
+  }
+  PyBuffer_Release(&steps);
+  PyBuffer_Release(&chunks);
+  if (PyErr_Occurred()) return NULL;
+  Py_RETURN_NONE;
+}
+
 /* Index of the first word in 0 .. n - 1 whose exponent bits are all ones, or n. */
 static Py_ssize_t first_bad(const unsigned char *b, Py_ssize_t n) {
   for (Py_ssize_t i = 0; i < n; i++) {

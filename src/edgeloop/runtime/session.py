@@ -104,6 +104,7 @@ class Session:
             return np.ndarray(t.shape, NUMPY[t.dtype], regions[t.region], t.offset)
 
         set_(self, "_runner", runner)
+        set_(self, "_threads", workers)
         set_(self, "_entries", [
             Bound(e, view, program.metadata) for e in program.entries.values()])
         set_(self, "_params", {n: view(t) for n, t in program.params.items()})
@@ -118,6 +119,7 @@ class Session:
     _lock: threading.Lock
     _labels: Labels
     _runner: object
+    _threads: int
     _entries: list[Bound]
     _params: dict[str, Array]
     _regions: tuple[memoryview, memoryview]
