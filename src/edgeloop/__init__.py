@@ -78,11 +78,11 @@ __all__ = [
 ]
 
 
-def load(path: str) -> Program:
+def load(path: str, *, verify: bool = False) -> Program:
     """Read a program file; raises ProgramError. The same as ``Program.load``."""
     from edgeloop.program import Program
 
-    return Program.load(path)
+    return Program.load(path, verify=verify)
 
 
 def __getattr__(name: str) -> Any:

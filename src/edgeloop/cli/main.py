@@ -26,6 +26,7 @@ COMMANDS = {
     "inspect": ("model", "what a model, program, delta package or state file holds"),
     "compile": ("model", "compile the training step of an ONNX model into a program"),
     "plan": ("running", "RAM of a program, or item by item of the process that runs a loop"),
+    "verify": ("verify", "check every byte of a program, and of its copy in the cache"),
     "profile": ("profile", "where the time of a program's step goes, beside the machine's limit"),
     "run": ("running", "learn from the stream that a loop.toml names, until it ends"),
     "predict": ("running", "answers of the live version, or of a program as shipped"),

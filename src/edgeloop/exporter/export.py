@@ -18,7 +18,7 @@ from edgeloop.importer.load import read_model
 from edgeloop.importer.modules import Module
 from edgeloop.importer.shapes import symbols
 from edgeloop.ir import Array
-from edgeloop.program import Program, memory
+from edgeloop.program import Program, files
 
 Model = str | os.PathLike[str] | onnx.ModelProto
 _TABLES = {"embedding", "linear"}  # [entries, width] and [out, in]
@@ -125,7 +125,7 @@ def export_onnx_adapter(
 
 def _write(path: str | os.PathLike[str], data: bytes) -> None:
     try:
-        memory.write(Path(path), data)
+        files.write(path, data)
     except ProgramError as e:
         raise AdapterError(str(e)) from e
 

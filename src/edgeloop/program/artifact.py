@@ -11,15 +11,16 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from edgeloop.errors import ProgramError
-from edgeloop.program.spec import ProgramSpec
 from edgeloop.program.table import ALIGN, align_up, encode, layout_weights
+
+if TYPE_CHECKING:
+    from edgeloop.program.spec import ProgramSpec
 
 VERSION = 1
 KEY = "edgeloop"
@@ -29,8 +30,7 @@ _MAX_HEADER = 64 << 20
 _ZEROS = "0" * 64
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
+class Stored(NamedTuple):
     """One tensor of the file; ``start`` is its first byte in the file."""
 
     name: str
@@ -40,8 +40,7 @@ class Stored:
     nbytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class Layout:
+class Layout(NamedTuple):
     """What the header of an artifact says: the JSON document and where the tensors are."""
 
     document: dict[str, Any]
@@ -132,7 +131,7 @@ def build(spec: ProgramSpec) -> bytes:
     return before + seal.hexdigest().encode() + after + body
 
 
-def read(data: memoryview, where: str) -> Layout:
+def read(data: memoryview, where: str, *, sealed: bool = False) -> Layout:
     """Read the header of an artifact and verify its seal over every byte.
 
     Parameters
@@ -141,6 +140,8 @@ def read(data: memoryview, where: str) -> Layout:
         The whole file.
     where
         Its name, for messages.
+    sealed
+        The seal of these bytes was verified before: read the header only.
 
     Raises
     ------
@@ -167,7 +168,8 @@ def read(data: memoryview, where: str) -> Layout:
             f"{where}: artifact version {version}, this edgeloop reads {VERSION}; compile the "
             "model again or update edgeloop"
         )
-    _verify_seal(head, data[8 + size :], seal, damaged)
+    if not sealed:
+        _verify_seal(head, data[8 + size :], seal, damaged)
     try:
         tensors = _parse_tensors(header, 8 + size, len(data))
     except (ValueError, KeyError, TypeError) as e:

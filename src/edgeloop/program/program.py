@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -15,18 +13,19 @@ from edgeloop import _core
 from edgeloop.errors import AdapterError, ProgramError
 from edgeloop.program import artifact, memory, validate
 from edgeloop.program.plan import EntryPlan, Plan
-from edgeloop.program.spec import ProgramSpec
 from edgeloop.program.table import NUMPY, Table, TableTensor, decode
+
+if TYPE_CHECKING:
+    from edgeloop.program.spec import ProgramSpec
 
 _INSTALL = "install the program again"
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """One entry point: its index in the table and its io tensors by public name."""
 
     name: str
-    index: int
+    index: int  # type: ignore[assignment]  # shadows a method of tuples that nobody calls
     steps: int
     inputs: Mapping[str, TableTensor]
     outputs: Mapping[str, TableTensor]
@@ -46,13 +45,16 @@ class Program:
         ``program_hash``.
     hash
         SHA-256 of the artifact's bytes, in hex.
+    nbytes
+        Bytes of the artifact.
     resident_bytes
         Bytes of the artifact held in RAM; 0 when it is mapped from the cache (64 MiB and more).
     """
 
     def __init__(self, data: memoryview, digest: str, where: str, *, mapped: bool = False) -> None:
-        layout = artifact.read(data, where)
+        layout = artifact.read(data, where, sealed=mapped)
         self.hash = digest
+        self.nbytes = len(data)
         self.resident_bytes = 0 if mapped else len(data)
         self._data = data
         self._where = where
@@ -72,15 +74,19 @@ class Program:
             raise ProgramError(f"{where}: the metadata does not fit the table ({e})") from e
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Program:
+    def load(cls, path: str | os.PathLike[str], *, verify: bool = False) -> Program:
         """Read a program file and check every byte of it.
+
+        A program of 64 MiB and more is mapped from a copy in the cache directory, which is hashed
+        once: when it is made, and again when the file or the copy has changed since. ``verify``
+        hashes both now.
 
         Raises
         ------
         ProgramError
             Missing, truncated, damaged, of another version, or refused by the checker.
         """
-        data, digest, mapped = memory.load(Path(path))
+        data, digest, mapped = memory.load(path, verify=verify)
         return cls(data, digest, str(path), mapped=mapped)
 
     @classmethod
@@ -97,7 +103,9 @@ class Program:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the artifact so that it appears complete or not at all; raises ProgramError."""
-        memory.write(Path(path), self._data)
+        from edgeloop.program import files
+
+        files.write(path, self._data)
 
     def to_bytes(self) -> bytes:
         """Return the artifact's bytes."""
