@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
 class EdgeLoopError(Exception):
@@ -14,8 +14,7 @@ class ModelError(EdgeLoopError):
     """The ONNX model cannot be read, or holds something that cannot be compiled."""
 
 
-@dataclass(frozen=True, slots=True)
-class Unsupported:
+class Unsupported(NamedTuple):
     """One operator that cannot be compiled: its name, its node, and whether gradients cross it."""
 
     op: str

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class EntryPlan:
+class EntryPlan(NamedTuple):
     """One entry: planned arena, its two lower bounds (bytes), steps and operations.
 
     ``compute`` says of each step how it computes: "f32", "exact" (f32 arithmetic on a weight kept
@@ -25,8 +24,7 @@ class EntryPlan:
     compute: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(NamedTuple):
     """What a program needs. Arena, params, state and io are disjoint; weights are read-only.
 
     ``lower_bound_bytes`` is the largest sum of live bytes of any entry in the chosen order,
@@ -49,7 +47,7 @@ class Plan:
     threads: int
     entries: tuple[EntryPlan, ...]
     notes: tuple[str, ...] = ()
-    storage: Mapping[str, int] = field(default_factory=dict)
+    storage: Mapping[str, int] = MappingProxyType({})
 
     @property
     def trainable_share(self) -> float:
@@ -64,7 +62,9 @@ class Plan:
     def to_dict(self) -> dict[str, Any]:
         """Return every number by name."""
         return {
-            **asdict(self), "ram_bytes": self.ram_bytes, "trainable_share": self.trainable_share,
+            **self._asdict(), "entries": [e._asdict() for e in self.entries],
+            "storage": dict(self.storage), "ram_bytes": self.ram_bytes,
+            "trainable_share": self.trainable_share,
         }
 
     def to_json(self) -> str:

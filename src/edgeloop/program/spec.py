@@ -9,9 +9,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-# Where a tensor lives. `weights` is the read-only artifact; the others are disjoint parts of RAM.
-REGIONS = ("weights", "arena", "params", "state", "io")
-
 
 @dataclass(frozen=True, slots=True)
 class TensorSpec:

@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from edgeloop import _core
 from edgeloop.errors import ProgramError
-from edgeloop.program.spec import REGIONS, EntrySpec, ProgramSpec, StepSpec, TensorSpec
 
+if TYPE_CHECKING:
+    from edgeloop.program.spec import EntrySpec, ProgramSpec, StepSpec, TensorSpec
+
+# Where a tensor lives. `weights` is the read-only artifact; the others are disjoint parts of RAM.
+REGIONS = ("weights", "arena", "params", "state", "io")
 ALIGN = 64
 MAJOR, MINOR = 1, 1
 DTYPES = ("f32", "i32", "u8", "i8", "f16")
@@ -31,8 +35,7 @@ _ENTRY = struct.Struct("<IIQ")
 _MAGIC = b"edgeloop"
 
 
-@dataclass(frozen=True, slots=True)
-class TableTensor:
+class TableTensor(NamedTuple):
     """A tensor record: region name, byte offset in it, and the view."""
 
     region: str
@@ -57,8 +60,7 @@ class TableTensor:
         return True
 
 
-@dataclass(frozen=True, slots=True)
-class TableStep:
+class TableStep(NamedTuple):
     """A step record."""
 
     opcode: int
@@ -69,17 +71,15 @@ class TableStep:
     scratch_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class TableEntry:
+class TableEntry(NamedTuple):
     """An entry record: its steps are first .. first + count - 1 of the table."""
 
     first: int
-    count: int
+    count: int  # type: ignore[assignment]  # shadows a method of tuples that nobody calls
     arena_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class Table:
+class Table(NamedTuple):
     """A decoded step table; ``sizes`` gives the bytes of each region."""
 
     sizes: Mapping[str, int]
