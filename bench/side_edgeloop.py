@@ -1,20 +1,34 @@
-"""edgeloop on one workload: python side_edgeloop.py FOLDER W1 THREADS SECONDS."""
+"""edgeloop on one workload; FOLDER is that of the compiled programs (see measure.py)."""
 
 import sys
+import time
+from pathlib import Path
 
 import measure
 
-folder, name, threads, seconds = sys.argv[1], sys.argv[2], int(sys.argv[3]), float(sys.argv[4])
-measure.pin(threads)
+case = measure.arguments()
 import numpy as np  # noqa: E402
 
 import edgeloop as el  # noqa: E402
 
-session = el.Session(el.load(f"{folder}/{name}.t{threads}.elp"))
-with np.load(f"{folder}/{name}.npz") as z:
-    session.load_adapter({k[2:]: z[k] for k in z.files if k.startswith("p:")})
+folder, kind = Path(case.folder), "predict" if case.predicts else "train"
+begin = time.perf_counter()
+program = el.load(str(folder / f"{case.name}.{case.mode}.{kind}.elp"))
+session = el.Session(program, threads=case.threads)
+load_s = time.perf_counter() - begin
+with np.load(folder / f"{case.name}.npz") as z:
+    if not case.predicts:
+        session.load_adapter({k[2:]: z[k] for k in z.files if k.startswith("p:")})
     batches = [(z[f"x{i}"], z[f"y{i}"]) for i in range(4)]
-plan = session.program.plan
-measure.run(session.step, batches, seconds,
-            {"ram_bytes": plan.ram_bytes, "weight_bytes": plan.weight_bytes,
-             "step_flops": plan.step_flops})
+
+
+def predict(x, _):
+    return session.predict(x)
+
+
+plan = program.plan
+measure.run(predict if case.predicts else session.step, batches, case, {
+    "load_s": round(load_s, 4), "ram_bytes": plan.ram_bytes, "weight_bytes": plan.weight_bytes,
+    "flops": plan.forward_flops if case.predicts else plan.step_flops,
+}, lambda y: float(np.abs(y).mean()))
+sys.stdout.write("\n")
