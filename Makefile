@@ -25,6 +25,8 @@ $(VENV)/.test: $(VENV)/.base
 	@$(PIP) install --no-build-isolation -e '.[test]' && touch $@
 $(VENV)/.tasks: $(VENV)/.test
 	@$(PIP) install --no-build-isolation -e '.[tasks]' && touch $@
+$(VENV)/.bench: $(VENV)/.test
+	@$(PIP) install --no-build-isolation -e '.[bench]' && touch $@
 $(VENV)/.lint: $(VENV)/.base
 	@$(PIP) install --no-build-isolation -e '.[lint]' && touch $@
 $(VENV)/.oracles: $(VENV)/.test
@@ -82,14 +84,25 @@ fuzz: build asan ## hostile step tables under the sanitizers, ten minutes (FUZZ_
 	@rm -rf build/seeds && PYTHONPATH=src $(PY) -m tests.core.seeds build/seeds
 	@build/asan/fuzz_check $(FUZZ_SECONDS) $(FUZZ_SEED) build/seeds/*.table
 
-# With the goal `quant` or `cut` beside it, `bench` prints that table alone.
-ifeq ($(filter quant cut,$(MAKECMDGOALS)),)
-bench: $(VENV)/.oracles build ## step time, start-up and memory beside PyTorch (W1 to W3), GEMM
-	@$(PY) bench/gemm.py
-	@$(PY) bench/run.py $(ARGS)
+# With one of the goals `speed`, `quant`, `cut` or `growth` beside it, `bench` leaves the work to that.
+ifeq ($(filter speed quant cut growth,$(MAKECMDGOALS)),)
+bench: $(VENV)/.oracles build ## kernels; W1 to W3 beside PyTorch eager
+	@PYTHONPATH=src $(PY) bench/gemm.py
+	@EDGELOOP_TORCH=$(PY) $(PY) bench/peers/build.py --models W1 W2 W3
+	@EDGELOOP_TORCH=$(PY) PYTHONPATH=src $(PY) bench/speed.py --peers torch --tasks train,start W1 W2 W3 $(ARGS)
 else
 bench:
+	@:
 endif
+
+bench-peers: ## environments and models of the peers, outside of the checkout (about 10 GB)
+	@$(PYTHON) bench/peers/build.py $(ARGS)
+
+speed: $(VENV)/.bench build ## `make bench speed`: W1 to W7 beside every peer, after bench-peers
+	@PYTHONPATH=src $(PY) bench/speed.py $(ARGS)
+
+growth: $(VENV)/.oracles $(VENV)/.bench build ## `make bench growth`: step time over batch, sequence, layers, rank
+	@PYTHONPATH=src $(PY) bench/growth.py $(ARGS)
 
 quant: $(VENV)/.tasks build ## `make bench quant`: what a quantized base costs in points, seven tasks
 	@PYTHONPATH=src $(PY) bench/quant.py $(ARGS)
@@ -110,4 +123,4 @@ readme: ## run every command of the README as written, in a fresh copy
 clean: ## remove what was built
 	@rm -rf build dist src/edgeloop/_core*.so
 
-.PHONY: help setup-system build demo test test-oracles lint types contracts crash asan fuzz firmware bench quant cut wheel aarch64 readme clean
+.PHONY: help setup-system build demo test test-oracles lint types contracts crash asan fuzz firmware bench bench-peers speed quant cut growth wheel aarch64 readme clean

@@ -6,6 +6,8 @@ know is left out, so that one benchmark serves every version.
 
 from __future__ import annotations
 
+import sys
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,12 +47,14 @@ JOBS = {
     "W5": Job(("*.q", "*.v"), 8, 8),
     "W6": Job(ATTENTION, 8, 8, head=False),
     "W7": Job(("*.q", "*.v"), 8, 1, head=False),
+    "W5s": Job(("*.q", "*.v"), 8, 4),
 }
 
 
 def modes() -> list[str]:
     """Those of MODES that this edgeloop knows."""
-    return [m for m, options in MODES.items() if options.get("compute", "exact") in get_args(Compute)]
+    known = get_args(Compute)
+    return [m for m, options in MODES.items() if options.get("compute", "exact") in known]
 
 
 def train_program(folder: Path, name: str, mode: str, threads: int, **more: Any) -> el.Program:
@@ -63,28 +67,53 @@ def train_program(folder: Path, name: str, mode: str, threads: int, **more: Any)
                       threads=threads, **options)
 
 
+def predict_program(folder: Path, name: str, mode: str, threads: int) -> el.Program:
+    """The forward pass of the base alone: what is named to train adds no work."""
+    train = el.Bias() if name in ("W1", "W2", "W3") else el.Sparse({"norm": "all"})
+    return el.compile(folder / f"{name}.onnx", train=train, loss=JOBS[name].loss, threads=threads,
+                      predict_batch=JOBS[name].batch, entries=("predict",), **MODES[mode])
+
+
 def ours(like: Mapping[str, np.ndarray], params: Mapping[str, np.ndarray]) -> dict:
     """PyTorch's trainable tensors under our names and in our layout."""
     out = {}
-    for name, a in params.items():
+    for name, array in params.items():
+        a = np.array(array)
         module, _, leaf = name.rpartition(".")
         key = (f"{module[:-2]}.lora_{module[-1]}" if module[-2:] in (".A", ".B")
                else f"{module}.{leaf}")
         if a.ndim > 2:  # [o, c, kh, kw] -> [o, kh, kw, c]
             a = a.transpose(0, *range(2, a.ndim), 1)
-        out[key] = np.array(a).reshape(like[key].shape)
+        out[key] = a.reshape(like[key].shape).copy()
     assert set(out) == set(like), (sorted(out), sorted(like))
     return out
 
 
-def load_weights(session: el.Session, folder: Path, name: str) -> None:
-    """Start a session from the adapters that every peer starts from."""
-    with np.load(folder / f"{name}.weights.npz") as z:
-        params = {k[2:]: z[k] for k in z.files if k.startswith("p:")}
-    session.load_adapter(ours(session.adapter(), params))
+def write(models: Path, out: Path, name: str, mode: str, task: str, threads: int) -> None:
+    """Compile what side_edgeloop.py runs, and store data and adapters where it looks for them."""
+    make = train_program if task == "train" else predict_program
+    program = make(models, name, mode, threads)
+    out.mkdir(parents=True, exist_ok=True)
+    program.save(out / f"{name}.{mode}.{task}.elp")
+    with np.load(models / f"{name}.data.npz") as z:
+        arrays = dict(z)
+    if task == "train":
+        with np.load(models / f"{name}.weights.npz") as z:
+            params = {k[2:]: z[k] for k in z.files if k.startswith("p:")}
+        arrays |= {f"p:{k}": v for k, v in ours(el.Session(program).adapter(), params).items()}
+        np.savez(out / f"{name}.npz", **arrays)
+    elif not (out / f"{name}.npz").exists():
+        np.savez(out / f"{name}.npz", **arrays)
 
 
-def batches(folder: Path, name: str) -> list[tuple[np.ndarray, np.ndarray]]:
-    """The four fixed batches of a workload."""
-    with np.load(folder / f"{name}.data.npz") as z:
-        return [(z[f"x{i}"], z[f"y{i}"]) for i in range(4)]
+def main() -> None:
+    """``python compiled.py MODELS OUT THREADS W1.f32.train ...``, in a process of its own."""
+    models, out, threads = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+    for wanted in sys.argv[4:]:
+        begin = time.perf_counter()
+        write(models, out, *wanted.split("."), threads)
+        print(f"compiled {wanted} in {time.perf_counter() - begin:.1f} s", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -14,6 +14,7 @@ import time
 from dataclasses import dataclass
 
 WARM_UP, LOSS_STEP, LEAST = 5, 25, 5
+WARM_SECONDS = 1.0  # long steps are warm before WARM_UP of them
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def run(step, batches, case: Case, extra: dict, value=float) -> None:
         i += 1
         if i == upto:
             out["value_25"] = value(got)
-        if i > WARM_UP:
+        if i > WARM_UP or time.perf_counter() - begin - t > WARM_SECONDS:
             times.append(t * 1e3)
             cpu.append(c * 1e3)
     out |= {"ms": statistics.median(times), "min_ms": min(times),

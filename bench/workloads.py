@@ -3,7 +3,7 @@
 W1 HAR conv1d, W2 keyword DS-CNN (batch norms folded), W3 anomaly autoencoder, W4 ViT-Tiny,
 W5 an encoder of MiniLM-L6's shape, W6 a small GPT, W7 six blocks of TinyLlama's size.
 LoRA is y = base(x) + 2 B(A(x)), B = 0 at the start; classification heads train as a whole.
-Weights and data are random, each from a seed.
+Weights and data are random, each from a seed. W5s is what the update cycle trains.
 """
 
 from __future__ import annotations
@@ -57,6 +57,7 @@ WORKLOADS = {
     "W5": Workload("MiniLM-L6 shape", Bert, ("*.q", "*.v"), 8, 8, (128,), 30522, 2),
     "W6": Workload("small GPT", Gpt, ATTENTION, 8, 8, (64,), 8192),
     "W7": Workload("Llama 6 x 2048", Llama, ("*.q", "*.v"), 8, 1, (128,), 32000),
+    "W5s": Workload("W5 on sentences", Bert, ("*.q", "*.v"), 8, 4, (32,), 30522, 2),
 }
 LR = 0.05
 
