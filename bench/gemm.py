@@ -31,7 +31,7 @@ PEAK_C = r"""
 #include <stdio.h>
 #include <time.h>
 typedef float vec __attribute__((vector_size(4 * LANES)));
-#ifdef DOT /* of integers: OPS operations in each 32-bit lane */
+#ifdef DOT /* of small numbers: OPS operations in each 32-bit lane */
 #define STEP(s, a, b) __asm__(DOT : "+" REG(s) : REG(a), REG(b))
 #else
 #define STEP(s, a, b) s += a * b
@@ -81,13 +81,15 @@ DOT_FLAGS = {
     "neondot": [*FLAGS["neon"], "-march=armv8.2-a+dotprod",
                 '-DDOT="sdot %0.4s, %1.16b, %2.16b"', "-DOPS=8"],
 }
+# Pairs of bf16, two products and two sums in each 32-bit lane.
+BF16_FLAGS = {"avx512bf16": [*FLAGS["avx512"], '-DDOT="vdpbf16ps %2, %1, %0"', "-DOPS=4"]}
 
 
 def peak(isa: str, flags: dict[str, list[str]] = FLAGS) -> float:
     """What one core does with registers only, 1e9 operations a second; NaN where there is none.
 
-    Fused multiply-adds of f32, or with ``DOT_FLAGS`` dot products of int8, of the best instruction
-    set up to ``isa``.
+    Fused multiply-adds of f32, or dot products of int8 (``DOT_FLAGS``) or bf16 (``BF16_FLAGS``),
+    of the best instruction set up to ``isa``.
     """
     while isa not in flags and isa != BELOW[isa]:
         isa = BELOW[isa]

@@ -32,6 +32,7 @@ PREDICT = {"f32": {"vs_f32": 1.0}, "int8": {"vs_f32": 0.5}}  # to onnxruntime
 START = {"first_step_s": 0.2, "peak_rss_mb": 45.0}  # W1 to W3, one thread, f32
 LOAD_S = 0.3  # W7's program, whatever its mode
 CYCLE_MS = {"keyword": 150.0, "sentences": 1000.0}  # p99, last sample in to new version live
+KERNELS = {"f32": 0.90, "int8": 0.75}  # of the peak: every side >= 192; sums of >= 384
 AT_LEAST = ("efficiency", "scaling")
 
 # How far a value may lie from PyTorch's: the first loss, the loss of step 25, predictions.

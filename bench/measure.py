@@ -67,7 +67,7 @@ def run(step, batches, case: Case, extra: dict, value=float) -> None:
     all threads: on a busy machine it says more about one thread than the wall clock does.
     """
     out = {"value_1": value(step(*batches[0])), "first_step_s": round(age_s(), 3),
-           "rss_first_mb": round(peak_rss_mb(), 1)}
+           "first_cpu_s": round(time.process_time(), 3), "rss_first_mb": round(peak_rss_mb(), 1)}
     times, cpu, i, begin = [], [], 1, time.perf_counter()
     upto = LOSS_STEP if case.task == "train" else 0
     while i < upto or len(times) < LEAST or time.perf_counter() - begin < case.seconds:

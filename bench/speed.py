@@ -1,7 +1,8 @@
 """Training steps beside every peer on the same work. `make bench speed`, after `make bench-peers`.
 
     python bench/speed.py [--threads 1,2] [--rounds 3] [--seconds 2] [--modes f32,int8]
-        [--peers torch,JAX] [--tasks train,predict,start,cycle] [--busy] [--again] [W1 ... W7]
+        [--peers torch,JAX] [--tasks train,predict,start,cycle,kernels] [--busy] [--again]
+        [W1 ... W7]
 
 Every case is a process of its own, pinned; the sides take turns, round by round, and medians are
 compared. A time counts only when the losses agree (goals.py says how closely). The table, the plot
@@ -25,6 +26,7 @@ import cases  # noqa: E402
 import compiled  # noqa: E402
 import cycle  # noqa: E402
 import goals  # noqa: E402
+import kernels  # noqa: E402
 import places  # noqa: E402
 import report  # noqa: E402
 from peaks import peaks  # noqa: E402
@@ -61,7 +63,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=2.0)
     parser.add_argument("--modes", default=",".join(compiled.modes()))
     parser.add_argument("--peers", default=",".join(known))
-    parser.add_argument("--tasks", default="train,predict,start,cycle")
+    parser.add_argument("--tasks", default="train,predict,start,cycle,kernels")
     parser.add_argument("--cycles", type=int, default=100)
     parser.add_argument("--busy", action="store_true",
                         help="one thread by processor time: others work on this machine")
@@ -87,7 +89,7 @@ def modes_of(name: str, task: str, asked: list[str]) -> list[str]:
 
 def measure(args: argparse.Namespace) -> dict:
     """Run everything; returns what speed.json keeps."""
-    doc = {"peaks": peaks(), "modes": args.modes, "results": [], "cycle": {},
+    doc = {"peaks": peaks(), "modes": args.modes, "results": [], "cycle": {}, "kernels": [],
            "load": os.getloadavg()[0], "began": time.strftime("%Y-%m-%d %H:%M")}
     programs = OUT / "programs"
     for name in args.names:
@@ -104,6 +106,9 @@ def measure(args: argparse.Namespace) -> dict:
             keep(OUT / "speed.json", doc)
         for old in programs.glob(f"{name}.*"):
             old.unlink()
+    if "kernels" in args.tasks:
+        doc["kernels"] = kernels.shares(doc["peaks"])
+        keep(OUT / "speed.json", doc)
     if "cycle" in args.tasks:
         doc["cycle"] = cycle.measured(places.models(), args.cycles, max(args.threads))
     return doc
@@ -156,8 +161,12 @@ def said(doc: dict, *, busy: bool = False) -> tuple[str, bool]:
     text = [f"Run of {doc['began']}, load average {doc['load']:.1f} at the start. "
             f"Peaks of one core, 1e9 operations a second: {tops}."
             + " One thread: least processor time." * busy,
-            report.table(found), report.peers_table(results, busy=busy), *start_lines(results)]
+            report.table(found), report.peers_table(results, busy=busy),
+            *start_lines(results, busy=busy)]
+    if doc["kernels"]:
+        text.append(kernels.table(doc["kernels"]))
     missed = any(r.missed or r.note for r in found)
+    missed |= any(k["share"] < k["goal"] for k in doc["kernels"])
     for kind, c in doc["cycle"].items():
         goal = goals.CYCLE_MS[kind]
         missed |= c["p99_ms"] > goal
@@ -167,12 +176,13 @@ def said(doc: dict, *, busy: bool = False) -> tuple[str, bool]:
     return "\n\n".join(text) + "\n", missed
 
 
-def start_lines(results: dict) -> list[str]:
+def start_lines(results: dict, *, busy: bool = False) -> list[str]:
     """Start-up of the small nets, and how long the large program takes to load."""
     lines = []
     for name in ("W1", "W2", "W3"):
         if ours := results.get(("train", name, 1), {}).get("edgeloop f32"):
-            first, rss = report.median(ours, "first_step_s"), report.median(ours, "rss_first_mb")
+            first = report.median(ours, "first_cpu_s" if busy else "first_step_s")
+            rss = report.median(ours, "rss_first_mb")
             goal = goals.START
             ok = first <= goal["first_step_s"] and rss <= goal["peak_rss_mb"]
             lines.append(f"Start-up, {name}: first step after {first:.3f} s (goal "

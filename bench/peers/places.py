@@ -13,8 +13,8 @@ from pathlib import Path
 ENVIRONMENTS: dict[str, tuple[tuple[str, ...], ...]] = {
     # torch first and alone: with others beside it pip may choose the build for GPUs
     "torch": (("torch==2.13.0",), ("numpy", "onnx", "onnxscript")),
-    "ort": (("onnxruntime", "numpy"),),
-    "jax": (("jax", "numpy"),),
+    "ort": (("onnxruntime==1.32.0", "numpy"),),
+    "jax": (("jax==0.10.2", "numpy"),),
     # the last release of ONNX Runtime's training, with the onnx of its time; making the artifacts
     # imports torch, running them does not
     "ort-training": (("numpy<2", "onnx==1.16.2", "onnxruntime-training==1.19.2"),),
