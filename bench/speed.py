@@ -66,7 +66,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--tasks", default="train,predict,start,cycle,kernels")
     parser.add_argument("--cycles", type=int, default=100)
     parser.add_argument("--busy", action="store_true",
-                        help="one thread by processor time: others work on this machine")
+                        help="processor time of one thread: others work on this machine")
     parser.add_argument("--again", action="store_true", help="print the last run's table")
     args = parser.parse_args()
     for key in ("modes", "peers", "tasks"):
@@ -110,7 +110,8 @@ def measure(args: argparse.Namespace) -> dict:
         doc["kernels"] = kernels.shares(doc["peaks"])
         keep(OUT / "speed.json", doc)
     if "cycle" in args.tasks:
-        doc["cycle"] = cycle.measured(places.models(), args.cycles, max(args.threads))
+        doc["cycle"] = cycle.measured(
+            places.models(), args.cycles, 1 if args.busy else max(args.threads), busy=args.busy)
     return doc
 
 
