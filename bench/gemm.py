@@ -4,9 +4,9 @@
 
 Times each kernel through the C core by the thread's own clock; pin it (taskset -c 1) and read
 differences under about 20 % as noise on a shared machine. The peak is a loop of fused
-multiply-adds in registers, or of dot products of int8 for int8 products, compiled here with the C
-compiler for the same instruction set. Times of int8 products include rounding activations and
-packing codes.
+multiply-adds in registers, or of dot products of int8 or bf16 for products in these, compiled here
+with the C compiler for the same instruction set. Their times include rounding activations and packing
+weights.
 """
 
 from __future__ import annotations
@@ -174,6 +174,24 @@ for m, n, k in ((788, 192, 768), (788, 768, 192), (788, 768, 768), (1024, 384, 1
     CASES[f"int8 {m}x{n}x{k}"] = on_integers(m, n, k)
 
 
+def rounded(m, n, k):
+    """One dense layer with operands rounded to bfloat16, forward and back."""
+    rng = np.random.default_rng(0)
+    calls = []
+    for kind, group in (("bf16", 0), ("int4", 32)):
+        codes = random_codes(rng, n, k, kind, group, False)
+        calls.append((f"qlinear_bf16 {kind}", ((m, k), *codes), {"group": group}))
+        calls.append((f"qlinear_bf16_dx {kind}", ((m, n), *codes), {"group": group, "inner": k}))
+    return calls
+
+
+for m, n, k in ((1, 768, 768), (512, 512, 512), (788, 192, 192), (788, 768, 192), (788, 192, 768),
+                (1024, 384, 384), (1024, 1536, 384), (1024, 384, 1536), (512, 256, 1024),
+                (512, 8192, 256), (128, 2048, 2048), (128, 256, 2048), (128, 5632, 2048),
+                (128, 2048, 5632)):
+    CASES[f"bf16 {m}x{n}x{k}"] = rounded(m, n, k)
+
+
 def measure(label, inputs, attrs, isa, seconds):
     """Best GFLOP/s of one kernel call, its chunks and its scratch. Inputs: shapes or arrays."""
     name = label.split()[0]
@@ -223,24 +241,25 @@ def main():
     p.add_argument("--only", default="")
     p.add_argument("--json", action="store_true")
     a = p.parse_args()
-    top, dot_top = peak(a.isa), peak(a.isa, DOT_FLAGS)
+    top, dot_top, bf16_top = (peak(a.isa, f) for f in (FLAGS, DOT_FLAGS, BF16_FLAGS))
     rows = []
     for case, calls in CASES.items():
         if a.only not in case:
             continue
         for name, shapes, attrs in calls:
             rate, seconds, chunks, scratch = measure(name, shapes, attrs, a.isa, a.seconds)
+            best = dot_top if "_i8" in name else bf16_top if "_bf16" in name else top
             rows.append({"case": case, "kernel": name, "gflops": rate,
-                         "share": rate / (dot_top if "_i8" in name and dot_top > 0 else top),
-                         "us": seconds * 1e6, "chunks": chunks, "scratch": scratch})
+                         "share": rate / (best if best > 0 else top), "us": seconds * 1e6,
+                         "chunks": chunks, "scratch": scratch})
     if a.json:
         print(json.dumps({"isa": a.isa, "peak_gflops": top, "peak_int8_gops": dot_top,
-                          "rows": rows}))
+                          "peak_bf16_gflops": bf16_top, "rows": rows}))
         return
-    print(f"{a.isa}: peak {top:.1f} GFLOP/s, int8 dot products {dot_top:.1f} GOP/s (registers "
-          "only, one core)")
+    print(f"{a.isa}: peak {top:.1f} GFLOP/s, int8 dot products {dot_top:.1f} GOP/s, bf16 "
+          f"{bf16_top:.1f} GFLOP/s (registers only, one core)")
     for r in rows:
-        print(f"{r['case']:22} {r['kernel']:15} {r['gflops']:7.1f} GFLOP/s {r['share']:5.0%} "
+        print(f"{r['case']:22} {r['kernel']:21} {r['gflops']:7.1f} GFLOP/s {r['share']:5.0%} "
               f"{r['us']:9.1f} us  {r['chunks']} chunks  {r['scratch']:7} B scratch")
 
 

@@ -15,7 +15,7 @@ from edgeloop.passes.quantize_base import encode
 from edgeloop.program.emit_c import emit
 from edgeloop.quantize import parse
 
-KINDS = ("int8", "int4", "f16", el.Quantize("int4", group=64, zero_point=True))
+KINDS = ("int8", "int4", "f16", "bf16", el.Quantize("int4", group=64, zero_point=True))
 
 
 def rounded(model: onnx.ModelProto, option: el.Quantize) -> onnx.ModelProto:
@@ -53,7 +53,9 @@ def test_a_quantised_base_differs_from_the_original():
     assert np.max(np.abs(exact - coarse)) > 1e-3
 
 
-@pytest.mark.parametrize(("kind", "share"), [("int8", 0.27), ("int4", 0.17), ("f16", 0.51)])
+@pytest.mark.parametrize(("kind", "share"), [
+    ("int8", 0.27), ("int4", 0.17), ("f16", 0.51), ("bf16", 0.51),
+])
 def test_weight_bytes_fall(kind, share):
     case = ZOO["resnet8"]
     model = case.build()
@@ -129,10 +131,11 @@ def test_firmware_source_holds_the_codes():
 
 
 @pytest.mark.parametrize(("make", "message"), [
-    (lambda: compiled(quantize="int2"), "quantize='int2': choose int8, int4, f16"),
+    (lambda: compiled(quantize="int2"), "quantize='int2': choose int8, int4, f16, bf16"),
     (lambda: compiled(quantize=8), "quantize=8: use None"),
     (lambda: el.Quantize("int4", group=48), "group=48 does not fit int4; choose from 0, 32, 64"),
     (lambda: el.Quantize("f16", zero_point=True), "f16 has no zero point"),
+    (lambda: el.Quantize("bf16", zero_point=True), "bf16 has no zero point"),
 ])
 def test_errors(make, message):
     with pytest.raises(el.CompileError, match=message):
@@ -174,7 +177,7 @@ def test_int8_forward_has_the_same_bits_everywhere(monkeypatch):
     ({"compute": "int8"}, "needs weights stored as int8, and no frozen weight is"),
     ({"compute": "int8", "quantize": "int4"}, "use quantize='int8', or compute='exact'"),
     ({"compute": "int8", "quantize": el.Quantize("int8", zero_point=True)}, "no zero point"),
-    ({"compute": "int16"}, "compute='int16': choose 'exact' or 'int8'"),
+    ({"compute": "int16"}, "compute='int16': choose 'exact', 'int8' or 'bf16'"),
 ])
 def test_compute_that_does_not_fit(options, message):
     with pytest.raises(el.CompileError, match=message):

@@ -28,8 +28,16 @@ typedef enum el_status {
   EL_E_MISMATCH = -5, /* operand types or shapes do not fit the kernel */
 } el_status;
 
-/* EL_U8 also holds int4 codes, two in a byte; EL_F16 is IEEE binary16. */
-typedef enum el_dtype { EL_F32 = 0, EL_I32 = 1, EL_U8 = 2, EL_I8 = 3, EL_F16 = 4 } el_dtype;
+/* EL_U8 also holds int4 codes, two in a byte; EL_F16 is IEEE binary16, EL_BF16 the upper half of a
+ * f32. */
+typedef enum el_dtype {
+  EL_F32 = 0,
+  EL_I32 = 1,
+  EL_U8 = 2,
+  EL_I8 = 3,
+  EL_F16 = 4,
+  EL_BF16 = 5
+} el_dtype;
 
 /* Instruction sets, best last within an architecture; the numbers are in no file. EL_ISA_REF is
  * portable C, bit-identical on every machine. NEON, AVX2 and AVX512 have a variant of every
@@ -120,7 +128,7 @@ el_kernel *el_variant(const el_op *op, el_isa isa);
  * el_check has not accepted for the same table, instruction set and number of threads. */
 
 #define EL_TABLE_MAJOR 1
-#define EL_TABLE_MINOR 1
+#define EL_TABLE_MINOR 2
 
 #define EL_WORDS 32        /* most attribute words of one step */
 #define EL_MAX_CHUNKS 1024 /* most chunks of one step */

@@ -21,9 +21,17 @@ static void row_f16(const uint16_t *half, size_t n, float *out) {
   for (size_t i = 0; i < n; i++) out[i] = el_half(half[i]);
 }
 
+static void row_bf16(const uint16_t *half, size_t n, float *out) {
+  for (size_t i = 0; i < n; i++) out[i] = el_bf16(half[i]);
+}
+
 static void row(const el_codes *q, size_t r, size_t column, size_t n, float *out) {
   if (q->kind == EL_F16) {
     row_f16((const uint16_t *)q->codes + r * q->width + column, n, out);
+    return;
+  }
+  if (q->kind == EL_BF16) {
+    row_bf16((const uint16_t *)q->codes + r * q->width + column, n, out);
     return;
   }
   for (size_t i = 0; i < n;) {

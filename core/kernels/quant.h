@@ -1,9 +1,9 @@
 /* Frozen weights as codes: how kernels read them, and how products over them are cut.
  *
  * A matrix [rows, width], each row in groups of `group` elements (0: one). Element = (code - zero)
- * * scale of its group; f16 codes are the elements. This f32 value is the definition: a product
- * over codes is the product of product.h over these values. int4 codes stand as code + 8, two in a
- * byte, the low half first; each row starts at a byte.
+ * * scale of its group; f16 and bf16 codes are the elements. This f32 value is the definition: a
+ * product over codes is the product of product.h over these values. int4 codes stand as code + 8,
+ * two in a byte, the low half first; each row starts at a byte.
  */
 #ifndef EL_QUANT_H
 #define EL_QUANT_H
@@ -12,10 +12,10 @@
 #include "math.h"
 
 typedef struct el_codes {
-  int32_t kind; /* EL_I8, EL_U8 (int4) or EL_F16 */
+  int32_t kind; /* EL_I8, EL_U8 (int4), EL_F16 or EL_BF16 */
   size_t rows, width, group, groups;
   const void *codes;
-  const float *scale; /* [rows, groups]; not read for f16 */
+  const float *scale; /* [rows, groups]; not read for f16 and bf16 */
   const int8_t *zero; /* [rows, groups], or NULL */
 } el_codes;
 
@@ -29,7 +29,7 @@ static inline el_codes el_get_codes(const el_tensor *t, size_t width, int32_t gr
       .group = g,
       .groups = (width + g - 1) / g,
       .codes = t[0].data,
-      .scale = t[0].dtype == EL_F16 ? NULL : el_cf32(&t[1]),
+      .scale = el_has(&t[1]) ? el_cf32(&t[1]) : NULL,
       .zero = el_has(&t[2]) ? (const int8_t *)t[2].data : NULL,
   };
 }
@@ -41,6 +41,9 @@ static inline float el_half(uint16_t h) {
   u |= magnitude >= 0x0F800000u ? 0x7F800000u : 0u;
   return el_from_bits(u | sign);
 }
+
+/* bfloat16 to f32, exact. */
+static inline float el_bf16(uint16_t h) { return el_from_bits((uint32_t)h << 16); }
 
 /* The code of row i, column l; kind is a constant wherever speed matters. */
 static inline int32_t el_code(const el_codes *q, size_t i, size_t l, const int32_t kind) {
@@ -61,6 +64,15 @@ static inline void el_unpack4(const uint8_t *restrict pair, size_t n, int8_t *re
 /* The code that means 0 in group g of row i. */
 static inline int32_t el_zero(const el_codes *q, size_t i, size_t g) {
   return q->zero != NULL ? q->zero[i * q->groups + g] : 0;
+}
+
+/* The element of row i, column l. */
+static inline float el_element(const el_codes *q, size_t i, size_t l) {
+  if (q->kind == EL_F16) return el_half(((const uint16_t *)q->codes)[i * q->width + l]);
+  if (q->kind == EL_BF16) return el_bf16(((const uint16_t *)q->codes)[i * q->width + l]);
+  size_t g = l / q->group;
+  int32_t code = q->kind == EL_I8 ? el_code(q, i, l, EL_I8) : el_code(q, i, l, EL_U8);
+  return (float)(code - el_zero(q, i, g)) * q->scale[i * q->groups + g];
 }
 
 /* Floats of one block of dequantised weights: 128 KiB, in the second-level cache. */

@@ -1,28 +1,19 @@
 /* What products and convolutions over codes need. */
-#include "linalg_plan.h"
-#include "quant.h"
+#include "quant_plan.h"
 
 static int32_t last(const el_tensor *t) { return t->dims[t->rank - 1]; }
-
-static int same_rows(const el_tensor *a, const el_tensor *b) {
-  if (a->rank != b->rank) return 0;
-  for (int32_t i = 0; i + 1 < a->rank; i++) {
-    if (a->dims[i] != b->dims[i]) return 0;
-  }
-  return 1;
-}
 
 /* A dense matrix of a type. */
 static int matrix(const el_tensor *t, int32_t dtype, int32_t rows, int32_t columns) {
   return el_plain(t, dtype) && t->rank == 2 && t->dims[0] == rows && t->dims[1] == columns;
 }
 
-/* Codes, scale and zero at t[0..2] make a matrix [rows, width] in groups of `group`. */
-static int codes_ok(const el_tensor *t, int32_t rows, int64_t width, int32_t group) {
+int el_codes_ok(const el_tensor *t, int32_t rows, int64_t width, int32_t group) {
   if (width < 1 || width > INT32_MAX || group < 0) return 0;
   int32_t columns = (int32_t)width;
-  if (t[0].dtype == EL_F16) {
-    return group == 0 && matrix(&t[0], EL_F16, rows, columns) && !el_has(&t[1]) && !el_has(&t[2]);
+  if (t[0].dtype == EL_F16 || t[0].dtype == EL_BF16) {
+    return group == 0 && matrix(&t[0], t[0].dtype, rows, columns) && !el_has(&t[1]) &&
+           !el_has(&t[2]);
   }
   int32_t groups = group > 0 ? (columns - 1) / group + 1 : 1;
   if (!matrix(&t[1], EL_F32, rows, groups)) return 0;
@@ -57,15 +48,27 @@ static el_status product_needs(el_need *need, el_product *p, int back, el_isa is
   return status;
 }
 
-el_status el_plan_qlinear(const el_call *call, el_isa isa, el_need *need) {
-  if (call->n < 5 || call->n > 7 || call->n_attr != 3) return EL_E_MISMATCH;
+int el_qlinear_ok(const el_call *call) {
+  if (call->n < 5 || call->n > 7 || call->n_attr != 3) return 0;
   const el_tensor *x = &call->t[0], *y = &call->t[call->n - 1];
-  if (!el_array(x, 1, EL_RANK) || !el_array(y, 1, EL_RANK) || !same_rows(x, y) ||
-      !codes_ok(call->t + 1, last(y), last(x), call->attr[2].i) ||
-      !el_optional(call, 4, NULL, last(y)) || !el_optional(call, 5, y, 0) ||
-      !el_act_ok(call->attr[1].i)) {
-    return EL_E_MISMATCH;
-  }
+  return el_array(x, 1, EL_RANK) && el_array(y, 1, EL_RANK) && el_same_rows(x, y) &&
+         el_codes_ok(call->t + 1, last(y), last(x), call->attr[2].i) &&
+         el_optional(call, 4, NULL, last(y)) && el_optional(call, 5, y, 0) &&
+         el_act_ok(call->attr[1].i);
+}
+
+int el_qlinear_dx_ok(const el_call *call) {
+  if (call->n < 5 || call->n > 6 || call->n_attr != 3) return 0;
+  const el_tensor *dy = &call->t[0], *dx = &call->t[call->n - 1];
+  return el_array(dy, 1, EL_RANK) && el_array(dx, 1, EL_RANK) && el_same_rows(dy, dx) &&
+         call->attr[2].i == last(dx) &&
+         el_codes_ok(call->t + 1, last(dy), last(dx), call->attr[1].i) &&
+         el_optional(call, 4, dx, 0);
+}
+
+el_status el_plan_qlinear(const el_call *call, el_isa isa, el_need *need) {
+  if (!el_qlinear_ok(call)) return EL_E_MISMATCH;
+  const el_tensor *x = &call->t[0], *y = &call->t[call->n - 1];
   size_t k = (size_t)last(x), n = (size_t)last(y), m = el_size(x) / k;
   el_product p = {
       .m = m, .n = n, .k = k, .a_row = k, .a_col = 1, .b_col = k, .c_row = n, .c_col = 1};
@@ -73,13 +76,8 @@ el_status el_plan_qlinear(const el_call *call, el_isa isa, el_need *need) {
 }
 
 el_status el_plan_qlinear_dx(const el_call *call, el_isa isa, el_need *need) {
-  if (call->n < 5 || call->n > 6 || call->n_attr != 3) return EL_E_MISMATCH;
+  if (!el_qlinear_dx_ok(call)) return EL_E_MISMATCH;
   const el_tensor *dy = &call->t[0], *dx = &call->t[call->n - 1];
-  if (!el_array(dy, 1, EL_RANK) || !el_array(dx, 1, EL_RANK) || !same_rows(dy, dx) ||
-      call->attr[2].i != last(dx) || !codes_ok(call->t + 1, last(dy), last(dx), call->attr[1].i) ||
-      !el_optional(call, 4, dx, 0)) {
-    return EL_E_MISMATCH;
-  }
   size_t n = (size_t)last(dy), k = (size_t)last(dx), m = el_size(dy) / n;
   el_product p = {
       .m = m, .n = k, .k = n, .a_row = n, .a_col = 1, .b_col = 1, .c_row = k, .c_col = 1};
@@ -97,7 +95,7 @@ static int qconv_ok(const el_call *call, const el_tensor *x, const el_tensor *y,
   }
   int64_t taps = (int64_t)c->w.taps[0] * c->w.taps[1]; /* below 2^62 */
   if (taps > INT32_MAX) return 0;
-  return codes_ok(call->t + 1, c->out_c, taps * (c->in_c / c->groups), group);
+  return el_codes_ok(call->t + 1, c->out_c, taps * (c->in_c / c->groups), group);
 }
 
 static uint64_t conv_scratch(const el_conv *c, int back, el_isa isa) {
@@ -151,7 +149,7 @@ el_status el_plan_qgather(const el_call *call, el_isa isa, el_need *need) {
   const el_tensor *index = &call->t[3], *y = &call->t[4];
   if (!el_plain(index, EL_I32) || !el_array(y, 1, EL_RANK) || y->rank != index->rank + 1 ||
       last(y) != call->attr[1].i || call->t[0].rank != 2 ||
-      !codes_ok(call->t, call->t[0].dims[0], last(y), call->attr[0].i)) {
+      !el_codes_ok(call->t, call->t[0].dims[0], last(y), call->attr[0].i)) {
     return EL_E_MISMATCH;
   }
   for (int32_t i = 0; i < index->rank; i++) {

@@ -8,13 +8,6 @@ static const float *optional(const el_call *call, uint32_t i) {
 
 static size_t last_dim(const el_tensor *t) { return (size_t)t->dims[t->rank - 1]; }
 
-static float element(const el_codes *q, size_t i, size_t l) {
-  if (q->kind == EL_F16) return el_half(((const uint16_t *)q->codes)[i * q->width + l]);
-  size_t g = l / q->group;
-  int32_t code = q->kind == EL_I8 ? el_code(q, i, l, EL_I8) : el_code(q, i, l, EL_U8);
-  return (float)(code - el_zero(q, i, g)) * q->scale[i * q->groups + g];
-}
-
 /* Rows that share a dequantised weight. */
 enum { ROWS = 4 };
 
@@ -34,6 +27,12 @@ static void along(const el_codes *q, size_t j, const float *a, size_t a_row, siz
     RUN(el_half(half[l]))
     return;
   }
+  if (q->kind == EL_BF16) {
+    const uint16_t *half = (const uint16_t *)q->codes + j * q->width;
+    size_t l0 = 0, l1 = q->width;
+    RUN(el_bf16(half[l]))
+    return;
+  }
   for (size_t g = 0; g < q->groups; g++) {
     size_t l0 = g * q->group, l1 = q->width - l0 < q->group ? q->width : l0 + q->group;
     int32_t zero = el_zero(q, j, g);
@@ -51,7 +50,7 @@ static void along(const el_codes *q, size_t j, const float *a, size_t a_row, siz
 static void down(const el_codes *q, size_t j, const float *a, size_t a_row, size_t rows,
                  float *sum) {
   size_t l0 = 0, l1 = q->rows;
-  RUN(element(q, l, j))
+  RUN(el_element(q, l, j))
 }
 
 static void product(const el_codes *q, const el_product *p, int back, const el_call *call) {
@@ -142,7 +141,7 @@ EL_KERNEL(qconv2d) {
             const float *x =
                 el_cf32(xt) + el_pixel(b, iy, ix, c.w.in, c.in_c) + (size_t)(o / og * cg);
             size_t l = (size_t)(ky * c.w.taps[1] + kx) * (size_t)cg;
-            for (int32_t i = 0; i < cg; i++) sum += x[i] * element(&q, (size_t)o, l + (size_t)i);
+            for (int32_t i = 0; i < cg; i++) sum += x[i] * el_element(&q, (size_t)o, l + (size_t)i);
           }
         }
         el_f32(yt)[at + (size_t)o] =
@@ -172,7 +171,7 @@ EL_KERNEL(qconv2d_dx) {
           if (oy < 0 || ox < 0) continue;
           const float *dy = el_cf32(dyt) + el_pixel(b, oy, ox, c.w.out, c.out_c);
           size_t l = (size_t)tap * (size_t)cg + (size_t)(i % cg);
-          for (int32_t o = o0; o < o0 + og; o++) sum += dy[o] * element(&q, (size_t)o, l);
+          for (int32_t o = o0; o < o0 + og; o++) sum += dy[o] * el_element(&q, (size_t)o, l);
         }
         el_f32(dxt)[at + (size_t)i] = finish(&c, sum, NULL, at_or_null(acc, at + (size_t)i));
       }

@@ -71,8 +71,17 @@ INLINE vec load_halves(const uint16_t *p) {
   return (vec)(bits | (u & 0x8000u) << 16);
 }
 
+INLINE vec load_bf16(const uint16_t *p) { return (vec)(widen16(p) << 16); }
+
 INLINE vec load_codes(const int8_t *p, int32_t zero) {
   return __builtin_convertvector(widen8(p) - zero, vec);
+}
+
+INLINE vec load_weights(const int8_t *code, const uint16_t *half, size_t at, int32_t zero,
+                        const int32_t kind) {
+  if (kind == EL_F16) return load_halves(half + at);
+  if (kind == EL_BF16) return load_bf16(half + at);
+  return load_codes(code + at, zero);
 }
 
 INLINE float total(vec v) {
@@ -86,9 +95,10 @@ INLINE float total(vec v) {
 /* sum[r] = row r of x times row j of the codes. m, and u, the vectors of each row that are summed
  * apart so that they overlap, are constants wherever this is inlined; m * u is at most 8. */
 INLINE void few(const el_codes *q, const int8_t *code, size_t j, const float *x, float *sum,
-                const size_t m, const size_t u, const int f16) {
+                const size_t m, const size_t u, const int32_t kind) {
   size_t k = q->width;
-  const uint16_t *half = f16 ? (const uint16_t *)q->codes + j * k : NULL;
+  const int plain = kind == EL_F16 || kind == EL_BF16;
+  const uint16_t *half = plain ? (const uint16_t *)q->codes + j * k : NULL;
   vec all[EL_FEW_ROWS];
 #pragma GCC unroll 8
   for (size_t r = 0; r < m; r++) {
@@ -97,8 +107,8 @@ INLINE void few(const el_codes *q, const int8_t *code, size_t j, const float *x,
   }
   for (size_t g = 0, l = 0; g < q->groups; g++) {
     size_t end = k - l < q->group ? k : l + q->group;
-    int32_t zero = f16 ? 0 : el_zero(q, j, g);
-    float scale = f16 ? 1.0f : q->scale[j * q->groups + g];
+    int32_t zero = plain ? 0 : el_zero(q, j, g);
+    float scale = plain ? 1.0f : q->scale[j * q->groups + g];
     vec part[EL_FEW_ROWS];
 #pragma GCC unroll 8
     for (size_t r = 0; r < m * u; r++) part[r] = (vec){0};
@@ -106,13 +116,13 @@ INLINE void few(const el_codes *q, const int8_t *code, size_t j, const float *x,
 #pragma GCC unroll 4
       for (size_t y = 0; y < u; y++) {
         size_t at = l + y * LANES;
-        vec w = f16 ? load_halves(half + at) : load_codes(code + at, zero);
+        vec w = load_weights(code, half, at, zero, kind);
 #pragma GCC unroll 8
         for (size_t r = 0; r < m; r++) part[r * u + y] += w * load(x + r * k + at);
       }
     }
     for (; u > 1 && l + LANES <= end; l += LANES) {
-      vec w = f16 ? load_halves(half + l) : load_codes(code + l, zero);
+      vec w = load_weights(code, half, l, zero, kind);
 #pragma GCC unroll 8
       for (size_t r = 0; r < m; r++) part[r * u] += w * load(x + r * k + l);
     }
@@ -123,7 +133,9 @@ INLINE void few(const el_codes *q, const int8_t *code, size_t j, const float *x,
       all[r] += splat(scale) * part[r * u];
     }
     for (; l < end; l++) {
-      float w = f16 ? el_half(half[l]) : (float)(code[l] - zero) * scale;
+      float w = kind == EL_F16    ? el_half(half[l])
+                : kind == EL_BF16 ? el_bf16(half[l])
+                                  : (float)(code[l] - zero) * scale;
       for (size_t r = 0; r < m; r++) sum[r] += w * x[r * k + l];
     }
   }
@@ -134,9 +146,11 @@ INLINE void few(const el_codes *q, const int8_t *code, size_t j, const float *x,
 INLINE void few_of(const el_codes *q, const int8_t *code, size_t j, const float *x, float *sum,
                    const size_t m, const size_t u) {
   if (q->kind == EL_F16) {
-    few(q, code, j, x, sum, m, u, 1);
+    few(q, code, j, x, sum, m, u, EL_F16);
+  } else if (q->kind == EL_BF16) {
+    few(q, code, j, x, sum, m, u, EL_BF16);
   } else {
-    few(q, code, j, x, sum, m, u, 0);
+    few(q, code, j, x, sum, m, u, EL_I8);
   }
 }
 

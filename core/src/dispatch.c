@@ -26,6 +26,9 @@
   EL_OP(opcode, name, plan, tolerance)                                                   \
   extern el_kernel el_k_##name##_neondot, el_k_##name##_neoni8mm, el_k_##name##_avxvnni, \
       el_k_##name##_avx512vnni;
+#define EL_OP_BF16(opcode, name, plan, tolerance) \
+  EL_OP(opcode, name, plan, tolerance)            \
+  extern el_kernel el_k_##name##_avx512bf16;
 #include "kernels.def"
 
 #define EL_FULL(name)                                                              \
@@ -41,6 +44,12 @@
   {#name, opcode, plan, {EL_FULL(name)}, (float)(tolerance)},
 #define EL_OP_DOT(opcode, name, plan, tolerance) \
   {#name, opcode, plan, {EL_FULL(name), EL_DOT(name)}, (float)(tolerance)},
+#define EL_OP_BF16(opcode, name, plan, tolerance)                              \
+  {#name,                                                                      \
+   opcode,                                                                     \
+   plan,                                                                       \
+   {EL_FULL(name), [EL_ISA_AVX512BF16] = EL_IF_X86(el_k_##name##_avx512bf16)}, \
+   (float)(tolerance)},
 static const el_op ops[] = {
 #include "kernels.def"
 };

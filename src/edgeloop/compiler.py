@@ -45,7 +45,7 @@ from edgeloop.passes.merge_lora import merge_lora
 from edgeloop.passes.merge_views import merge_views
 from edgeloop.passes.name_outputs import name_outputs
 from edgeloop.passes.needs import Needs
-from edgeloop.passes.quantize_base import quantize_base, unstored
+from edgeloop.passes.quantize_base import DENSE, quantize_base, unstored
 from edgeloop.passes.read_rows import read_rows
 from edgeloop.passes.recognise_activations import recognise_activations
 from edgeloop.passes.recognise_attention import recognise_attention
@@ -144,11 +144,13 @@ def compile(  # noqa: A001  the public name is el.compile
     seed
         Of LoRA's random matrices.
     quantize
-        How the frozen base is stored: None (f32, or as the model has it), "int8", "int4", "f16"
-        or ``el.Quantize(kind, group, zero_point, skip)``. What trains stays f32.
+        How the frozen base is stored: None (f32, or as the model has it), "int8", "int4", "f16",
+        "bf16" or ``el.Quantize(kind, group, zero_point, skip)``. What trains stays f32.
     compute
         "exact": f32 arithmetic on what the codes mean. "int8": dense products and convolutions
-        over int8 codes run on integers, with activations and gradients rounded row by row.
+        over int8 codes run on integers, with activations and gradients rounded row by row. "bf16":
+        dense products with frozen weights round their operands to bfloat16 and sum in f32; these
+        weights are stored as bf16 unless ``quantize`` says otherwise.
     adapter
         What a session learned (``session.adapter()``), to become constant: a program that only
         predicts (entries=("predict",)). With ``el.Quantize(merged=True)`` it holds the int8 codes
@@ -247,8 +249,13 @@ def adapt(imported: Imported, options: Options, *, training: bool = False) -> Gr
     graph = _run(
         graph, [fold_batchnorm, sink_transposes, fold_constants, read_rows, fold_constants])
     if options.quantize is not None:
-        graph = verify(quantize_base(graph, options.quantize), "quantize_base")
-        graph = verify(measure_rows(graph), "measure_rows")
+        rounded = quantize_base(graph, options.quantize)
+    elif options.compute == "bf16":  # what is rounded in every product may as well be stored so
+        rounded = quantize_base(graph, Quantize("bf16"), read_by=DENSE)
+    else:
+        rounded = graph
+    if rounded is not graph:
+        graph = verify(measure_rows(verify(rounded, "quantize_base")), "measure_rows")
     return name_outputs(graph, dict(zip(imported.outputs, graph.outputs, strict=True)))
 
 
@@ -369,6 +376,11 @@ def _stored(
     if options.compute == "int8" and not found["int8"]:
         raise CompileError("compute='int8' needs weights stored as int8, and no frozen weight is: "
                            "use quantize='int8', or compute='exact'")
+    if options.compute == "bf16" and not any(
+        n.op.startswith("qlinear_bf16") for g in out.values() for n in g.nodes
+    ):
+        raise CompileError("compute='bf16' is for dense layers with frozen weights, and the model "
+                           "has none: use compute='exact'")
     if options.quantize is None and not held:
         return out, None
     kept: dict[str, str] = {}

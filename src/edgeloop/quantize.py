@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 from edgeloop.errors import CompileError
 
-Kind = Literal["int8", "int4", "f16"]
-Compute = Literal["exact", "int8"]
-_GROUPS = {"int8": (0, 32, 64), "int4": (0, 32, 64), "f16": (0,)}
+Kind = Literal["int8", "int4", "f16", "bf16"]
+Compute = Literal["exact", "int8", "bf16"]
+_GROUPS = {"int8": (0, 32, 64), "int4": (0, 32, 64), "f16": (0,), "bf16": (0,)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,10 +19,10 @@ class Quantize:
     Parameters
     ----------
     kind
-        "int8" (about 1/4 of the bytes), "int4" (about 1/7) or "f16" (1/2).
+        "int8" (about 1/4 of the bytes), "int4" (about 1/7), "f16" or "bf16" (1/2).
     group
         Elements along the input axis that share a scale: 32 or 64, or 0 for one scale an output
-        channel. None: 0 for int8 and f16, 32 for int4.
+        channel. None: 32 for int4, else 0.
     zero_point
         Give each group a zero point too (asymmetric), for int4 and int8.
     skip
@@ -54,8 +54,8 @@ class Quantize:
         if self.merged and (self.kind != "int8" or self.group or self.zero_point):
             raise CompileError("Quantize: merged=True needs kind='int8', one scale an output "
                                "channel and no zero point")
-        if self.zero_point and self.kind == "f16":
-            raise CompileError("Quantize: f16 has no zero point")
+        if self.zero_point and self.kind in ("f16", "bf16"):
+            raise CompileError(f"Quantize: {self.kind} has no zero point")
 
     @property
     def elements(self) -> int:
@@ -89,7 +89,7 @@ def resolve(quantize: object) -> Quantize | None:
         return quantize
     if not isinstance(quantize, str):
         raise CompileError(
-            f"quantize={quantize!r}: use None, 'int8', 'int4', 'f16' or el.Quantize(...)"
+            f"quantize={quantize!r}: use None, 'int8', 'int4', 'f16', 'bf16' or el.Quantize(...)"
         )
     return Quantize(quantize)  # type: ignore[arg-type]
 
@@ -97,7 +97,7 @@ def resolve(quantize: object) -> Quantize | None:
 def check_compute(compute: object, quantize: Quantize | None) -> Compute:
     """Return ``compute``; CompileError when it does not fit the storage."""
     if compute not in get_args(Compute):
-        raise CompileError(f"compute={compute!r}: choose 'exact' or 'int8'")
+        raise CompileError(f"compute={compute!r}: choose 'exact', 'int8' or 'bf16'")
     if compute == "int8" and quantize is not None and (
         quantize.kind != "int8" or quantize.elements or quantize.zero_point
     ):
@@ -106,4 +106,4 @@ def check_compute(compute: object, quantize: Quantize | None) -> Compute:
             f"channel and no zero point; the base is stored as {quantize}: use quantize='int8', "
             "or compute='exact'"
         )
-    return "int8" if compute == "int8" else "exact"
+    return cast("Compute", compute)

@@ -57,7 +57,7 @@ def sources() -> list[Path]:
     """The portable core as firmware needs it: dispatch.c is replaced by the program's own."""
     core = [p for p in sorted((ROOT / "core/src").glob("*.c")) if p.name != "dispatch.c"]
     kernels = [p for p in sorted((ROOT / "core/kernels").glob("*.c"))
-               if not p.stem.endswith(("_vec", "_dot"))]
+               if not p.stem.endswith(("_vec", "_dot", "_bf16"))]
     return core + kernels
 
 

@@ -64,7 +64,8 @@ def test_lora_training_on_a_board_has_the_bits_of_the_host(tmp_path):
 
 @needs_qemu
 @pytest.mark.parametrize(("quantize", "compute"), [
-    ("int4", "exact"), ("f16", "exact"), ("int8", "int8"),
+    ("int4", "exact"), ("f16", "exact"), ("int8", "int8"), ("bf16", "exact"), (None, "bf16"),
+    ("int4", "bf16"),
 ])
 def test_a_smaller_base_has_the_bits_of_the_host_too(tmp_path, quantize, compute):
     program = compiled(isa="ref", entries=("train",), quantize=quantize, compute=compute)

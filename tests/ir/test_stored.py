@@ -7,7 +7,7 @@ import pytest
 
 from edgeloop.errors import CompileError
 from edgeloop.ir import Graph, Node, Stored, Type, Value, verify
-from edgeloop.ir.stored import pack4, unpack4
+from edgeloop.ir.stored import from_bf16, pack4, to_bf16, unpack4
 from edgeloop.passes.fold_constants import fold_constants
 
 RNG = np.random.default_rng(3)
@@ -112,3 +112,30 @@ def test_f16_stands_for_its_values():
     np.testing.assert_array_equal(e.array(), half.astype(np.float32))
     assert e.nbytes == 24
     assert verify(graph_of(e)[0])
+
+
+def test_bf16_rounds_to_nearest_ties_to_even():
+    one = np.float32(1)
+    step = np.float32(2**-7)
+    values = {
+        1: 1, 1 + 0.49 * step: 1, 1 + 0.51 * step: 1 + step, 1 + 0.5 * step: 1,
+        1 + 1.5 * step: 1 + 2 * step, -(1 + 1.5 * step): -(1 + 2 * step), 3.4e38: np.inf,
+        2.0**-126: 2.0**-126, 2.0**-127: 0, -np.inf: -np.inf,
+    }
+    got = from_bf16(to_bf16(np.array(list(values), np.float32)))
+    np.testing.assert_array_equal(got, np.array(list(values.values()), np.float32) * one)
+    quiet = np.array([0x7F800001, 0xFFC12345], np.uint32).view(np.float32)
+    assert np.all(np.isnan(from_bf16(to_bf16(quiet))))
+    assert np.signbit(from_bf16(to_bf16(np.array([-1e-45, -0.0], np.float32)))).all()
+
+
+def test_every_bf16_stands_for_itself():
+    bits = np.arange(65536, dtype=np.uint32).astype(np.uint16)
+    normal = (bits & 0x7F80) != 0
+    number = (bits & 0x7FFF) <= 0x7F80
+    np.testing.assert_array_equal(
+        to_bf16(from_bf16(bits))[normal & number], bits[normal & number])
+    e = Stored(bits[:24].reshape(4, 6), np.zeros(0, np.float32), None, "bf16")
+    assert e.nbytes == 48
+    assert verify(graph_of(e)[0])
+    assert Stored(np.zeros((2, 2), np.float16), e.scale, None, "bf16").fault()

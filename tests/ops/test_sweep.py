@@ -15,7 +15,7 @@ from edgeloop.ops import NO_GRAD, OPS, Builder, OpDef, evaluate
 from edgeloop.ops.kernels import OPCODES, TOLERANCE, run_kernel, variants
 
 CODE = {"float32": "f32", "float64": "f32", "int32": "i32", "uint8": "u8", "int8": "i8",
-        "float16": "f16"}
+        "float16": "f16", "uint16": "bf16"}
 SAMPLES = [
     pytest.param(op, s, id=f"{op.name}-{i}")
     for op in OPS.values()

@@ -7,6 +7,7 @@ import pytest
 from passes.text import graph, text
 
 from edgeloop.ir import Stored, verify
+from edgeloop.ir.stored import FLOATS
 from edgeloop.ops import evaluate
 from edgeloop.passes.merge_lora import merge_lora
 from edgeloop.passes.quantize_base import encode, quantize_base, unstored
@@ -21,12 +22,13 @@ W = RNG.standard_normal((12, 100)).astype(np.float32)
     (Quantize("int8"), 0.004), (Quantize("int8", zero_point=True), 0.004),
     (Quantize("int4"), 0.072), (Quantize("int4", group=64), 0.072),
     (Quantize("int4", zero_point=True), 0.072), (Quantize("f16"), 0.0005),
+    (Quantize("bf16"), 0.002),
 ])
 def test_codes_are_within_half_a_step(option, error):
     entry = encode(W, option)
     assert entry.fault() == ""
     assert np.max(np.abs(entry.array() - W)) <= error * np.max(np.abs(W))
-    if option.kind != "f16":
+    if option.kind not in FLOATS:
         at = np.arange(100) // (entry.group or 100)
         step = entry.scale[:, at]
         assert np.all(np.abs(entry.array() - W) <= 0.5001 * step)
@@ -57,6 +59,7 @@ def test_zero_stays_exactly_zero_with_a_zero_point():
 def test_what_codes_cannot_hold_stays():
     assert encode(np.array([[np.inf, 1.0]], np.float32), Quantize("int8")) is None
     assert encode(np.array([[1e6, 1.0]], np.float32), Quantize("f16")) is None
+    assert encode(np.array([[3.4e38, 1.0]], np.float32), Quantize("bf16")) is None
 
 
 NET = """
@@ -93,7 +96,7 @@ def test_weights_of_products_convolutions_and_embeddings_get_codes():
 
 @pytest.mark.parametrize("option", [
     Quantize("int8"), Quantize("int4"), Quantize("int4", group=64, zero_point=True),
-    Quantize("f16"),
+    Quantize("f16"), Quantize("bf16"),
 ])
 def test_lowering_computes_what_the_codes_mean(option):
     g = quantize_base(graph(NET), option)

@@ -56,11 +56,12 @@ def add(command: Callable[[str], argparse.ArgumentParser]) -> None:
         "--optimizer", default="sgd:lr=0.01", metavar="WHAT", help="sgd:lr=.. or adamw:lr=.."
     )
     parser.add_argument(
-        "--quantize", metavar="KIND", help="keep the frozen base as int8, int4 or f16; also "
+        "--quantize", metavar="KIND", help="keep the frozen base as int8, int4, f16 or bf16; also "
         "int4:group=64,zero_point=true,skip=GLOB",
     )
     parser.add_argument(
-        "--compute", default="exact", help="exact (default), or int8: products on integers"
+        "--compute", default="exact", help="exact (default), int8 (products on integers) or bf16 "
+        "(dense products of operands rounded to bfloat16)",
     )
     parser.add_argument("--batch", type=int, default=8, help="rows of a training step (8)")
     parser.add_argument("--predict-batch", type=int, default=1, help="rows of a prediction (1)")

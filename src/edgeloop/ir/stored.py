@@ -13,8 +13,11 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-Kind = Literal["int8", "int4", "f16"]
+Kind = Literal["int8", "int4", "f16", "bf16"]
 _Array = npt.NDArray[Any]
+
+# Kinds whose codes are the elements themselves: no scale, no groups.
+FLOATS = ("f16", "bf16")
 
 # Smallest and largest code of each integer kind; int4 codes are stored as code + 8, two in a byte.
 CODES: dict[str, tuple[int, int]] = {"int8": (-128, 127), "int4": (-8, 7)}
@@ -28,13 +31,13 @@ class Stored:
     ----------
     codes
         int8 of the array's shape, in -128..127 ("int8") or -8..7 ("int4"), one code an element;
-        float16 for "f16".
+        float16 for "f16"; uint16, the upper halves of f32, for "bf16".
     scale
-        float32 [out, groups of a row]; empty for "f16".
+        float32 [out, groups of a row]; empty for "f16" and "bf16".
     zero
         int8 like ``scale``, the code of 0.0, or None where that is code 0.
     kind
-        "int8", "int4" or "f16".
+        "int8", "int4", "f16" or "bf16".
     group
         Elements of a group along a row of the matrix; 0: the whole row.
     axis
@@ -68,7 +71,7 @@ class Stored:
     @property
     def nbytes(self) -> int:
         """Bytes in the artifact, without padding."""
-        if self.kind == "f16":
+        if self.kind in FLOATS:
             return int(self.codes.nbytes)
         width = self.codes.size // self.rows
         codes = self.rows * (-(-width // 2) if self.kind == "int4" else width)
@@ -78,6 +81,8 @@ class Stored:
         """Return the f32 array of the codes' shape."""
         if self.kind == "f16":
             return self.codes.astype(np.float32)
+        if self.kind == "bf16":
+            return from_bf16(self.codes)
         flat = dequantize(self.matrix, self.scale, self.zero, self.group)
         shape = np.moveaxis(self.codes, self.axis, 0).shape
         return np.ascontiguousarray(np.moveaxis(flat.reshape(shape), 0, self.axis))
@@ -94,6 +99,8 @@ class Stored:
         """Say what is inconsistent, "" when nothing is."""
         if self.kind == "f16":
             return "" if self.codes.dtype == np.float16 else "f16 codes are not float16"
+        if self.kind == "bf16":
+            return "" if self.codes.dtype == np.uint16 else "bf16 codes are not uint16"
         if self.codes.dtype != np.int8 or not 0 <= self.axis < self.codes.ndim:
             return "codes are not int8, or the axis is outside of them"
         low, high = CODES[self.kind]
@@ -133,7 +140,7 @@ class Stored:
             if at == before and dim == self.rows:
                 return replace(self, codes=self.codes.reshape(shape), axis=axis, _seen=[])
             at *= dim
-        if self.kind == "f16":
+        if self.kind in FLOATS:
             return replace(self, codes=self.codes.reshape(shape), axis=0, _seen=[])
         return None
 
@@ -141,19 +148,37 @@ class Stored:
         """Return the entry of channels start .. stop - 1; None unless channels come first."""
         if self.axis != 0:
             return None
-        scale = self.scale if self.kind == "f16" else self.scale[start:stop]
+        scale = self.scale if self.kind in FLOATS else self.scale[start:stop]
         zero = None if self.zero is None else self.zero[start:stop]
         return replace(self, codes=self.codes[start:stop], scale=scale, zero=zero, _seen=[])
 
     def scaled(self, factor: npt.NDArray[np.float32]) -> Stored | None:
-        """Return the entry with every channel times its factor [out]; None for f16.
+        """Return the entry with every channel times its factor [out]; None for f16 and bf16.
 
         Its array may differ from the product by a rounding: take ``array()`` for the constant.
         """
-        if self.kind == "f16":
+        if self.kind in FLOATS:
             return None
         scale = (self.scale * factor.reshape(-1, 1)).astype(np.float32)
         return replace(self, scale=scale, _seen=[])
+
+
+def to_bf16(values: _Array) -> npt.NDArray[np.uint16]:
+    """Round f32 to bfloat16, to nearest, ties to even; return the bits.
+
+    A magnitude below 2^-126 becomes zero, as the machines' own instructions have it; one beyond
+    the largest becomes infinity; NaN stays NaN.
+    """
+    bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
+    up = (bits + np.uint32(0x7FFF) + (bits >> 16 & 1)) >> 16
+    up = np.where((bits & 0x7FFFFFFF) > 0x7F800000, bits >> 16 | 0x40, up)
+    up = np.where((bits & 0x7F800000) == 0, bits >> 16 & 0x8000, up)
+    return up.astype(np.uint16)
+
+
+def from_bf16(bits: _Array) -> npt.NDArray[np.float32]:
+    """Return the f32 values of bfloat16 bits, exact."""
+    return (bits.astype(np.uint32) << 16).view(np.float32)
 
 
 def groups_of(width: int, group: int) -> int:

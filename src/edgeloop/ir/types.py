@@ -6,11 +6,13 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-DType = Literal["f32", "i32", "u8", "i8", "f16"]
+DType = Literal["f32", "i32", "u8", "i8", "f16", "bf16"]
 
-ITEM_BYTES: dict[str, int] = {"f32": 4, "i32": 4, "u8": 1, "i8": 1, "f16": 2}
+ITEM_BYTES: dict[str, int] = {"f32": 4, "i32": 4, "u8": 1, "i8": 1, "f16": 2, "bf16": 2}
+# NumPy has no bfloat16: its bits stand as uint16, which no other type uses.
 NUMPY_NAME: dict[str, str] = {
     "f32": "float32", "i32": "int32", "u8": "uint8", "i8": "int8", "f16": "float16",
+    "bf16": "uint16",
 }
 
 

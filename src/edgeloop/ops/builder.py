@@ -13,7 +13,7 @@ from edgeloop.ir import NUMPY_NAME, Array, Graph, Node, Type, Value
 from edgeloop.ops.registry import OPS
 
 _NP_TO_DTYPE: dict[str, str] = {numpy: ours for ours, numpy in NUMPY_NAME.items()}
-_CODES = ("int8", "float16")  # types that only codes of stored weights have
+_CODES = ("int8", "float16", "uint16")  # types that only codes of stored weights have
 
 
 class Builder:
@@ -51,8 +51,8 @@ class Builder:
     def constant(self, array: Array | float, name: str = "c", *, codes: bool = False) -> Value:
         """Add a frozen array. Other floats become f32, other integers i32; f32, i32, u8 stay.
 
-        Integers that i32 does not hold become the nearest that it does. ``codes``: int8 and
-        float16 stay too, as codes of a stored weight.
+        Integers that i32 does not hold become the nearest that it does. ``codes``: int8,
+        float16 and uint16 (bfloat16) stay too, as codes of a stored weight.
         """
         a = np.asarray(array)
         if a.dtype.name not in _NP_TO_DTYPE or (a.dtype.name in _CODES and not codes):

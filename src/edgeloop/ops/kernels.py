@@ -10,7 +10,7 @@ from edgeloop import _core
 from edgeloop.ir import NUMPY_NAME, Array, Type
 from edgeloop.ops.registry import OpDef
 
-DTYPE_CODE = {"f32": 0, "i32": 1, "u8": 2, "i8": 3, "f16": 4}
+DTYPE_CODE = {"f32": 0, "i32": 1, "u8": 2, "i8": 3, "f16": 4, "bf16": 5}
 _NP = {NUMPY_NAME[d]: code for d, code in DTYPE_CODE.items()}
 
 OPCODES: dict[str, int] = {name: code for code, name, _ in _core.kernels()}

@@ -1,8 +1,8 @@
 """Products over frozen weights kept as codes: qlinear, its gradient to the input, embedding rows.
 
 A weight is three operands: codes (i8 [out, in]; u8 [out, ceil(in / 2)] for int4, stored as
-code + 8, the first element in the low half; f16 [out, in]), scale f32 [out, groups] and zero i8
-[out, groups], both absent for f16, zero absent where code 0 means 0. It stands for
+code + 8, the first element in the low half; f16 or bf16 [out, in]), scale f32 [out, groups] and
+zero i8 [out, groups], both absent for f16 and bf16, zero absent where code 0 means 0. It stands for
 (code - zero) * scale in f32 (`edgeloop.ir.stored`); the product is that of `linear` over these
 values. ``store_base`` puts these operators in after differentiation, so that they have no gradient
 rules of their own.
@@ -17,7 +17,15 @@ import numpy as np
 
 from edgeloop.errors import ShapeError
 from edgeloop.ir import Array, Node, Type
-from edgeloop.ir.stored import dequantize, groups_of, pack4, unpack4
+from edgeloop.ir.stored import (
+    FLOATS,
+    dequantize,
+    from_bf16,
+    groups_of,
+    pack4,
+    to_bf16,
+    unpack4,
+)
 from edgeloop.ops.linear import ALPHA, activate, check_optional
 from edgeloop.ops.registry import NO_GRAD, Attr, OpDef, Sample, register
 
@@ -28,14 +36,14 @@ def check_codes(
     what: str, codes: Type, scale: Type | None, zero: Type | None, rows: int, width: int, group: int
 ) -> None:
     """Raise ShapeError unless the operands are the codes of a matrix [rows, width]."""
-    if codes.dtype not in ("i8", "u8", "f16"):
-        raise ShapeError(f"{what}: codes {codes} are not i8, u8 (int4) or f16")
+    if codes.dtype not in ("i8", "u8", *FLOATS):
+        raise ShapeError(f"{what}: codes {codes} are not i8, u8 (int4), f16 or bf16")
     columns = -(-width // 2) if codes.dtype == "u8" else width
     if codes.shape != (rows, columns):
         raise ShapeError(f"{what}: codes {codes} are not those of a matrix [{rows}, {width}]")
-    if codes.dtype == "f16":
+    if codes.dtype in FLOATS:
         if scale is not None or zero is not None or group:
-            raise ShapeError(f"{what}: f16 has no scale, zero or groups")
+            raise ShapeError(f"{what}: {codes.dtype} has no scale, zero or groups")
         return
     want = (rows, groups_of(width, group))
     if scale is None or scale.dtype != "f32" or scale.shape != want:
@@ -49,7 +57,7 @@ def weights(
 ) -> Array:
     """Return the matrix [rows, width] that the operands stand for, in float type ``dtype``."""
     if scale is None:
-        return codes.astype(dtype)
+        return (from_bf16(codes) if codes.dtype == np.uint16 else codes).astype(dtype)
     flat = unpack4(codes, width) if codes.dtype == np.uint8 else codes
     return dequantize(flat, scale, zero, group).astype(dtype)
 
@@ -105,6 +113,7 @@ def _normal(rng: np.random.Generator, *shape: int) -> Array:
 KINDS: tuple[tuple[str, int, bool], ...] = (
     ("int8", 0, False), ("int8", 0, True), ("int4", 32, False), ("int4", 64, True),
     ("int4", 0, True), ("int4", 5, True), ("int8", 16, False), ("f16", 0, False),
+    ("bf16", 0, False),
 )
 
 
@@ -112,8 +121,9 @@ def random_codes(
     rng: np.random.Generator, rows: int, width: int, kind: str, group: int, zero: bool
 ) -> tuple[Array, Array | None, Array | None]:
     """Return codes, scale and zero of a random matrix of standard deviation about 1."""
-    if kind == "f16":
-        return _normal(rng, rows, width).astype(np.float16), None, None
+    if kind in FLOATS:
+        w = _normal(rng, rows, width)
+        return (to_bf16(w) if kind == "bf16" else w.astype(np.float16)), None, None
     groups = groups_of(width, group)
     high = 127 if kind == "int8" else 7
     codes = rng.integers(-high, high, (rows, width), np.int8, endpoint=True)

@@ -1,4 +1,4 @@
-"""Round frozen weights to codes: int8, int4 or f16."""
+"""Round frozen weights to codes: int8, int4, f16 or bf16."""
 
 from __future__ import annotations
 
@@ -8,19 +8,24 @@ from fnmatch import fnmatchcase
 import numpy as np
 
 from edgeloop.ir import Array, Graph, Node, Stored, Value
-from edgeloop.ir.stored import CODES, groups_of
+from edgeloop.ir.stored import CODES, groups_of, to_bf16
 from edgeloop.quantize import Quantize
 
 # Operators whose frozen input may be stored, and that input's place; `store_base` knows them too.
 WEIGHT_INPUT = {"linear": 1, "linear_dx": 1, "conv2d": 1, "conv2d_dx": 1, "gather": 0}
+# Those whose products have kernels in bfloat16.
+DENSE = frozenset({"linear"})
 
 
-def quantize_base(graph: Graph, option: Quantize) -> Graph:
+def quantize_base(
+    graph: Graph, option: Quantize, *, read_by: frozenset[str] = frozenset(WEIGHT_INPUT)
+) -> Graph:
     """Give every frozen weight of a product, a convolution or an embedding codes.
 
     Symmetric codes use -127..127 (int8) or -7..7 (int4), scale = max|w| / 127 or / 7 of the group,
     rounded half to even. Biases, norms and what already has codes stay as they are, and so does a
     weight that an operator reads which needs f32 (``unstored`` says which and why).
+    Only weights that an operator of ``read_by`` reads get codes.
 
     Requires: constants and batch norms folded. Ensures: the constants hold what the codes mean.
     """
@@ -29,6 +34,8 @@ def quantize_base(graph: Graph, option: Quantize) -> Graph:
     for v, array in list(out.constants.items()):
         readers = users.get(v, [])
         if v in out.stored or not _is_weight(v, users) or _kept(v, readers, option.skip):
+            continue
+        if not any(n.op in read_by for n in readers):
             continue
         entry = encode(array, option)
         if entry is not None and entry.nbytes < array.nbytes:
@@ -90,7 +97,7 @@ def _kept(v: Value, readers: list[Node], skip: tuple[str, ...]) -> str:
 
 
 def encode(array: Array, option: Quantize) -> Stored | None:
-    """Return the codes of an array; None where it is not finite (or too large for f16)."""
+    """Return the codes of an array; None where it is not finite (or too large for f16 or bf16)."""
     if not np.all(np.isfinite(array)):
         return None
     if option.kind == "f16":
@@ -98,6 +105,9 @@ def encode(array: Array, option: Quantize) -> Stored | None:
             half = array.astype(np.float16)
         none = np.zeros(0, np.float32)
         return Stored(half, none, None, "f16") if np.all(np.isfinite(half)) else None
+    if option.kind == "bf16":
+        made = Stored(to_bf16(array), np.zeros(0, np.float32), None, "bf16")
+        return made if np.all(np.isfinite(made.array())) else None
     rows = array.shape[0]
     flat = array.reshape(rows, -1).astype(np.float32)
     group = option.elements if option.elements < flat.shape[1] else 0

@@ -7,6 +7,7 @@ import math
 import numpy as np
 
 from edgeloop.ir import Graph, Node, Stored, Value
+from edgeloop.ir.stored import FLOATS
 from edgeloop.ops import Builder
 from edgeloop.ops.quant_i8 import LONGEST
 from edgeloop.passes.dce import drop_dead
@@ -20,10 +21,11 @@ def store_base(graph: Graph, compute: Compute = "exact") -> Graph:
 
     ``compute`` "int8": products and convolutions (of one group) of int8 codes with one scale a
     channel and no zero point run on integers; what else reads codes stays exact (f32 arithmetic on
-    what the codes mean). Forward over activations that the model itself rounds to a grid
-    (`fake_quant`) stays exact too: it keeps the model's scale, and nothing is rounded twice. So do
-    products that no input of the model reaches, such as DoRA's lengths of rows. A stored constant
-    that another operator reads stays as f32 too (`doubled` names them).
+    what the codes mean). "bf16": dense products over any codes round their operands to bfloat16.
+    Forward over activations that the model itself rounds to a grid (`fake_quant`) stays exact too:
+    it keeps the model's scale, and nothing is rounded twice. So do products that no input of the
+    model reaches, such as DoRA's lengths of rows. A stored constant that another operator reads
+    stays as f32 too (`doubled` names them).
 
     Requires: everything else is done. Ensures: exact products compute what they did, up to
     rounding; the artifact holds codes and scales.
@@ -91,6 +93,7 @@ _I8 = {
     "linear": "qlinear_i8", "linear_dx": "qlinear_i8_dx", "conv2d": "qconv2d_i8",
     "conv2d_dx": "qconv2d_i8_dx",
 }
+_BF16 = {"linear": "qlinear_bf16", "linear_dx": "qlinear_bf16_dx"}
 _AT = {"linear": 1, "linear_dx": 1, "conv2d": 1, "conv2d_dx": 1, "gather": 0}
 
 
@@ -101,7 +104,7 @@ def _fits(n: Node, entry: Stored) -> bool:
 
 def _constants(g: Builder, name: str, entry: Stored) -> Codes:
     codes = g.constant(entry.packed(), f"{name}.codes", codes=True)
-    if entry.kind == "f16":
+    if entry.kind in FLOATS:
         return codes, None, None
     zero = None if entry.zero is None else g.constant(entry.zero, f"{name}.zero", codes=True)
     return codes, g.constant(entry.scale, f"{name}.scale"), zero
@@ -134,4 +137,5 @@ def _lowered(n: Node, entry: Stored, codes: Codes, compute: Compute) -> Node:
         attrs["inner"] = shape[1]
         return Node("qgather", (*codes, n.inputs[1]), n.outputs, attrs, n.name)
     ins = (n.inputs[0], *codes, *n.inputs[2:])
-    return Node(f"q{n.op}", ins, n.outputs, attrs, n.name)
+    op = _BF16[n.op] if compute == "bf16" and n.op in _BF16 else f"q{n.op}"
+    return Node(op, ins, n.outputs, attrs, n.name)

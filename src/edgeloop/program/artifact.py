@@ -24,8 +24,11 @@ if TYPE_CHECKING:
 
 VERSION = 1
 KEY = "edgeloop"
-_CODES = {"float32": "F32", "int32": "I32", "uint8": "U8", "int8": "I8", "float16": "F16"}
-_NUMPY = {"F32": "<f4", "I32": "<i4", "U8": "|u1", "I8": "|i1", "F16": "<f2"}
+_CODES = {
+    "float32": "F32", "int32": "I32", "uint8": "U8", "int8": "I8", "float16": "F16",
+    "uint16": "BF16",
+}
+_NUMPY = {"F32": "<f4", "I32": "<i4", "U8": "|u1", "I8": "|i1", "F16": "<f2", "BF16": "<u2"}
 _MAX_HEADER = 64 << 20
 _ZEROS = "0" * 64
 
@@ -101,7 +104,7 @@ def build(spec: ProgramSpec) -> bytes:
     for name, array in _tensors(spec):
         if array.dtype.name not in _CODES:
             raise ProgramError(
-                f"'{name}' has type {array.dtype}; f32, i32, u8, i8 and f16 can be stored"
+                f"'{name}' has type {array.dtype}; f32, i32, u8, i8, f16 and bf16 can be stored"
             )
         data = np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<")).tobytes()
         header[name] = {

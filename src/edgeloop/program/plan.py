@@ -12,7 +12,7 @@ class EntryPlan(NamedTuple):
     """One entry: planned arena, its two lower bounds (bytes), steps and operations.
 
     ``compute`` says of each step how it computes: "f32", "exact" (f32 arithmetic on a weight kept
-    as codes) or "int8" (integers).
+    as codes), "int8" (integers) or "bf16" (operands rounded to bfloat16).
     """
 
     name: str
@@ -77,7 +77,7 @@ class Plan(NamedTuple):
             return ""
         steps = [c for e in self.entries for c in e.compute]
         kinds = ", ".join(f"{n} as {kind}" for kind, n in sorted(self.storage.items()))
-        modes = ", ".join(f"{steps.count(m)} {m}" for m in ("exact", "int8") if m in steps)
+        modes = ", ".join(f"{steps.count(m)} {m}" for m in ("exact", "int8", "bf16") if m in steps)
         return f"; {kinds}; steps over codes: {modes}"
 
     def __str__(self) -> str:

@@ -239,12 +239,12 @@ class Program:
 
 
 # Opcodes of steps over codes (core/kernels/kernels.def), by how they compute.
-_EXACT, _INT8 = range(40, 45), range(45, 49)
-_CODES = {"|u1": "int4", "|i1": "int8", "<f2": "f16"}
+_STEPS_OVER_CODES = {"exact": range(40, 45), "int8": range(45, 49), "bf16": range(49, 51)}
+_CODES = {"|u1": "int4", "|i1": "int8", "<f2": "f16", "<u2": "bf16"}
 
 
 def _compute(opcode: int) -> str:
-    return "exact" if opcode in _EXACT else "int8" if opcode in _INT8 else "f32"
+    return next((how for how, codes in _STEPS_OVER_CODES.items() if opcode in codes), "f32")
 
 
 def _storage(stored: Mapping[str, artifact.Stored]) -> dict[str, int]:

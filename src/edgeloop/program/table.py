@@ -21,10 +21,12 @@ if TYPE_CHECKING:
 # Where a tensor lives. `weights` is the read-only artifact; the others are disjoint parts of RAM.
 REGIONS = ("weights", "arena", "params", "state", "io")
 ALIGN = 64
-MAJOR, MINOR = 1, 1
-DTYPES = ("f32", "i32", "u8", "i8", "f16")
-NUMPY: dict[str, str] = {"f32": "<f4", "i32": "<i4", "u8": "|u1", "i8": "|i1", "f16": "<f2"}
-ITEM_BYTES = {"f32": 4, "i32": 4, "u8": 1, "i8": 1, "f16": 2}
+MAJOR, MINOR = 1, 2
+DTYPES = ("f32", "i32", "u8", "i8", "f16", "bf16")
+NUMPY: dict[str, str] = {
+    "f32": "<f4", "i32": "<i4", "u8": "|u1", "i8": "|i1", "f16": "<f2", "bf16": "<u2",
+}
+ITEM_BYTES = {"f32": 4, "i32": 4, "u8": 1, "i8": 1, "f16": 2, "bf16": 2}
 RANK = 6
 NO_TENSOR = 0xFFFF
 
