@@ -4,9 +4,9 @@
 
 Times each kernel through the C core by the thread's own clock; pin it (taskset -c 1) and read
 differences under about 20 % as noise on a shared machine. The peak is a loop of fused
-multiply-adds in registers, or of dot products of int8 or bf16 for products in these, compiled here
-with the C compiler for the same instruction set. Their times include rounding activations and packing
-weights.
+multiply-adds in registers, or of dot products of int8 or bf16 for products in these, compiled
+here with the C compiler for the same instruction set. Their times include rounding activations and
+packing weights.
 """
 
 from __future__ import annotations

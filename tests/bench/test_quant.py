@@ -19,7 +19,7 @@ BENCH = str(Path(__file__).parents[2] / "bench")
 def bench_path(monkeypatch):
     monkeypatch.syspath_prepend(BENCH)
     yield
-    for name in [n for n in sys.modules if n == "naive" or n.split(".")[0] == "tasks"]:
+    for name in [n for n in sys.modules if n in ("naive", "quant_goals") or n.split(".")[0] == "tasks"]:
         del sys.modules[name]
 
 
@@ -63,3 +63,17 @@ def test_naive_rounds_every_product_with_the_base_and_leaves_the_compiler_alone(
     far = 10 * x
     got, want = (el.Session(p).predict(far) for p in (rough, el.compile(model, **options)))
     assert np.abs(got - want).max() / np.abs(want).max() > 0.3  # outside of the measured range
+
+
+@pytest.mark.parametrize(("means", "whole", "bad"), [
+    ({"int8": -0.1, "int4": -0.9, "naive": -2.4}, True, False),
+    ({"int8": -0.6, "int4": -0.9, "naive": -2.4}, True, True),
+    ({"int8": -0.1, "int4": -1.1, "naive": -2.4}, True, True),
+    ({"int8": -0.1, "int4": -0.9, "naive": -0.4}, True, True),
+    ({"int8": -0.1, "int4": -0.9, "naive": -0.4}, False, False),
+    ({"int8": -0.1}, True, False),
+])
+def test_a_missed_goal_fails_and_so_does_a_control_that_meets_its_own(means, whole, bad):
+    import importlib
+
+    assert importlib.import_module("quant_goals").failed(means, whole=whole) == bad
