@@ -19,7 +19,7 @@ BENCH = str(Path(__file__).parents[2] / "bench")
 def bench_path(monkeypatch):
     monkeypatch.syspath_prepend(BENCH)
     yield
-    for name in [n for n in sys.modules if n in ("naive", "quant_goals") or n.split(".")[0] == "tasks"]:
+    for name in [n for n in sys.modules if n.split(".")[0] in ("naive", "quant_goals", "tasks")]:
         del sys.modules[name]
 
 
