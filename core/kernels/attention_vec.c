@@ -21,13 +21,12 @@ INLINE vec choose(ivec where, vec a, vec b) {
   return (vec)(((ivec)a & where) | ((ivec)b & ~where));
 }
 
-/* exp(x) for x <= 0 up to rounding: below -86 it is 0. As el_expf, but 2^n goes in at once. */
+/* exp(x) for x <= 0 up to rounding: below -86 it is 0. As el_expf, but 2^n goes in at once; what
+ * that makes of x below -86 is not taken. */
 INLINE vec exp_down(vec x) {
-  ivec low = x < -86.0f;
-  vec t = choose(low, splat(-86.0f), x);
-  vec shifted = t * 1.44269504f + 12582912.0f;
+  vec shifted = x * 1.44269504f + 12582912.0f;
   vec n = shifted - 12582912.0f;
-  vec r = t - n * 0.693359375f;
+  vec r = x - n * 0.693359375f;
   r = r - n * -2.12194440e-4f;
   vec p = splat(1.9875691500e-4f);
   p = p * r + 1.3981999507e-3f;
@@ -37,7 +36,8 @@ INLINE vec exp_down(vec x) {
   p = p * r + 5.0000001201e-1f;
   p = (p * r * r + r) + 1.0f;
   p = (vec)((uvec)p + ((uvec)shifted << 23));
-  return choose(x != x, x, choose(low, (vec){0}, p));
+  p = p + r * 0.0f; /* NaN stays NaN, whatever the sum of its bits is */
+  return (vec)((ivec)p & ~(x < -86.0f));
 }
 
 /* out[c, x] = rows[x, c] for the nq rows of a block, 0 beyond them. */
