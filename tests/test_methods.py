@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import onnx
 import pytest
@@ -150,6 +152,53 @@ def test_embeddings(train, shapes):
         for i in (0, 16):
             session.step(ids[i : i + 16], y[i : i + 16])
     assert session.evaluate(ids, y)[0] < 0.9 * before
+
+
+def gru() -> onnx.ModelProto:
+    """The last state of a GRU of six over [n, 5, 4] -> three classes."""
+    rng = np.random.default_rng(0)
+    shapes = {"W": (1, 18, 4), "R": (1, 18, 6), "B": (1, 36), "fc.weight": (OUT, 6)}
+    weights = [numpy_helper.from_array((0.3 * rng.standard_normal(s)).astype(np.float32), n)
+               for n, s in shapes.items()]
+    weights.append(numpy_helper.from_array(np.array([0], np.int64), "axes"))
+    graph = helper.make_graph(
+        [
+            helper.make_node("Transpose", ["x"], ["steps"], perm=[1, 0, 2]),
+            helper.make_node("GRU", ["steps", "W", "R", "B"], ["", "h"], "rnn", hidden_size=6,
+                             linear_before_reset=1),
+            helper.make_node("Squeeze", ["h", "axes"], ["last"]),
+            helper.make_node("Gemm", ["last", "fc.weight"], ["y"], "fc", transB=1),
+        ],
+        "gru",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 5, 4])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", OUT])], weights,
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)])
+
+
+@pytest.mark.parametrize(("train", "layers"), [
+    (el.LoRA(2), {"rnn.input", "rnn.recurrent", "fc"}),
+    (el.LoRA(2, dora=True, targets="rnn.recurrent"), {"rnn.recurrent"}),
+    (el.IA3(targets="rnn.*"), {"rnn.input", "rnn.recurrent"}),
+    (el.Adapter(2, position="rnn.recurrent"), {"rnn.recurrent"}),
+    (el.Full("rnn.recurrent"), {"rnn.recurrent"}),
+])
+def test_recurrent_layers(train, layers):
+    x = np.random.default_rng(1).standard_normal((32, 5, 4)).astype(np.float32)
+    y = x[:, -1, :OUT].argmax(1)
+
+    def made(method) -> el.Session:
+        return el.Session(el.compile(gru(), train=method, batch=16, optimizer=el.AdamW(lr=0.05)))
+
+    session = made(train)
+    kinds = r"\.(lora_\w+|ia3|adapter_\w+\.\w+|weight|bias)$"
+    assert {re.sub(kinds, "", n) for n in session.program.params} == layers
+    np.testing.assert_array_equal(session.predict(x), made(el.Bias("rnn.*")).predict(x))
+    before = session.evaluate(x, y)[0]
+    for _ in range(25):
+        for i in (0, 16):
+            session.step(x[i : i + 16], y[i : i + 16])
+    assert session.evaluate(x, y)[0] < 0.95 * before
 
 
 @pytest.mark.parametrize("train", [None, [], *(m for n, (m, _) in METHODS.items()

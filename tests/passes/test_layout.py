@@ -216,3 +216,23 @@ def test_a_reshape_and_its_reverse_cancel():
         output y
     """)
     assert [n.op for n in sink_transposes(g).nodes] == ["relu"]
+
+
+def test_transposes_sink_below_dense_layers_and_normalisation():
+    check(sink_transposes, """
+        input x : f32[2,3,4]
+        const w : f32[5,4]
+        const s : f32[5]
+        t = transpose(x) {perm=[1,0,2]}
+        a = linear(t, w)
+        b = rms_norm(a, s)
+        y = transpose(b) {perm=[1,0,2]}
+        output y
+    """, """
+        input x : f32[2,3,4]
+        const w : f32[5,4]
+        const s : f32[5]
+        linear = linear(x, w) : f32[2,3,5]
+        rms_norm = rms_norm(linear, s) : f32[2,3,5]
+        output rms_norm
+    """)

@@ -219,3 +219,34 @@ def test_what_only_looks_like_attention_stays(source):
     kept = text(recognise_attention(g))
     assert "softmax" in kept
     assert "attention" not in kept
+
+
+def test_positions_before_batch_as_multihead_attention_has_them():
+    made = recognised(graph("""
+        input q0 : f32[5,2,8]
+        input k0 : f32[5,2,8]
+        input v0 : f32[5,2,8]
+        q1 = reshape(q0) {shape=[5,4,4]}
+        k1 = reshape(k0) {shape=[5,4,4]}
+        v1 = reshape(v0) {shape=[5,4,4]}
+        q = transpose(q1) {perm=[1,0,2]}
+        kt = transpose(k1) {perm=[1,2,0]}
+        v = transpose(v1) {perm=[1,0,2]}
+        s = matmul(q, kt)
+        p = softmax(s)
+        o = matmul(p, v)
+        output o
+    """))
+    (node,) = (n for n in made.nodes if n.op == "attention")
+    assert node.inputs[0].type.shape == (2, 5, 2, 4)
+
+
+def test_masks_of_windows_whose_batch_is_two_dims():
+    source = HEADS.replace("[1,1,5,5]", "[1,2,1,5,5]") + """
+        s0 = matmul(q, kt)
+        s1 = reshape(s0) {shape=[1,2,2,5,5]}
+        s2 = add(s1, mask)
+        s = reshape(s2) {shape=[2,2,5,5]}
+    """ + PROBABILITIES + END
+    node = only_attention(recognised(graph(source)))
+    assert node.inputs[3].type.shape == (2, 1, 5, 5)

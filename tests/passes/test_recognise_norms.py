@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 from tests.passes.text import assert_same, graph, shown, text
 
+import edgeloop as el
+from edgeloop.compiler import Options, normal_form
+from edgeloop.importer import load_model
 from edgeloop.passes.recognise_norms import recognise_norms
 
 HEAD = """
@@ -13,6 +17,7 @@ input x : f32[2,3,4]
 const w : f32[4]
 const b : f32[4]
 const eps : f32[]
+const one : f32[]
 """
 MEAN = "m = reduce_mean(x) {axes=[2] keepdims=1}  # ln\n"
 VARIANCE = """
@@ -41,6 +46,8 @@ def written(lines: str, eps: float = 0.25):
     for v in g.constants:
         if v.name == "eps":
             g.constants[v] = np.array(eps, np.float32)
+        if v.name == "one":
+            g.constants[v] = np.array(1, np.float32)
     return g
 
 
@@ -56,6 +63,8 @@ FORMS = {
     "no bias": (TORCH + "y = mul(n, w)  # ln", "layer_norm(x, w, bias)"),
     "bare": (TORCH.replace("n = div", "y = div"), "layer_norm(x, scale, bias)"),
     "rms": (RMS + "y = mul(w, n)  # ln", "rms_norm(x, w)"),
+    "rms script": (RMS.replace("reciprocal(s)", "div(one, s)") + "y = mul(w, n)  # ln",
+                   "rms_norm(x, w)"),
     "rms bare": (RMS.replace("n = mul", "y = mul"), "rms_norm(x)"),
     "rms quotient": (VARIANCE.replace("(d, d)", "(x, x)") + "n = div(x, s)\ny = mul(n, w)  # ln",
                      "rms_norm(x, w)"),
@@ -100,6 +109,7 @@ def test_what_follows_and_is_no_constant_vector_stays_outside():
     RMS.replace("add(v, eps)", "add(v, w)") + "y = mul(n, w)",
     RMS + "y = mul(n, w)\noutput v",
     RMS + "y = mul(n, s)",
+    RMS.replace("reciprocal(s)", "div(eps, s)") + "y = mul(n, w)",
     TENSORFLOW + "output k",
     TENSORFLOW.replace("(m, k)", "(w, k)"),
     TENSORFLOW.replace("sub(b, o)", "sub(o, b)"),
@@ -116,3 +126,27 @@ def test_near_misses_stay(lines):
 def test_an_eps_of_no_use_stays():
     before = written(RMS + "y = mul(n, w)\noutput y", eps=-1.0)
     assert "rms_norm" not in text(recognise_norms(before))
+
+
+def test_the_compiler_sees_what_a_file_holds():
+    """As PyTorch's exporter wrote layer normalisation and Gelu until opset 16."""
+    constants = {"axis_two": 2.0, "eps": 1e-5, "root": 1.4142135, "one": 1.0, "half": 0.5,
+                 "ln.weight": np.arange(1, 5), "ln.bias": np.arange(4)}
+    calls = [
+        ("ReduceMean", "x", "m"), ("Sub", "x m", "d"), ("Pow", "d axis_two", "q"),
+        ("ReduceMean", "q", "v"), ("Add", "v eps", "e"), ("Sqrt", "e", "s"), ("Div", "d s", "n"),
+        ("Mul", "n ln.weight", "t"), ("Add", "t ln.bias", "u"), ("Div", "u root", "g"),
+        ("Erf", "g", "f"), ("Add", "f one", "a"), ("Mul", "u a", "b"), ("Mul", "b half", "y"),
+    ]
+    nodes = [
+        helper.make_node(op, ins.split(), [out], f"/ln/{out}",
+                         **({"axes": [-1]} if op == "ReduceMean" else {}))
+        for op, ins, out in calls
+    ]
+    info = [helper.make_tensor_value_info(n, TensorProto.FLOAT, ["n", 4]) for n in "xy"]
+    made = helper.make_graph(nodes, "g", info[:1], info[1:], [
+        numpy_helper.from_array(np.array(a, np.float32), n) for n, a in constants.items()])
+    model = helper.make_model(made, opset_imports=[helper.make_opsetid("", 14)])
+    options = Options(el.loss.MSE(), (), el.SGD(), ("predict",), 0)
+    nodes = normal_form(load_model(model, batch=2), options).nodes
+    assert [n.op for n in nodes] == ["layer_norm", "gelu"]

@@ -23,6 +23,8 @@ MAPS = frozenset({
     "gelu_tanh", "silu",
 })
 BINARY = frozenset({"add", "sub", "mul", "div", "pow"})
+# y = f(x) over the last dim of the first input, row by row.
+ROWS = frozenset({"linear", "layer_norm", "rms_norm", "softmax", "log_softmax"})
 REDUCE = frozenset({"reduce_sum", "reduce_mean", "reduce_max"})
 
 
@@ -49,16 +51,30 @@ def sink_transposes(graph: Graph) -> Graph:
         origin[y] = (x, perm)
         return y
 
+    def reshaped(g: Builder, v: Value, shape: tuple[int, ...]) -> Value:
+        """V under another shape, without the reshapes and transposes that this undoes."""
+        v = viewed.get(v, v)
+        if v in origin and v.type.shape != shape:
+            x, perm = origin[v]
+            moved = _regrouped(x.type.shape, perm, shape)
+            if moved is not None:
+                return transposed(g, reshaped(g, x, moved[0]), moved[1])
+        y = bare(g, v, shape)
+        if y is not v:
+            viewed[y] = v
+        return y
+
     def rule(g: Builder, node: Node) -> tuple[Value, ...] | None:
         if node.op == "transpose":
             assert node.inputs[0] is not None
             return (transposed(g, node.inputs[0], tuple(node.attrs["perm"])),)
         if node.op == "reshape":
-            assert node.inputs[0] is not None
-            before = viewed.get(node.inputs[0])
-            if before is not None and before.type == node.output.type:
-                return (before,)
-            viewed[node.output] = node.inputs[0]
+            v = node.inputs[0]
+            assert v is not None
+            if v in viewed or v in origin:
+                return (reshaped(g, v, node.output.type.shape),)
+            viewed[node.output] = v
+            return None
         known = [origin[v] for v in node.inputs if v in origin]
         if not known:
             return None
@@ -76,15 +92,14 @@ def sink_transposes(graph: Graph) -> Graph:
             return (transposed(g, g.op(node.op, *sides, **node.attrs), perm),)
         if node.op in REDUCE:
             return (_reduce(g, node, x, perm, transposed),)
+        if node.op in ROWS and node.inputs[0] in origin and perm[-1] == len(perm) - 1:
+            y = g.op(node.op, x, *node.inputs[1:], **node.attrs)
+            return (transposed(g, y, perm),)
         if node.op == "slice":
             back = [perm.index(i) for i in range(len(perm))]
             attrs: dict[str, Any] = {
                 k: tuple(node.attrs[k][i] for i in back) for k in ("starts", "steps", "shape")}
             return (transposed(g, g.op("slice", x, **attrs), perm),)
-        if node.op == "reshape":
-            moved = _regrouped(x.type.shape, perm, node.output.type.shape)
-            if moved is not None:
-                return (transposed(g, bare(g, x, moved[0]), moved[1]),)
         if node.op == "concat" and len(known) == len(node.inputs) and _agree(known):
             axis = perm[node.attrs["axis"] % len(perm)]
             return (transposed(g, g.op("concat", *[k[0] for k in known], axis=axis), perm),)

@@ -20,12 +20,13 @@ HIDDEN = -1e4
 class Term:
     """A value that is added, or a condition that lets a score stand where it is ``keep``.
 
-    Elsewhere the score is ``fill``.
+    Elsewhere the score is ``fill``. ``over`` is the shape of the scores there.
     """
 
     value: Value
     fill: float | None = None
     keep: bool = True
+    over: tuple[int, ...] = ()
 
 
 @dataclass(slots=True)
@@ -49,6 +50,9 @@ class Masks:
                 term.value, term.fill, keep=term.keep)
         if term.fill is not None:
             array = np.where((array != 0) == term.keep, np.float32(0), np.float32(term.fill))
+        if len(term.over) == 5 and array.ndim == 5:  # the batch in two dims, as windows have it
+            lead = np.broadcast_to(array, (*term.over[:2], *array.shape[2:]))
+            array = lead.reshape(-1, *array.shape[2:])
         rank4 = self._shaped(array.shape)
         if rank4 is None:
             return False

@@ -54,6 +54,13 @@ class Reader:
         a, b = n.inputs
         return None if a is None or b is None else (a, b)
 
+    def inverse(self, v: Value) -> Value | None:
+        """Return the k of v = 1 / k, however it is written, if v has one reader only."""
+        n = self.inner(v, "reciprocal") or self.inner(v, "div")
+        if n is None or (n.op == "div" and self.number(n.inputs[0]) != 1.0):
+            return None
+        return n.inputs[-1]
+
     def factors(self, v: Value, *, root: bool = False) -> Product:
         """Take products, signs, and quotients by constants apart.
 

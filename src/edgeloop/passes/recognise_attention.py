@@ -196,13 +196,14 @@ class _Reader:
         """Both ways to see a node as a score and what is done to it."""
         if n.op == "add":
             pairs = (n.inputs, n.inputs[::-1])
-            return [(a, Term(b)) for a, b in pairs if a is not None and b is not None]
+            return [(a, Term(b, over=a.type.shape)) for a, b in pairs
+                    if a is not None and b is not None]
         c, a, b = n.inputs
         found = []
         for x, fill, keep in ((a, b, True), (b, a, False)):
             array = self.g.const(fill)
             if c is not None and x is not None and array is not None and array.size == 1:
-                found.append((x, Term(c, float(array.reshape(-1)[0]), keep)))
+                found.append((x, Term(c, float(array.reshape(-1)[0]), keep, x.type.shape)))
         return found
 
     # Operands ---------------------------------------------------------------------------------
@@ -257,10 +258,14 @@ class _Reader:
             return scores.rank4[0], scores.rank4[1]
         view = self.made(q.value, "reshape")
         x = view.inputs[0] if view is not None else None
-        if x is not None and x.type.rank == 4 and q.perm == (0, 1, 2) and (
-            x.type.shape[2:] == q.value.type.shape[1:]
-        ):
-            return x.type.shape[0], x.type.shape[1]
+        if x is None:
+            return shape[0], 1
+        before, after = x.type.shape, q.value.type.shape
+        if q.perm == (0, 1, 2) and len(before) == 4 and before[2:] == after[1:]:
+            return before[0], before[1]  # [b, h, s, d]
+        if q.perm == (1, 0, 2) and len(before) == 3 and before[0] == after[0]:
+            b = before[1]  # [s, b, h * d], as torch.nn.MultiheadAttention has it
+            return (b, shape[0] // b) if before[2] == shape[0] // b * after[2] else (shape[0], 1)
         return shape[0], 1
 
     def _inner(
@@ -269,14 +274,16 @@ class _Reader:
         """Return (value of 4 dims, permutation to [b, rows, heads, d])."""
         v, perm = o.value, o.perm
         if v.type.rank == 3:
-            if perm[0] != 0 or v.type.shape[0] != heads[0] * heads[1]:
+            at, shape = perm[0], v.type.shape
+            if shape[at] != heads[0] * heads[1]:
                 return None
-            shape = (*heads, *v.type.shape[1:])
+            shape = (*shape[:at], *heads, *shape[at + 1:])
             view = self.made(v, "reshape")
-            x = view.inputs[0] if view is not None else None
-            v = x if x is not None and x.type.shape == shape else self.g.op(
-                "reshape", v, shape=shape)
-            perm = (0, 1, *(i + 1 for i in perm[1:]))
+            x = view.inputs[0] if view is not None else v
+            assert x is not None
+            v = bare(self.g, x, shape)
+            self.follow(self.g)
+            perm = (at, at + 1, *(i if i < at else i + 1 for i in perm[1:]))
         if v.type.rank != 4:
             return None
         return v, tuple(perm[i] for i in target)

@@ -81,9 +81,9 @@ def _quotients(read: Reader, n: Node) -> list[tuple[Value, Value]]:
         return [operands]
     found = []
     for d, r in (operands, operands[::-1]):
-        inverse = read.inner(r, "reciprocal")
-        if inverse is not None and inverse.inputs[0] is not None:
-            found.append((d, inverse.inputs[0]))
+        k = read.inverse(r)
+        if k is not None:
+            found.append((d, k))
     return found
 
 
@@ -207,9 +207,8 @@ def _tensorflow_scale(
     if len(read.users[k]) != 2 or len(read.users[mean]) != 2:
         return None
     for scale, r in (operands, operands[::-1]):
-        inverse = read.inner(r, "reciprocal")
-        inside = (None if inverse is None or inverse.inputs[0] is None
-                  else _variance(read, inverse.inputs[0]))
+        root = read.inverse(r)
+        inside = None if root is None else _variance(read, root)
         if inside is None or not _is_vector(read.constants.get(scale), x):
             continue
         d, eps, square = inside
