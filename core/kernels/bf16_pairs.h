@@ -157,6 +157,37 @@ static inline void el_pack_down(const el_codes *q, size_t j, size_t cols, size_t
   }
 }
 
+/* Codes that are packed next, asked for while the panels at hand are multiplied. */
+typedef struct el_ahead {
+  const char *row;
+  size_t pitch, rows, lines, line; /* bytes from row to row; rows left; lines of a row; done */
+} el_ahead;
+
+/* Columns j .. j1 - 1, terms k0 .. k0 + n - 1, at most a group of columns; nothing but bfloat16. */
+static inline el_ahead el_ahead_of(const el_codes *q, int back, size_t j, size_t j1, size_t k0,
+                                   size_t n) {
+  if (q->kind != EL_BF16) return (el_ahead){0};
+  size_t cols = j1 - j < EL_BF16_GROUP ? j1 - j : EL_BF16_GROUP;
+  size_t first = back ? k0 * q->width + j : j * q->width + k0, across = back ? cols : n;
+  return (el_ahead){
+      .row = (const char *)((const uint16_t *)q->codes + first),
+      .pitch = q->width * 2,
+      .rows = back ? n : cols,
+      .lines = (across * 2 + 63) / 64,
+  };
+}
+
+static inline void el_ask(el_ahead *f, size_t lines) {
+  for (; lines > 0 && f->rows > 0; lines--) {
+    _mm_prefetch(f->row + f->line * 64, _MM_HINT_T1);
+    if (++f->line == f->lines) {
+      f->line = 0;
+      f->row += f->pitch;
+      f->rows--;
+    }
+  }
+}
+
 /* Columns j .. j + cols - 1, terms k0 .. k0 + n - 1 of the codes, down them (back) or along. */
 static inline void el_pack(const el_codes *q, int back, size_t j, size_t cols, size_t k0, size_t n,
                            const el_group *g, float *made) {

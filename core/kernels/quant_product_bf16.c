@@ -112,13 +112,16 @@ typedef void tile_fn(const el_bf16_job *q, const block *b, size_t i, size_t j, s
   }
 TILES(1) TILES(2) TILES(3) static tile_fn *const tiles[VECS][ROWS] = {NAMES(1), NAMES(2), NAMES(3)};
 
-/* All rows of the part, columns from j on: panel i of the group. */
-static void heights(const el_bf16_job *q, block *b, const el_group *g, size_t part, size_t j) {
+/* All rows of the part, columns from j on: panel `part` of the group. */
+static void heights(const el_bf16_job *q, block *b, const el_group *g, size_t part, size_t j,
+                    el_ahead *next) {
   size_t v0 = el_border(g->vecs, g->parts, part), nv = el_border(g->vecs, g->parts, part + 1) - v0;
   size_t rows = q->i1 - q->i0, tall = (rows + ROWS - 1) / ROWS;
   size_t cols = q->j1 - j < nv * 16 ? q->j1 - j : nv * 16;
+  size_t ask = next->rows * next->lines / ((g->parts - part) * tall) + 1;
   b->panel = el_panel(g, part);
   for (size_t h = 0; h < tall; h++) {
+    el_ask(next, ask);
     size_t i = el_border(rows, tall, h), mr = el_border(rows, tall, h + 1) - i;
     tiles[nv - 1][mr - 1](q, b, i, j, cols);
   }
@@ -146,8 +149,15 @@ static void part(const el_bf16_job *q, uint8_t *scratch) {
       el_group g = {.out = (uint16_t *)(void *)scratch, .vecs = (cols + 15) / 16, .pairs = b.pairs};
       g.parts = (g.vecs + VECS - 1) / VECS;
       el_pack(&q->q, q->back, j, cols, k0, n, &g, made);
+      el_ahead next = {0};
+      size_t after = k0 + n, then = p->k - after < terms ? p->k - after : terms;
+      if (j + cols < q->j1) {
+        next = el_ahead_of(&q->q, q->back, j + cols, q->j1, k0, n);
+      } else if (after < p->k) {
+        next = el_ahead_of(&q->q, q->back, q->j0, q->j1, after, then);
+      }
       for (size_t i = 0; i < g.parts; i++) {
-        heights(q, &b, &g, i, j + el_border(g.vecs, g.parts, i) * 16);
+        heights(q, &b, &g, i, j + el_border(g.vecs, g.parts, i) * 16, &next);
       }
     }
   }
