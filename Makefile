@@ -121,6 +121,7 @@ readme: ## run every command of the README as written, in a fresh copy
 	@bash tools/readme.sh
 
 clean: ## remove what was built
-	@rm -rf build dist src/edgeloop/_core*.so
+	@rm -rf build dist src/edgeloop/_core*.so .cmake .ninja_* .skbuild-info.json CMakeCache.txt CMakeFiles \
+	  CMakeInit.txt build.ninja cmake_install.cmake libedgeloop.a
 
 .PHONY: help setup-system build demo test test-oracles lint types contracts crash asan fuzz firmware bench bench-peers speed quant cut growth wheel aarch64 readme clean

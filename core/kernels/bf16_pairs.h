@@ -16,7 +16,7 @@
 void el_k_dequantize_avx512(const el_codes *q, size_t row, size_t rows, size_t column,
                             size_t columns, float *out);
 
-INLINE __mmask16 el_mask16(size_t n) { return n >= 16 ? 0xFFFFu : (__mmask16)((1u << n) - 1u); }
+INLINE __mmask16 el_mask16(size_t n) { return (__mmask16)(n >= 16 ? 0xFFFFu : (1u << n) - 1u); }
 
 INLINE __mmask32 el_mask32(size_t n) { return n >= 32 ? 0xFFFFFFFFu : (__mmask32)((1u << n) - 1u); }
 
