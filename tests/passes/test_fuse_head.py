@@ -87,13 +87,8 @@ def lm(vocabulary: int, tokens: int, width: int) -> onnx.ModelProto:
     return helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)])
 
 
-def trained(train, monkeypatch, fuse: bool):
-    monkeypatch.setattr(compiler, "join_head", lambda g: g)  # it trades this memory for time
-    if not fuse:
-        monkeypatch.setattr(compiler, "fuse_head", lambda g: g)
-    program = el.compile(
-        lm(4099, 64, 16), batch=4, train=train, optimizer=el.SGD(lr=0.5), threads=2,
-        entries=("train", "grad"), loss=el.loss.CrossEntropy(shift=1, ignore_index=-100))
+def ready(program):
+    """A session of ``lm(4099, 64, 16)`` with random adapters; rows and labels, some ignored."""
     s = el.Session(program)
     rng = np.random.default_rng(2)
     s.load_adapter({n: (rng.standard_normal(a.shape) / 4).astype("f4")
@@ -101,6 +96,17 @@ def trained(train, monkeypatch, fuse: bool):
     x = rng.standard_normal((3, 64, 16)).astype("f4")
     y = rng.integers(0, 4099, (3, 64))
     y[1, :20] = -100
+    return s, x, y
+
+
+def trained(train, monkeypatch, fuse: bool):
+    monkeypatch.setattr(compiler, "join_head", lambda g: g)  # it trades this memory for time
+    if not fuse:
+        monkeypatch.setattr(compiler, "fuse_head", lambda g: g)
+    program = el.compile(
+        lm(4099, 64, 16), batch=4, train=train, optimizer=el.SGD(lr=0.5), threads=2,
+        entries=("train", "grad"), loss=el.loss.CrossEntropy(shift=1, ignore_index=-100))
+    s, x, y = ready(program)
     gradients = s.gradients(x, y)
     return program.plan, gradients, [s.step(x, y) for _ in range(3)]
 

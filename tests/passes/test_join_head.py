@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from tests.passes.test_fuse_head import lm
+from tests.passes.test_fuse_head import lm, ready
 from tests.passes.text import graph, shown, text
 
 import edgeloop as el
@@ -73,13 +73,7 @@ def trained(join: bool, monkeypatch, **options):
         lm(4099, 64, 16), batch=4, train=[el.LoRA(rank=2, targets="body"), el.LastLayers(1)],
         optimizer=el.SGD(lr=0.5), threads=2, entries=("train",),
         loss=el.loss.CrossEntropy(shift=1, ignore_index=-100), **options)
-    s = el.Session(program)
-    rng = np.random.default_rng(2)
-    s.load_adapter({n: (rng.standard_normal(a.shape) / 4).astype("f4")
-                    for n, a in sorted(s.adapter().items())})
-    x = rng.standard_normal((3, 64, 16)).astype("f4")
-    y = rng.integers(0, 4099, (3, 64))
-    y[1, :20] = -100
+    s, x, y = ready(program)
     return program.plan, [s.step(x, y) for _ in range(4)]
 
 

@@ -68,9 +68,8 @@ def test_memory_planned_for_fewer_rungs_is_enough(monkeypatch):
 
     run = _core.open
     monkeypatch.setattr("edgeloop._core.open", refuse_best)
-    if best == "ref":
-        pytest.skip("one rung only")
-    assert el.Session(program).isa == isas()[-2]
-    assert opened == [best, isas()[-2]]
+    if best != "ref":  # there is a rung below it
+        assert el.Session(program).isa == isas()[-2]
+        assert opened == [best, isas()[-2]]
     with pytest.raises(el.ProgramError, match=f"cannot run here with isa={best}, threads=1"):
         el.Session(program, isa=best)
