@@ -10,12 +10,13 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from edgeloop.auto_rank import choosing_rank
-from edgeloop.errors import BudgetError, CompileError, EdgeLoopError
+from edgeloop.errors import CompileError, EdgeLoopError
 from edgeloop.importer import Imported, load_model
 from edgeloop.ir import Array, Graph, Type, Value, verify
 from edgeloop.loss import Loss, Onnx, resolve
@@ -29,14 +30,12 @@ from edgeloop.passes.count_step import count_step
 from edgeloop.passes.cut_entries import cut_entries, note
 from edgeloop.passes.dce import drop_dead
 from edgeloop.passes.describe_loss import describe_loss
-from edgeloop.passes.encode import encode
 from edgeloop.passes.fold_batchnorm import fold_batchnorm
 from edgeloop.passes.fold_constants import fold_constants
 from edgeloop.passes.freeze_params import freeze_params
 from edgeloop.passes.fuse import fuse_activations, fuse_sgd, fuse_sums
 from edgeloop.passes.fuse_head import fuse_head
 from edgeloop.passes.gradient_entries import accumulate_entry, apply_entry, grad_entry
-from edgeloop.passes.join_head import join_head
 from edgeloop.passes.layers import shared_params
 from edgeloop.passes.layout import attach_bias, pointwise_to_linear, sink_transposes
 from edgeloop.passes.lora import lora_scales
@@ -44,7 +43,6 @@ from edgeloop.passes.measure_rows import measure_rows
 from edgeloop.passes.merge_lora import merge_lora
 from edgeloop.passes.merge_views import merge_views
 from edgeloop.passes.name_outputs import name_outputs
-from edgeloop.passes.needs import Needs
 from edgeloop.passes.quantize_base import DENSE, quantize_base, unstored
 from edgeloop.passes.read_rows import read_rows
 from edgeloop.passes.recognise_activations import recognise_activations
@@ -52,14 +50,13 @@ from edgeloop.passes.recognise_attention import recognise_attention
 from edgeloop.passes.recognise_norms import recognise_norms
 from edgeloop.passes.recognise_rotary import recognise_rotary
 from edgeloop.passes.recognise_where import recognise_where
-from edgeloop.passes.recompute import recompute
 from edgeloop.passes.reserve_names import reserve_names
-from edgeloop.passes.schedule import schedule
 from edgeloop.passes.share import share
 from edgeloop.passes.store_base import doubled, store_base
 from edgeloop.program import Program
 from edgeloop.quantize import Compute, Quantize, check_compute
 from edgeloop.quantize import resolve as resolve_quantize
+from edgeloop.solver import ALLOWED, Change, Draft, Frame, solve
 from edgeloop.target import describe
 from edgeloop.units import parse_bytes
 
@@ -99,6 +96,8 @@ def compile(  # noqa: A001  the public name is el.compile
     threads: int = 1,
     isa: str = "auto",
     budget: str | int | None = None,
+    slowdown: float = 2.0,
+    allow: Sequence[str] = ALLOWED,
     target: str = "host",
     seed: int = 0,
     quantize: str | Quantize | None = None,
@@ -137,8 +136,13 @@ def compile(  # noqa: A001  the public name is el.compile
     isa
         "auto" (every instruction set of this host), "ref" or another that the guide lists.
     budget
-        Largest ``plan.ram_bytes``, such as "256 KiB". A plan that exceeds it is made once more,
-        computing things again rather than keeping them where that saves memory.
+        Largest ``plan.ram_bytes``, such as "256 KiB". Where the plan exceeds it, the memory solver
+        looks for one that does not, what changes no result first (docs/guide/memory.md).
+    slowdown
+        How much more work a step may become for the budget's sake, as a factor from 1 on.
+    allow
+        What the solver may do to results: "saved" (activations kept for backward in 16, then 8
+        bits), "state" (8-bit state for AdamW); () for nothing but the order of sums.
     target
         "host"; the only target so far.
     seed
@@ -184,13 +188,44 @@ def compile(  # noqa: A001  the public name is el.compile
     _check_whole("seed", seed, 0)
     limit = None if budget is None else _limit(budget)
     variants = [dict(shapes)] if isinstance(shapes, Mapping) else [dict(s) for s in shapes or [{}]]
+    asked = _Asked(model, options, batch, predict_batch, variants, adapter, features, classes)
+    frame = Frame(threads, isa)
+    if limit is None:
+        return frame.plain(_draft(asked, Change()))
+    return solve(
+        partial(_draft, asked), frame, options.optimizer, batch=batch, limit=limit,
+        slowdown=slowdown, allow=allow)
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """The arguments of `compile` that graphs are made from."""
+
+    model: Any
+    options: Options
+    batch: int
+    predict_batch: int
+    variants: list[dict[str, int]]
+    adapter: Mapping[str, Array] | None
+    features: Mapping[str, Any] | None
+    classes: Sequence[str] | None
+
+
+def _draft(asked: _Asked, change: Change) -> Draft:
+    """The graphs of all entries, with what the memory solver changed, before they are ordered."""
+    options, rows = asked.options, change.micro or asked.batch
+    if change.micro:
+        whole = {"train": ("accumulate", "apply")}
+        entries = [e for name in options.entries for e in whole.get(name, (name,))]
+        options = replace(options, entries=tuple(entries))
+    options = replace(options, optimizer=change.optimizer or options.optimizer)
     made: dict[str, Graph] = {}
     first: Imported | None = None
     known: dict[str, Any] = {}
     scales: dict[str, float] = {}
-    for i, dims in enumerate(variants):
+    for i, dims in enumerate(asked.variants):
         tail = f"@{i}" if i else ""
-        trained = load_model(model, batch=batch, shapes=dims)
+        trained = load_model(asked.model, batch=rows, shapes=dims)
         adapted = adapt(trained, options)
         if first is None:
             first = trained
@@ -198,7 +233,7 @@ def compile(  # noqa: A001  the public name is el.compile
             scales = lora_scales(adapted)
             known["tied"] = shared_params(adapted)
         training = adapt(trained, options, training=True) if _drops(options) else adapted
-        own = _own_loss(options.loss, batch, dims)
+        own = _own_loss(options.loss, rows, dims)
         if i == 0:
             outputs = [v.name for v in adapted.outputs]
             known["targets"] = [v.name for v in own.inputs if v.name not in outputs] if own else (
@@ -206,36 +241,28 @@ def compile(  # noqa: A001  the public name is el.compile
         entries_ = training_entries(adapted, training, options, own)
         made |= {name + tail: e for name, e in entries_.items()}
         if "predict" in options.entries:
-            served = load_model(model, batch=predict_batch, shapes=dims)
-            constant = freeze_params(adapt(served, options), adapter)
+            served = load_model(asked.model, batch=asked.predict_batch, shapes=dims)
+            constant = freeze_params(adapt(served, options), asked.adapter)
             made["predict" + tail] = predict_entry(constant, options)
     assert first is not None
     made, storage = _stored(made, options)
-    made, cut = cut_entries(made, options.entries, list(first.inputs), batch)
+    made, cut = cut_entries(made, options.entries, list(first.inputs), rows)
     made = _shared(made)
-    metadata = _metadata(first, known, made, options, batch, predict_batch, features, classes)
+    metadata = _metadata(
+        first, known, made, options, asked.batch, asked.predict_batch, asked.features,
+        asked.classes)
     metadata |= {
         "modules": {k: m.described() for k, m in first.modules.items()}, "scales": scales,
         "rslora": bool(scales) and all(m.rslora for m in options.train if isinstance(m, LoRA)),
     }
     metadata |= {"quantize": storage, "cut": cut}
+    if change.micro:
+        metadata["micro_batch"] = change.micro
     if cut is not None:
         metadata["notes"] = [*metadata["notes"], note(cut)]
     scalars = options.optimizer.scalars() | (
         {"accumulate_scale": 1.0} if "accumulate" in options.entries else {})
-
-    def program(thorough: bool) -> Program:
-        ordered = _scheduled(made, Needs(threads, isa), thorough)
-        return Program.from_spec(
-            encode(ordered, threads=threads, isa=isa, scalars=scalars, metadata=metadata)
-        )
-
-    found = program(thorough=False)
-    if limit is not None:
-        if found.plan.ram_bytes > limit:
-            found = program(thorough=True)
-        _check_budget(found, limit)
-    return found
+    return Draft(made, scalars, metadata)
 
 
 def adapt(imported: Imported, options: Options, *, training: bool = False) -> Graph:
@@ -401,20 +428,6 @@ def _shared(made: Mapping[str, Graph]) -> dict[str, Graph]:
     return {name: verify(g, f"share ({name})") for name, g in share(made).items()}
 
 
-def _scheduled(made: Mapping[str, Graph], needs: Needs, thorough: bool) -> dict[str, Graph]:
-    """Order each entry's nodes with the scratch of their kernels in mind; recompute, not keep.
-
-    ``thorough``: recompute more, at some cost in time, because the budget asks for it.
-    """
-    out = {}
-    for name, graph in made.items():
-        g = graph if thorough else verify(join_head(graph), f"join_head ({name})")
-        ordered = verify(schedule(g, scratch=needs.scratch), f"schedule ({name})")
-        again = recompute(ordered, scratch=needs.scratch, thorough=thorough)
-        out[name] = verify(again, f"recompute ({name})")
-    return out
-
-
 def _check_whole(name: str, value: Any, low: int, high: int | None = None) -> None:
     whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
     if not whole or value < low or (high is not None and value > high):
@@ -497,16 +510,3 @@ def _bound(imported: Imported, name: str) -> dict[str, int]:
 
 def _described(t: Type) -> dict[str, Any]:
     return {"shape": list(t.shape), "dtype": t.dtype}
-
-
-def _check_budget(program: Program, limit: int) -> None:
-    plan = program.plan
-    if plan.ram_bytes > limit:
-        raise BudgetError(
-            f"the plan needs {plan.ram_bytes} bytes of RAM, the budget is {limit}: arena "
-            f"{plan.arena_bytes} (no order of this graph can go below "
-            f"{plan.any_order_bound_bytes}), params {plan.param_bytes}, optimizer state "
-            f"{plan.state_bytes}, inputs and outputs {plan.io_bytes}; try a smaller batch, "
-            "SGD, a smaller rank, or fewer targets",
-            needed=plan.ram_bytes,
-        )

@@ -8,9 +8,9 @@ from tests.passes.test_fuse_head import lm, ready
 from tests.passes.text import graph, shown, text
 
 import edgeloop as el
-from edgeloop import compiler
 from edgeloop.ops import evaluate
 from edgeloop.passes.join_head import join_head
+from edgeloop.solver import frame
 
 HEAD = """
     input x : f32[2,3,4]
@@ -68,7 +68,7 @@ def test_what_stays(source):
 
 def trained(join: bool, monkeypatch, **options):
     if not join:
-        monkeypatch.setattr(compiler, "join_head", lambda g: g)
+        monkeypatch.setattr(frame, "join_head", lambda g: g)
     program = el.compile(
         lm(4099, 64, 16), batch=4, train=[el.LoRA(rank=2, targets="body"), el.LastLayers(1)],
         optimizer=el.SGD(lr=0.5), threads=2, entries=("train",),

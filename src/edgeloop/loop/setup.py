@@ -249,7 +249,8 @@ def labels_of(config: Config, program: Program) -> Labels:
             f"{config.name}: model.program: the loop trains on one label or target for each "
             f"sample; the loss {loss} of this program takes others. Train it through a Session"
         )
-    missing = [e for e in ("train", "eval", "predict") if e not in program.entries]
+    trains = ("accumulate", "apply") if program.micro_batch else ("train",)
+    missing = [e for e in (*trains, "eval", "predict") if e not in program.entries]
     if missing:
         raise ConfigError(
             f"{config.name}: model.program: has no entry {', '.join(missing)}; compile it with "

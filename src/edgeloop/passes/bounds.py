@@ -109,3 +109,20 @@ def _maybe_output(m: Memory) -> set[int]:
                     out.add(old)
                     grown = True
     return out
+
+
+def node_bound(m: Memory) -> int:
+    """Return bytes without which some node cannot run, in any order, whatever is recomputed.
+
+    While a node runs, its operands and its scratch are there: that holds for any plan of these
+    nodes. Cells that might end up in the memory of a graph output are left out.
+    """
+    elsewhere = _maybe_output(m)
+    bound = 0
+    for a in m.access:
+        fresh = set(a.writes) - {new for new, _ in a.pins}
+        if a.takes:
+            fresh.discard(a.writes[0])
+        here = (set(a.reads) | fresh) - elsewhere
+        bound = max(bound, a.scratch + sum(m.sizes[c] for c in here if m.regions[c] == "arena"))
+    return bound

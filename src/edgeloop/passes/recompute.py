@@ -1,128 +1,91 @@
-"""recompute: compute a product again rather than keep it, where that lowers the peak."""
+"""recompute: compute values again rather than keep them, where that lowers the peak."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+
+import numpy as np
 
 from edgeloop.ir import Graph, Node
-from edgeloop.ops import OPS
-from edgeloop.passes.lifetimes import (
-    Memory,
-    buffers,
-    live_bytes,
-    memory,
-    no_scratch,
-    peak_bytes,
-)
+from edgeloop.passes.evict import Trace, work
+from edgeloop.passes.lifetimes import no_scratch
 from edgeloop.passes.schedule import schedule
 
-PRODUCTS = ("linear", "conv2d", "dropout")
-# Share of the entry's operations that may be spent on computing things again.
+# Share of the entry's work that may be spent on computing things again without being asked.
 SPEND = 0.05
-SPEND_THOROUGH = 0.25
-# One of so many candidates is taken before the peak is looked for again.
-AT_ONCE = 8
+# Evictions that are tried at one peak, and in all: counts, so that results do not depend on speed.
+TRIES, ALL_TRIES = 24, 4000
+# How far the limit falls at once where none is given.
+STEP = 0.97
 
 
 def recompute(
-    graph: Graph, *, scratch: Callable[[Node], int] = no_scratch, thorough: bool = False
+    graph: Graph, *, scratch: Callable[[Node], int] = no_scratch, limit: int | None = None,
+    spend: float = SPEND, frozen: bool = False,
 ) -> Graph:
-    """Duplicate products that are kept across the peak although their inputs are there anyway.
+    """Evict values that are kept across the peak, and compute them again for their late readers.
 
-    This is the rank-r product x A^T of an adapter: its forward reader is near, its backward
-    reader far, and x is kept for the gradient of A in any case. Only products of a param are
-    looked at, or with ``thorough`` frozen ones too (a depthwise convolution, say), which saves
-    more and takes more time.
+    Which ones is chosen value by value: those that free the most memory above the limit for the
+    least work (the greedy rule of Griewank's checkpointing survey, and of Kumar et al. 2019,
+    "Efficient rematerialization for deep networks"), products and whole chains of them alike.
 
-    Requires: scheduled. Ensures: scheduled, the same results bit for bit, at most ``SPEND``
-    (``SPEND_THOROUGH``) more operations, and a smaller peak, or else the very same graph.
+    Parameters
+    ----------
+    limit
+        Arena bytes to come down to, by as little work as will do; None: as far down as ``spend``
+        allows.
+    spend
+        Most additional work, as a share of the graph's.
+    frozen
+        Whether anything may be computed again; else only products of params, such as an
+        adapter's x A^T, and what was dropped out.
+
+    Requires: scheduled. Ensures: scheduled, the same results bit for bit, at most ``spend`` more
+    work, and a smaller peak, or else the very same graph.
     """
-    budget = (SPEND_THOROUGH if thorough else SPEND) * sum(_flops(n) for n in graph.nodes)
-    best = now = graph
-    least = peak_bytes(graph, scratch)
-    while True:
-        m = memory(now, scratch)
-        live = live_bytes(m)
-        top = max(live, default=0)
-        if top < least:
-            best, least = now, top
-        step = live.index(top) if live else 0
-        affordable = [
-            k for k in _kept_across(now, m, step)
-            if _flops(now.nodes[k]) <= budget and (thorough or _of_param(now, k))
-        ]
-        if not affordable:
+    trace = best = Trace(graph, scratch)
+    left = int(spend * sum(work(n) for n in graph.nodes))
+    tries = ALL_TRIES
+    goal = limit
+    while tries > 0 and (limit is None or best.top > limit):
+        if limit is None:
+            goal = int(trace.top * STEP)
+        assert goal is not None
+        trace, left, tries = _lower(trace, goal, left, tries, frozen=frozen)
+        if trace.top < best.top:
+            best = trace
+        if limit is not None or trace.top > goal:
             break
-        # The most bytes for the least work; several at once where there are many.
-        nodes = now.nodes
-        affordable.sort(key=lambda k: _flops(nodes[k]) / nodes[k].output.type.nbytes)
-        chosen = affordable[: max(1, len(affordable) // AT_ONCE)]
-        while sum(_flops(nodes[k]) for k in chosen) > budget:
-            chosen.pop()
-        budget -= sum(_flops(nodes[k]) for k in chosen)
-        now = _twice(now, chosen, step)
-    return graph if best is graph else schedule(best, scratch=scratch)
+    return graph if best.graph is graph else schedule(best.graph, scratch=scratch)
+
+
+def _lower(
+    trace: Trace, limit: int, left: int, tries: int, *, frozen: bool
+) -> tuple[Trace, int, int]:
+    """Evict until nothing stands above the limit; returns the trace, work and tries that remain."""
+    allowed = _anything if frozen else _of_param
+    while trace.top > limit:
+        area = trace.area(limit)
+        peak = int(np.argmax(trace.live))
+        for e in trace.candidates(peak, limit, left, allowed)[:TRIES]:
+            tries -= 1
+            found = trace.evicted(e)
+            if found.area(limit) < area:
+                trace, left = found, left - e.cost
+                break
+        else:
+            break
+        if tries <= 0:
+            break
+    return trace, left, tries
+
+
+def _anything(_: Graph, __: int) -> bool:
+    return True
 
 
 def _of_param(graph: Graph, k: int) -> bool:
-    """Tell whether it is an adapter's own: a product with a param, or its dropped input."""
+    """Tell whether a node is an adapter's own: a product with a param, or its dropped input."""
     node = graph.nodes[k]
-    return node.op == "dropout" or any(v in graph.params for v in node.inputs)
-
-
-def _flops(n: Node) -> int:
-    op = OPS[n.op]
-    if op.view:
-        return 0
-    return op.flops(n) if op.flops else sum(v.type.size for v in n.outputs)
-
-
-def _kept_across(graph: Graph, m: Memory, step: int) -> list[int]:
-    """Products whose result is live at a step, though only later ones read it.
-
-    Their inputs are there at the next reader anyway. Results that are read through views are
-    left alone.
-    """
-    maker = {c: k for k, a in enumerate(m.access) for c in a.writes}
-    last_read = {c: k for k, a in enumerate(m.access) for c in a.reads}
-    viewed = {m.cell[n.output] for n in graph.nodes if OPS[n.op].view}
-    replaced = _overwritten(m)
-    out = []
-    for b in buffers(m):
-        if b.output or not b.cells or not b.first < step < b.last:
-            continue
-        c = next(c for c in reversed(b.cells) if maker[c] <= step)
-        k = maker[c]
-        node = graph.nodes[k]
-        if k == step or c in viewed or c in m.access[step].reads or node.op not in PRODUCTS:
-            continue
-        late = next((j for j in range(step + 1, len(m.access)) if c in m.access[j].reads), -1)
-        if late >= 0 and all(
-            last_read[i] >= late if m.regions[i] == "arena" else replaced.get(i, late) >= late
-            for i in m.access[k].reads
-        ):
-            out.append(k)
-    return out
-
-
-def _overwritten(m: Memory) -> dict[int, int]:
-    """For each old version of a param or state, the node that replaces it."""
-    return {old: k for k, a in enumerate(m.access) for _, old in a.pins}
-
-
-def _twice(graph: Graph, chosen: Sequence[int], step: int) -> Graph:
-    """Run nodes again for the readers of their outputs after a step, right before the first."""
-    out = graph.copy()
-    again: dict[int, list[Node]] = {}
-    for k in chosen:
-        node = graph.nodes[k]
-        y = node.output
-        late = [j for j in range(step + 1, len(graph.nodes)) if y in graph.nodes[j].inputs]
-        copy = out.fresh(f"{y.name}.again", y.type)
-        for j in late:
-            n = out.nodes[j]
-            n.inputs = tuple(copy if v is y else v for v in n.inputs)
-        node = Node(node.op, node.inputs, (copy,), dict(node.attrs), node.name)
-        again.setdefault(late[0], []).append(node)
-    out.nodes = [x for j, n in enumerate(out.nodes) for x in (*again.get(j, ()), n)]
-    return out
+    return node.op == "dropout" or (
+        node.op in ("linear", "conv2d") and any(v in graph.params for v in node.inputs))

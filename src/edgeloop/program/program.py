@@ -116,6 +116,17 @@ class Program:
         """Rows of one training step."""
         return int(self.metadata["batch"])
 
+    @property
+    def micro_batch(self) -> int:
+        """Rows of which a step accumulates gradients at once; 0: it takes all in one go."""
+        return int(self.metadata.get("micro_batch") or 0)
+
+    def _step_flops(self, flops: Mapping[str, int]) -> int:
+        if self.micro_batch:
+            parts = -(-self.batch // self.micro_batch)
+            return parts * flops["accumulate"] + flops["apply"]
+        return flops.get("train", flops.get("grad", 0))
+
     def weights_region(self) -> memoryview:
         """Return the read-only bytes of the weights region, 64-aligned."""
         stored = [s for n, s in self._stored.items() if n.startswith("weights.")]
@@ -231,7 +242,7 @@ class Program:
             trainable_params=trainable,
             total_params=int(self.metadata.get("total_params", trainable + frozen)),
             forward_flops=flops.get("predict", flops.get("eval", 0)),
-            step_flops=flops.get("train", flops.get("grad", 0)),
+            step_flops=self._step_flops(flops),
             threads=self.table.threads, entries=entries,
             notes=tuple(map(str, self.metadata.get("notes") or ())),
             storage=_storage(self._stored),

@@ -18,16 +18,17 @@ _LABELS: dict[str, type | tuple[type, ...]] = {
 def check_metadata(metadata: Mapping[str, Any]) -> None:
     """ValueError when a key that edgeloop itself uses has a value of the wrong kind.
 
-    ``batch``, ``rows_per_group``: positive; ``outputs``, ``classes``, ``targets``: lists of names
-    or absent; ``labels``: an object whose ``classes`` is a positive number or null, or absent; so
-    are its ``axis``, ``shift`` and ``ignore_index`` (integers), ``output`` (a name), ``smoothing``
-    (a number) and ``class_weights`` (a list of them, one for each class). ``modules`` and
-    ``scales``: objects as the compiler writes them, or absent. ``inputs``: an object of objects
-    whose ``bound`` is a positive number or absent. ``cut``: absent, or an object whose ``values``
-    have a ``shape`` and a ``dtype``. Other keys are the user's.
+    ``batch``, ``rows_per_group``, ``micro_batch``: positive; ``outputs``, ``classes``,
+    ``targets``: lists of names or absent; ``labels``: an object whose ``classes`` is a positive
+    number or null, or absent; so are its ``axis``, ``shift`` and ``ignore_index`` (integers),
+    ``output`` (a name), ``smoothing`` (a number) and ``class_weights`` (a list of them, one for
+    each class). ``modules`` and ``scales``: objects as the compiler writes them, or absent.
+    ``inputs``: an object of objects whose ``bound`` is a positive number or absent. ``cut``:
+    absent, or an object whose ``values`` have a ``shape`` and a ``dtype``. Other keys are the user's.
     """
     _positive(metadata.get("batch", 1), "batch")
     _positive(metadata.get("rows_per_group") or 1, "rows_per_group")
+    _positive(metadata.get("micro_batch") or 1, "micro_batch")
     for key in ("outputs", "classes", "targets"):
         names = metadata.get(key)
         if names is not None and not (

@@ -49,12 +49,23 @@ class Bound:
         for begin in range(0, n, self.rows):
             yield begin, min(self.rows, n - begin)
 
-    def fill(
+    def weigh(
         self, arrays: Mapping[str, Array], begin: int, count: int, counts: Array | None = None
+    ) -> float:
+        """Return what rows weigh in the mean, together."""
+        counted = np.ones(count) if counts is None else counts[begin : begin + count]
+        if WEIGHT in arrays:
+            counted = arrays[WEIGHT][begin : begin + count] * counted
+        return float(counted.sum(dtype=np.float64))
+
+    def fill(
+        self, arrays: Mapping[str, Array], begin: int, count: int, counts: Array | None = None,
+        total: float | None = None,
     ) -> None:
         """Write rows into io; missing rows repeat the first one with weight 0.
 
         ``counts``: what each row weighs in the mean besides its sample weight; default 1.
+        ``total``: by what the sum over the rows is divided; default what they weigh.
         A repeated row cannot make anything non-finite that was not already (zeros could: log).
         """
         for name, a in arrays.items():
@@ -62,15 +73,12 @@ class Bound:
             slot[:count] = a[begin : begin + count]
             if count < len(slot):
                 slot[count:] = 0 if name == WEIGHT else a[begin]
-        counted = np.ones(count) if counts is None else counts[begin : begin + count]
-        total = counted.sum()
-        if WEIGHT in arrays:
-            total = (arrays[WEIGHT][begin : begin + count] * counted).sum(dtype=np.float64)
-        elif WEIGHT in self.inputs:
+        if WEIGHT in self.inputs and WEIGHT not in arrays:
             self.inputs[WEIGHT][:count] = 1
             self.inputs[WEIGHT][count:] = 0
         if NORM in self.inputs:
-            self.inputs[NORM].reshape(-1)[0] = total
+            self.inputs[NORM].reshape(-1)[0] = (
+                self.weigh(arrays, begin, count, counts) if total is None else total)
 
 
 def pick(variants: list[Bound], shapes: Mapping[str, tuple[int, ...]]) -> Bound:

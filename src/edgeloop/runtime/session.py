@@ -105,9 +105,11 @@ class Session:
 
         set_(self, "_runner", runner)
         set_(self, "_threads", workers)
+        set_(self, "_micro", program.micro_batch)
         set_(self, "_entries", [
             Bound(e, view, program.metadata) for e in program.entries.values()])
         set_(self, "_params", {n: view(t) for n, t in program.params.items()})
+        set_(self, "_sums", [view(t) for n, t in program.states.items() if n.startswith("acc:")])
         set_(self, "_regions", (regions["params"], regions["state"]))
         set_(self, "_scalars", {n: v for n, (_, v) in program.scalars.items()})
         set_(self, "_slots", [(view(t).reshape(1), n) for n, (t, _) in program.scalars.items()])
@@ -120,8 +122,10 @@ class Session:
     _labels: Labels
     _runner: object
     _threads: int
+    _micro: int
     _entries: list[Bound]
     _params: dict[str, Array]
+    _sums: list[Array]
     _regions: tuple[memoryview, memoryview]
     _scalars: dict[str, float]
     _slots: list[tuple[Array, str]]
@@ -177,7 +181,10 @@ class Session:
             The loss is not finite. Parameters and optimizer state are as they were.
         """
         with self._lock:
-            loss = self._train("train", x, y, sample_weight)
+            if self._micro:
+                loss = self._train_in_parts(x, y, sample_weight)
+            else:
+                loss = self._train("train", x, y, sample_weight)
             object.__setattr__(self, "steps", self.steps + 1)
             return loss
 
@@ -338,7 +345,36 @@ class Session:
             raise InputError(f"{n} rows; a training step takes at most {entry.rows}")
         entry.fill(arrays, 0, n, self._counts(entry, arrays))
         self._run(entry)
-        loss = float(entry.outputs["loss"].reshape(-1)[0])
+        return self._finite(float(entry.outputs["loss"].reshape(-1)[0]))
+
+    def _train_in_parts(self, x: Any, y: Any, sample_weight: Any) -> float:
+        """One step as the budget has it: gradients of micro-batches are added up, then applied.
+
+        The loss is divided by what all rows weigh, so that the sums are those of the batch.
+        """
+        entry, arrays = self._arrays("accumulate", x, y, sample_weight)
+        n = inputs.row_count(arrays)
+        if n > self.program.batch:
+            raise InputError(f"{n} rows; a training step takes at most {self.program.batch}")
+        counts = self._counts(entry, arrays)
+        total = entry.weigh(arrays, 0, n, counts)
+        loss = 0.0
+        try:
+            for begin, count in entry.batches(n):
+                if entry.weigh(arrays, begin, count, counts) == 0:
+                    continue  # nothing counts there
+                entry.fill(arrays, begin, count, counts, total)
+                self._run(entry)
+                loss += float(entry.outputs["loss"].reshape(-1)[0])
+            self._finite(loss)
+            self._run(self._only("apply"))
+        except BaseException:
+            for sums in self._sums:
+                sums[...] = 0
+            raise
+        return loss
+
+    def _finite(self, loss: float) -> float:
         if not math.isfinite(loss):
             raise NonFiniteError(
                 f"the loss of step {self.steps + 1} is {loss}; parameters and optimizer state were "

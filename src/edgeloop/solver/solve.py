@@ -1,0 +1,197 @@
+"""solve: what costs the results nothing first, and no more of anything than the budget asks for.
+
+The order of harm: order of nodes, places and in-place updates (always); 1-bit masks for
+activations of which backward needs no more; computing values again; micro-batches whose gradients
+are accumulated (the order of sums changes); then what changes results: activations kept for
+backward in 16 bits, 8-bit state of the optimizer, activations in 8 bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from edgeloop.errors import CompileError
+from edgeloop.ir import Graph, verify
+from edgeloop.options import Optimizer
+from edgeloop.passes.alive import alive_at_peak
+from edgeloop.passes.attach_loss import NORM
+from edgeloop.passes.bounds import node_bound
+from edgeloop.passes.evict import work
+from edgeloop.passes.lifetimes import memory, peak_bytes
+from edgeloop.passes.recompute import recompute
+from edgeloop.passes.schedule import schedule
+from edgeloop.program import Program
+from edgeloop.program.plan import Plan
+from edgeloop.solver.answer import Best, refusal
+from edgeloop.solver.frame import Change, Draft, Frame, step_work
+from edgeloop.units import format_bytes
+
+ALLOWED = ("saved", "state")
+# Entries that micro-batches cannot take the place of.
+TRAINS = ("train", "accumulate")
+WHOLE = ("features", "train_from", "eval_from", "grad", "accumulate")
+
+
+@dataclass(frozen=True, slots=True)
+class Harm:
+    """One rung of the ladder: how activations are kept for backward, and whose state is small."""
+
+    saved: str = ""
+    optimizer: Optimizer | None = None
+
+
+def solve(
+    draft_of: Callable[[Change], Draft], frame: Frame, optimizer: Optimizer, *, batch: int,
+    limit: int, slowdown: float, allow: Sequence[str],
+) -> Program:
+    """Return the program of the least harmful plan with at most ``limit`` bytes of RAM.
+
+    Parameters
+    ----------
+    draft_of
+        Makes the graphs of a change.
+    batch
+        Rows of a training step.
+    slowdown
+        Most work of a step, as a multiple of the unconstrained one's.
+    allow
+        Of ALLOWED: what may change results.
+
+    Raises
+    ------
+    CompileError
+        ``slowdown`` or ``allow`` make no sense.
+    BudgetError
+        No plan was found: with the proof that there is none, or the best one and its bound.
+    """
+    _check(slowdown, allow)
+    plain = draft_of(Change())
+    ordered = frame.ordered(plain.made)
+    found = frame.program(plain, ordered)
+    if found.plan.ram_bytes <= limit:
+        return found
+    search = _Search(draft_of, frame, limit, slowdown, step_work(ordered, 1), batch)
+    search.keep(found.plan, ordered, "")
+    search.drafts[None, None] = plain
+    trained = plain.made.get("train")
+    whole = trained is None or any(name in plain.made for name in WHOLE) or all(
+        v.name != NORM for v in trained.inputs)
+    micros = [batch] if whole else _divisors(batch)
+    for harm in _ladder(optimizer, allow):
+        program = search.rung(harm, micros)
+        if program is not None:
+            return program
+    assert search.best is not None
+    raise refusal(limit, search.best, search.bound, slowdown, search.suggestions(allow))
+
+
+def _check(slowdown: float, allow: Sequence[str]) -> None:
+    if isinstance(slowdown, bool) or not isinstance(slowdown, int | float) or not slowdown >= 1:
+        raise CompileError(f"slowdown={slowdown!r}: it is a factor from 1 on, such as 1.33")
+    if isinstance(allow, str) or any(a not in ALLOWED for a in allow):
+        raise CompileError(f"allow={allow!r}: a list of {', '.join(ALLOWED)}, or () for nothing")
+
+
+def _ladder(_optimizer: Optimizer, _allow: Sequence[str]) -> Iterator[Harm]:
+    yield Harm()
+
+
+def _divisors(batch: int) -> list[int]:
+    """Rows of a micro-batch, the largest first."""
+    return [n for n in range(batch, 0, -1) if batch % n == 0]
+
+
+@dataclass(slots=True)
+class _Search:
+    """Attempts, and what is known after them."""
+
+    draft_of: Callable[[Change], Draft]
+    frame: Frame
+    limit: int
+    slowdown: float
+    work: int
+    batch: int
+    best: Best | None = None
+    # The least bytes that any order of any attempt needs, recomputed or not.
+    bound: int = 1 << 62
+    drafts: dict[tuple[int | None, Optimizer | None], Draft] = field(default_factory=dict)
+
+    def rung(self, harm: Harm, micros: Sequence[int]) -> Program | None:
+        """Try the sizes of micro-batches, the largest first.
+
+        Smaller ones do not always need less: the sums of gradients are memory too.
+        """
+        found = (self._attempt(harm, micro) for micro in micros)
+        return next((program for program in found if program is not None), None)
+
+    def keep(self, plan: Plan, graphs: Mapping[str, Graph], how: str) -> None:
+        """Remember a plan if it is the smallest so far."""
+        if self.best is not None and self.best.plan.ram_bytes <= plan.ram_bytes:
+            return
+        scratch = self.frame.needs.scratch
+        entry = max(graphs, key=lambda name: peak_bytes(graphs[name], scratch))
+        self.best = Best(plan, entry, alive_at_peak(graphs[entry], scratch)[1], how)
+
+    def suggestions(self, allow: Sequence[str]) -> list[str]:
+        """What the caller could change, nearest first."""
+        assert self.best is not None
+        out = [f"budget={self.best.plan.ram_bytes}"]
+        if missing := [a for a in ALLOWED if a not in allow]:
+            out.append(f"allow={(*allow, *missing)}")
+        return [*out, "a larger slowdown", "a smaller rank, or fewer or higher targets"]
+
+    def _draft(self, harm: Harm, micro: int | None) -> Draft:
+        key = micro, harm.optimizer
+        if key not in self.drafts:
+            self.drafts[key] = self.draft_of(Change(*key))
+        return self.drafts[key]
+
+    def _attempt(self, harm: Harm, rows: int) -> Program | None:
+        micro = None if rows == self.batch else rows
+        parts = self.batch // rows
+        draft = self._draft(harm, micro)
+        scratch = self.frame.needs.scratch
+        least = max(node_bound(memory(g, scratch)) for g in draft.made.values())
+        self.bound = min(self.bound, draft.fixed_bytes + least)
+        room = self.limit - draft.fixed_bytes
+        while True:  # a layout may need a little more than the bytes that are live
+            graphs = {
+                name: self._lowered(name, g, room, parts) for name, g in draft.made.items()}
+            slow = step_work(graphs, parts) / self.work
+            if slow > self.slowdown:
+                return None
+            again = sum(len(graphs[name].nodes) - len(g.nodes) for name, g in draft.made.items())
+            how = _how(harm, micro, again)
+            note = (f"to fit {format_bytes(self.limit)}: {how}; {slow:.2f} times the work of a "
+                    "step without the budget")
+            program = self.frame.program(draft, graphs, (note,))
+            used = program.plan.ram_bytes
+            if used <= self.limit:
+                return program
+            self.keep(program.plan, graphs, how)
+            if max(peak_bytes(g, scratch) for g in graphs.values()) > room:
+                return None
+            room -= used - self.limit
+
+    def _lowered(self, name: str, graph: Graph, room: int, parts: int) -> Graph:
+        """Order an entry's nodes so that it fits, with as little harm as will do."""
+        scratch = self.frame.needs.scratch
+        g = verify(schedule(graph, scratch=scratch), f"schedule ({name})")
+        if peak_bytes(g, scratch) <= room:
+            return g
+        own = sum(work(n) for n in g.nodes)
+        most = self.slowdown * (self.work / parts if name.startswith(TRAINS) else own)
+        return verify(recompute(
+            g, scratch=scratch, limit=max(room, 0), spend=max(0.0, most / own - 1), frozen=True,
+        ), f"recompute ({name})")
+
+
+def _how(harm: Harm, micro: int | None, again: int) -> str:
+    said = (
+        f"{again} operations computed again" if again > 0 else "",
+        f"micro-batches of {micro}" if micro else "",
+        f"activations kept in {harm.saved}" if harm.saved else "",
+        "8-bit optimizer state" if harm.optimizer else "",
+    )
+    return ", ".join(filter(None, said)) or "another order"

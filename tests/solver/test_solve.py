@@ -1,0 +1,149 @@
+"""A budget is met by the least harmful plan, or refused with a proof or the best one."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+from models.zoo import ZOO
+
+import edgeloop as el
+from edgeloop.passes.lifetimes import buffers, memory
+from edgeloop.solver import Frame
+
+
+def compiled(name: str, *, batch: int = 4, optimizer=None, **more) -> el.Program:
+    case = ZOO[name]
+    return el.compile(
+        case.build(), loss=case.loss, train=el.LoRA(rank=2), batch=batch,
+        optimizer=optimizer or el.SGD(lr=0.05), **({"entries": ("train",)} | more))
+
+
+def data(name: str, batch: int = 4):
+    case = ZOO[name]
+    x, y = case.data(case.build())
+    return x[:batch], y[:batch]
+
+
+def ram(name: str, **more) -> int:
+    return compiled(name, **more).plan.ram_bytes
+
+
+def losses(program: el.Program, x, y, steps: int = 4, weight=None) -> list[float]:
+    session = el.Session(program)
+    return [session.step(x, y, weight) for _ in range(steps)]
+
+
+def test_a_roomy_budget_changes_nothing():
+    free = compiled("ds_cnn")
+    assert compiled("ds_cnn", budget=free.plan.ram_bytes).to_bytes() == free.to_bytes()
+
+
+@pytest.mark.parametrize("name", ["ds_cnn", "resnet8", "mobilenet_v2"])
+def test_computing_again_keeps_every_bit(name):
+    free = compiled(name)
+    budget = int(0.7 * free.plan.ram_bytes)
+    tight = compiled(name, budget=budget, slowdown=1.5)
+    assert tight.plan.ram_bytes <= budget
+    assert tight.plan.step_flops > free.plan.step_flops
+    assert not tight.micro_batch
+    assert "computed again" in tight.plan.notes[-1]
+    x, y = data(name)
+    assert losses(free, x, y) == losses(tight, x, y)
+    one, two = el.Session(free), el.Session(tight)
+    one.step(x, y), two.step(x, y)
+    assert all(np.array_equal(v, two.adapter()[k]) for k, v in one.adapter().items())
+
+
+@pytest.mark.parametrize("optimizer", [el.SGD(lr=0.05), el.SGD(lr=0.05, momentum=0.9), el.AdamW()])
+def test_micro_batches_give_the_step_of_the_batch(optimizer):
+    free = compiled("ds_cnn", optimizer=optimizer)
+    tight = compiled("ds_cnn", optimizer=optimizer, budget=int(0.45 * free.plan.ram_bytes),
+                     slowdown=1.2)
+    assert tight.micro_batch in (1, 2)
+    assert f"micro-batches of {tight.micro_batch}" in tight.plan.notes[-1]
+    x, y = data("ds_cnn")
+    for n, weight in ((4, None), (3, None), (4, np.array([0.5, 0.0, 2.0, 1.0], np.float32))):
+        want = losses(free, x[:n], y[:n], weight=weight)
+        got = losses(tight, x[:n], y[:n], weight=weight)
+        np.testing.assert_allclose(got, want, rtol=2e-4)
+
+
+def test_a_step_of_micro_batches_that_fails_leaves_everything_as_it_was():
+    program = compiled("ds_cnn", budget=int(0.45 * ram("ds_cnn")), slowdown=1.2)
+    x, y = data("ds_cnn")
+    session = el.Session(program)
+    session.step(x, y)
+    before = session.snapshot()
+    session.lr = 3e38
+    bad = {k: v * 1e38 for k, v in session.adapter().items()}
+    good = session.adapter()
+    session.load_adapter(bad)
+    with pytest.raises(el.NonFiniteError):
+        session.step(x, y)
+    session.load_adapter(good)
+    assert session.snapshot() == before
+    with pytest.raises(el.InputError, match="at most 4"):
+        session.step(np.concatenate([x, x]), np.concatenate([y, y]))
+
+
+def test_what_cannot_be_is_proven_and_what_was_not_found_says_how_near_it_came():
+    with pytest.raises(el.BudgetError, match=r"no plan fits 1024 bytes: in any order") as error:
+        compiled("ds_cnn", budget="1 KiB")
+    assert error.value.needed > 1024
+    free = ram("ds_cnn")
+    with pytest.raises(el.BudgetError) as error:
+        compiled("ds_cnn", budget=int(0.3 * free), slowdown=1.0)
+    text = str(error.value)
+    assert re.search(r"at 1 times the work; the best one needs .* too much", text)
+    assert "live at the peak of 'accumulate': " in text or "live at the peak of 'train': " in text
+    assert "what would make one: budget=" in text
+    best = error.value.needed
+    assert compiled("ds_cnn", budget=best, slowdown=1.0).plan.ram_bytes <= best
+
+
+def test_entries_that_share_gradients_take_no_micro_batches():
+    entries = ("train", "accumulate", "apply")
+    with pytest.raises(el.BudgetError):
+        compiled("ds_cnn", entries=entries, budget=int(0.4 * ram("ds_cnn", entries=entries)),
+                 slowdown=1.05)
+
+
+@pytest.mark.parametrize("more", [
+    {"slowdown": 0.5}, {"slowdown": True}, {"slowdown": "2"}, {"allow": "saved"},
+    {"allow": ("everything",)},
+])
+def test_options_that_make_no_sense(more):
+    with pytest.raises(el.CompileError, match=r"slowdown|allow"):
+        compiled("ds_cnn", budget="1 KiB", **more)
+
+
+def saved_share(monkeypatch, name: str) -> float:
+    """Bytes that forward leaves for backward, as a share of the arena."""
+    seen = {}
+    ordered = Frame.ordered
+
+    def spy(frame: Frame, made):
+        graphs = ordered(frame, made)
+        seen["train"] = graphs["train"]
+        return graphs
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Frame, "ordered", spy)
+        arena = compiled(name).plan.arena_bytes
+    graph = seen["train"]
+    m = memory(graph)
+    loss = next(k for k, a in enumerate(m.access) if m.cell[graph.outputs[0]] in a.writes)
+    return sum(b.size for b in buffers(m) if b.first < loss < b.last and not b.output) / arena
+
+
+def test_sixty_percent_of_the_arena_costs_at_most_a_third_more_work(monkeypatch):
+    """Wherever saved activations are more than 60 % of the peak."""
+    heavy = [name for name in ZOO if saved_share(monkeypatch, name) > 0.6]
+    assert len(heavy) >= 5
+    for name in heavy:
+        plan = compiled(name).plan
+        budget = plan.ram_bytes - plan.arena_bytes + int(0.6 * plan.arena_bytes)
+        tight = compiled(name, budget=budget, slowdown=1.33).plan
+        assert tight.arena_bytes <= 0.6 * plan.arena_bytes, name
