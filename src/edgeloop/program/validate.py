@@ -24,7 +24,8 @@ def check_metadata(metadata: Mapping[str, Any]) -> None:
     ``output`` (a name), ``smoothing`` (a number) and ``class_weights`` (a list of them, one for
     each class). ``modules`` and ``scales``: objects as the compiler writes them, or absent.
     ``inputs``: an object of objects whose ``bound`` is a positive number or absent. ``cut``:
-    absent, or an object whose ``values`` have a ``shape`` and a ``dtype``. Other keys are the user's.
+    absent, or an object whose ``values`` have a ``shape`` and a ``dtype``. Other keys are the
+    user's.
     """
     _positive(metadata.get("batch", 1), "batch")
     _positive(metadata.get("rows_per_group") or 1, "rows_per_group")
