@@ -25,6 +25,7 @@ program, 4 state, 5 data, 6 budget, 7 delta, 130 interrupted"""
 COMMANDS = {
     "inspect": ("model", "what a model, program, delta package or state file holds"),
     "compile": ("model", "compile the training step of an ONNX model into a program"),
+    "fit": ("fit", "which ways to train a model fit so much RAM and flash, compiled for real"),
     "plan": ("running", "RAM of a program, or item by item of the process that runs a loop"),
     "verify": ("verify", "check every byte of a program, and of its copy in the cache"),
     "profile": ("profile", "where the time of a program's step goes, beside the machine's limit"),

@@ -83,6 +83,15 @@ def add(command: Callable[[str], argparse.ArgumentParser]) -> None:
     )
     parser.add_argument("--classes", metavar="A,B,..", help="class names, or @FILE with one a line")
     parser.add_argument("--budget", metavar="SIZE", help='largest RAM, such as "256 KiB"')
+    parser.add_argument(
+        "--slowdown", type=float, default=2.0, metavar="FACTOR",
+        help="most work of a step for the budget's sake, as a multiple (2)",
+    )
+    parser.add_argument(
+        "--allow", default="saved,state", metavar="WHAT",
+        help="what the budget may do to results: saved (activations in 16 or 8 bits), state "
+        "(8-bit optimizer state); '' for nothing (default saved,state)",
+    )
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--isa", default="auto", help="auto (default), ref, avx2, neon, ...")
     parser.add_argument("--target", default="host")
@@ -222,6 +231,8 @@ def compile_(args: argparse.Namespace, out: Output) -> int:
         threads=args.threads,
         isa=args.isa,
         budget=args.budget,
+        slowdown=args.slowdown,
+        allow=tuple(filter(None, args.allow.split(","))),
         target=args.target,
         seed=args.seed,
         quantize=None if args.quantize is None else parse_quantize(args.quantize),
