@@ -31,7 +31,8 @@ $(VENV)/.lint: $(VENV)/.base
 	@$(PIP) install --no-build-isolation -e '.[lint]' && touch $@
 $(VENV)/.oracles: $(VENV)/.test
 	@$(PIP) install 'torch==2.13.0' && \
-	  $(PIP) install onnxscript 'transformers==5.23.0' 'peft==0.21.2' && touch $@
+	  $(PIP) install onnxscript 'transformers==5.23.0' 'peft==0.21.2' \
+	  'bitsandbytes==0.50.2' && touch $@
 
 setup-system: ## install the programs that some suites need (Debian, root or sudo)
 	@S=$$([ $$(id -u) = 0 ] || echo sudo); $$S apt-get update -q >/dev/null && \

@@ -121,7 +121,7 @@ def compile(  # noqa: A001  the public name is el.compile
         ``el.Prefix``, ``el.Sparse``, ``el.LastLayers``, ``el.Bias``, ``el.Full``, or several of
         them (a list or ``el.Compose``, which says how they combine).
     optimizer
-        ``el.SGD`` (default) or ``el.AdamW``.
+        ``el.SGD`` (default), ``el.AdamW``, ``el.AdamW8bit`` or ``el.Lion``.
     batch, predict_batch
         Rows of a training step and of one predict call.
     shapes
@@ -141,8 +141,8 @@ def compile(  # noqa: A001  the public name is el.compile
     slowdown
         How much more work a step may become for the budget's sake, as a factor from 1 on.
     allow
-        What the solver may do to results: "saved" (activations kept for backward in 16, then 8
-        bits), "state" (8-bit state for AdamW); () for nothing but the order of sums.
+        What the solver may do to results: "state" (``el.AdamW8bit`` for ``el.AdamW``); () for
+        nothing but the order of sums.
     target
         "host"; the only target so far.
     seed
@@ -450,7 +450,8 @@ def _options(
 ) -> Options:
     methods = flatten(train)
     if not isinstance(optimizer, Optimizer | None):
-        raise CompileError(f"optimizer={optimizer!r}: use el.SGD(...) or el.AdamW(...)")
+        raise CompileError(f"optimizer={optimizer!r}: use el.SGD(...), el.AdamW(...), "
+                           "el.AdamW8bit(...) or el.Lion(...)")
     entries = (entries,) if isinstance(entries, str) else tuple(entries)
     unknown = [e for e in entries if e not in ENTRIES]
     if unknown or not entries:

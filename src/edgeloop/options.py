@@ -24,9 +24,9 @@ from edgeloop.methods import check as _check
 from edgeloop.methods import finite as _finite
 
 __all__ = [
-    "IA3", "SGD", "AdamW", "Adapter", "Bias", "Compose", "Full", "Head", "LastLayers", "LoRA",
-    "Method", "Optimizer", "Prefix", "Sparse", "Spec", "Train", "parse_head", "parse_optimizer",
-    "parse_train",
+    "IA3", "SGD", "AdamW", "AdamW8bit", "Adapter", "Bias", "Compose", "Full", "Head", "LastLayers",
+    "Lion", "LoRA", "Method", "Optimizer", "Prefix", "Sparse", "Spec", "Train", "parse_head",
+    "parse_optimizer", "parse_train",
 ]
 
 
@@ -73,13 +73,47 @@ class AdamW:
         }
 
 
-Optimizer = SGD | AdamW
+@dataclass(frozen=True, slots=True)
+class AdamW8bit(AdamW):
+    """AdamW that keeps its moments in 8 bits: about 2.03 bytes a parameter instead of 8.
+
+    Block-wise dynamic quantization as in bitsandbytes (Dettmers et al. 2022), blocks of 256; the
+    map is theirs, and a second moment that is not zero never becomes zero.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class Lion:
+    """Lion: the sign of an interpolated momentum, 4 bytes of state a parameter (Chen et al. 2023).
+
+    Rates are about a tenth of Adam's, decay ten times as large.
+    """
+
+    lr: float = 1e-4
+    betas: tuple[float, float] = (0.9, 0.99)
+    weight_decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check(_finite(self.lr, *self.betas, self.weight_decay),
+               f"{self}: every value must be a finite number")
+        _check(self.lr >= 0, f"Lion lr is {self.lr}; it must not be negative")
+        _check(all(0 <= b < 1 for b in self.betas), f"Lion betas are {self.betas}; in [0, 1)")
+
+    def scalars(self) -> dict[str, float]:
+        """Run-time scalars and their defaults."""
+        return {"lr": self.lr, "weight_decay": self.weight_decay, "beta1": self.betas[0],
+                "beta2": self.betas[1]}
+
+
+Optimizer = SGD | AdamW | AdamW8bit | Lion
 
 _TRAIN: dict[str, type[Any]] = {
     "lora": LoRA, "ia3": IA3, "adapter": Adapter, "prefix": Prefix, "sparse": Sparse,
     "last": LastLayers, "last_layers": LastLayers, "bias": Bias, "full": Full,
 }
-_OPTIMIZER: dict[str, type[Any]] = {"sgd": SGD, "adamw": AdamW}
+_OPTIMIZER: dict[str, type[Any]] = {
+    "sgd": SGD, "adamw": AdamW, "adamw8bit": AdamW8bit, "lion": Lion,
+}
 
 
 @dataclass(frozen=True, slots=True)

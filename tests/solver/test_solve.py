@@ -110,8 +110,23 @@ def test_entries_that_share_gradients_take_no_micro_batches():
                  slowdown=1.05)
 
 
+def test_small_state_only_where_it_is_allowed_and_nothing_else_helps():
+    """Full training: parameters and their state are most of it."""
+    def full(optimizer, **more) -> el.Program:
+        return el.compile(ZOO["deep_ae"].build(), loss="mse", train=el.Full(), batch=1,
+                          optimizer=optimizer, entries=("train",), **more)
+
+    wide, narrow = (full(kind()).plan.ram_bytes for kind in (el.AdamW, el.AdamW8bit))
+    program = full(el.AdamW(lr=3e-3, weight_decay=0.1), budget=(wide + narrow) // 2)
+    assert program.metadata["optimizer"].startswith("AdamW8bit(lr=0.003")
+    assert "8-bit optimizer state" in program.plan.notes[-1]
+    assert program.scalars["weight_decay"][1] == 0.1
+    with pytest.raises(el.BudgetError, match=r"allow=\('state',\)"):
+        full(el.AdamW(), budget=(wide + narrow) // 2, allow=())
+
+
 @pytest.mark.parametrize("more", [
-    {"slowdown": 0.5}, {"slowdown": True}, {"slowdown": "2"}, {"allow": "saved"},
+    {"slowdown": 0.5}, {"slowdown": True}, {"slowdown": "2"}, {"allow": "state"},
     {"allow": ("everything",)},
 ])
 def test_options_that_make_no_sense(more):

@@ -53,7 +53,8 @@ def add(command: Callable[[str], argparse.ArgumentParser]) -> None:
         "--head", metavar="N", help="a new head of N classes, or classes=N,init=uniform,layer=NAME"
     )
     parser.add_argument(
-        "--optimizer", default="sgd:lr=0.01", metavar="WHAT", help="sgd:lr=.. or adamw:lr=.."
+        "--optimizer", default="sgd:lr=0.01", metavar="WHAT",
+        help="sgd, adamw, adamw8bit or lion, with :lr=..",
     )
     parser.add_argument(
         "--quantize", metavar="KIND", help="keep the frozen base as int8, int4, f16 or bf16; also "
@@ -88,9 +89,9 @@ def add(command: Callable[[str], argparse.ArgumentParser]) -> None:
         help="most work of a step for the budget's sake, as a multiple (2)",
     )
     parser.add_argument(
-        "--allow", default="saved,state", metavar="WHAT",
-        help="what the budget may do to results: saved (activations in 16 or 8 bits), state "
-        "(8-bit optimizer state); '' for nothing (default saved,state)",
+        "--allow", default="state", metavar="WHAT",
+        help="what the budget may do to results: state (8-bit optimizer state, the default); '' "
+        "for nothing",
     )
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--isa", default="auto", help="auto (default), ref, avx2, neon, ...")

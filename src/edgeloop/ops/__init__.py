@@ -20,6 +20,7 @@ from edgeloop.ops import (
     merge_codes,
     norm,
     optim,
+    optim8,
     pool,
     quant,
     quant_bf16,
@@ -43,7 +44,7 @@ __all__ = [
     "NO_GRAD", "OPS", "Attr", "Builder", "Grads", "OnnxNode", "OpDef", "Sample", "attention",
     "binary", "conv", "dropout", "evaluate", "fake_quant", "gather", "group_norm", "index",
     "interpolate", "layer_norm", "linear", "loss", "loss_classes", "loss_head", "maps", "matmul",
-    "merge_codes", "norm", "optim", "pool", "quant", "quant_bf16", "quant_conv", "quant_i8",
-    "quant_i8_conv", "recurrent", "reduce", "register", "rms_norm", "rotary", "select", "shape",
-    "softmax", "trig",
+    "merge_codes", "norm", "optim", "optim8", "pool", "quant", "quant_bf16", "quant_conv",
+    "quant_i8", "quant_i8_conv", "recurrent", "reduce", "register", "rms_norm", "rotary", "select",
+    "shape", "softmax", "trig",
 ]

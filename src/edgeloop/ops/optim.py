@@ -143,6 +143,24 @@ def _adamw_samples() -> Iterator[Sample]:
 _register("adamw_update", 4, 3, _adamw, _adamw_samples, 15, skip=4)
 
 
+def _lion(
+    w: Array, m: Array, g: Array, lr: Array, wd: Array, beta1: Array, beta2: Array, ok: Array
+) -> tuple[Array, ...]:
+    """Chen et al. 2023, "Symbolic discovery of optimization algorithms", with decoupled decay."""
+    w_next = w * (1 - lr * wd) - lr * np.sign(beta1 * m + (1 - beta1) * g)
+    return _keep(ok, (w_next, beta2 * m + (1 - beta2) * g), (w, m))
+
+
+def _lion_samples() -> Iterator[Sample]:
+    for g, ok in _grads():
+        m = normal(*g.shape, seed=3)
+        scalars = (_one(1e-2), _one(0.1), _one(0.875), _one(0.984375))
+        yield Sample((normal(*g.shape), m, g, *scalars, ok))
+
+
+_register("lion_update", 3, 2, _lion, _lion_samples, 8)
+
+
 def _accumulate(acc: Array, g: Array, scale: Array) -> Array:
     return np.asarray(acc + scale * g)
 

@@ -1,19 +1,18 @@
 """solve: what costs the results nothing first, and no more of anything than the budget asks for.
 
-The order of harm: order of nodes, places and in-place updates (always); 1-bit masks for
-activations of which backward needs no more; computing values again; micro-batches whose gradients
-are accumulated (the order of sums changes); then what changes results: activations kept for
-backward in 16 bits, 8-bit state of the optimizer, activations in 8 bits.
+The order of harm: order of nodes, places and in-place updates (always); computing values again;
+micro-batches whose gradients are accumulated (the order of sums changes); then what changes
+results: 8-bit state of the optimizer.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 from edgeloop.errors import CompileError
 from edgeloop.ir import Graph, verify
-from edgeloop.options import Optimizer
+from edgeloop.options import AdamW, AdamW8bit, Optimizer
 from edgeloop.passes.alive import alive_at_peak
 from edgeloop.passes.attach_loss import NORM
 from edgeloop.passes.bounds import node_bound
@@ -27,7 +26,7 @@ from edgeloop.solver.answer import Best, refusal
 from edgeloop.solver.frame import Change, Draft, Frame, step_work
 from edgeloop.units import format_bytes
 
-ALLOWED = ("saved", "state")
+ALLOWED = ("state",)
 # Entries that micro-batches cannot take the place of.
 TRAINS = ("train", "accumulate")
 WHOLE = ("features", "train_from", "eval_from", "grad", "accumulate")
@@ -35,9 +34,8 @@ WHOLE = ("features", "train_from", "eval_from", "grad", "accumulate")
 
 @dataclass(frozen=True, slots=True)
 class Harm:
-    """One rung of the ladder: how activations are kept for backward, and whose state is small."""
+    """One rung of the ladder: the optimizer whose state is small, None: the one asked for."""
 
-    saved: str = ""
     optimizer: Optimizer | None = None
 
 
@@ -93,8 +91,11 @@ def _check(slowdown: float, allow: Sequence[str]) -> None:
         raise CompileError(f"allow={allow!r}: a list of {', '.join(ALLOWED)}, or () for nothing")
 
 
-def _ladder(_optimizer: Optimizer, _allow: Sequence[str]) -> Iterator[Harm]:
+def _ladder(optimizer: Optimizer, allow: Sequence[str]) -> Iterator[Harm]:
+    """What may be done to results, the least harmful first."""
     yield Harm()
+    if "state" in allow and type(optimizer) is AdamW:
+        yield Harm(AdamW8bit(*(getattr(optimizer, f.name) for f in fields(optimizer))))
 
 
 def _divisors(batch: int) -> list[int]:
@@ -191,7 +192,6 @@ def _how(harm: Harm, micro: int | None, again: int) -> str:
     said = (
         f"{again} operations computed again" if again > 0 else "",
         f"micro-batches of {micro}" if micro else "",
-        f"activations kept in {harm.saved}" if harm.saved else "",
         "8-bit optimizer state" if harm.optimizer else "",
     )
     return ", ".join(filter(None, said)) or "another order"

@@ -1,0 +1,91 @@
+"""The 8-bit Adam: the map of bitsandbytes, two bytes a parameter, and a curve like f32 Adam's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from models.zoo import ZOO
+
+import edgeloop as el
+from edgeloop.ops.optim8 import dynamic_map, no_moments, state_type
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "dynamic_map.npz"
+
+
+@pytest.mark.parametrize("name", ["signed", "unsigned"])
+def test_the_map_is_that_of_bitsandbytes(name):
+    with np.load(GOLDEN) as golden:
+        np.testing.assert_array_equal(dynamic_map(signed=name == "signed"), golden[name])
+
+
+@pytest.mark.oracle
+@pytest.mark.parametrize("signed", [True, False])
+def test_the_golden_map_is_what_bitsandbytes_makes(signed):
+    import bitsandbytes.functional as bnb
+
+    np.testing.assert_array_equal(
+        dynamic_map(signed=signed), bnb.create_dynamic_map(signed=signed).numpy())
+
+
+def test_the_state_that_means_nothing():
+    state = no_moments(300)
+    assert state.shape == state_type(300).shape == (16 + 600,)
+    assert not state[:16].any()
+    assert (dynamic_map(signed=True)[state[16:316]] == 0).all()
+    assert (dynamic_map(signed=False)[state[316:]] == 0).all()
+
+
+def compiled(name: str, optimizer) -> el.Program:
+    case = ZOO[name]
+    return el.compile(case.build(), loss=case.loss, train=el.LoRA(rank=8), optimizer=optimizer,
+                      batch=16, entries=("train",))
+
+
+def task(name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Sixteen random samples to learn by heart."""
+    case = ZOO[name]
+    model = case.build()
+    x, _ = case.data(model)
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((16, *x.shape[1:]), np.float32)
+    if case.loss == "mse":
+        return x, x
+    classes = model.graph.output[0].type.tensor_type.shape.dim[-1].dim_value
+    return x, rng.integers(0, classes, 16)
+
+
+def curve(name: str, optimizer, steps: int = 60) -> np.ndarray:
+    session = el.Session(compiled(name, optimizer))
+    x, y = task(name)
+    return np.array([session.step(x, y) for _ in range(steps)])
+
+
+@pytest.mark.parametrize("name", ["ds_cnn", "har", "deep_ae"])
+def test_the_loss_curve_is_within_one_percent_of_f32_adam(name):
+    """At every one of 60 steps, smoothed over five of them."""
+    wide, narrow = (curve(name, kind(lr=1e-3)) for kind in (el.AdamW, el.AdamW8bit))
+    assert wide[-1] < 0.8 * wide[0]
+    smooth = [np.convolve(c, np.ones(5) / 5, "valid") for c in (wide, narrow)]
+    assert np.abs(smooth[1] / smooth[0] - 1).max() <= 0.01
+    assert (wide != narrow).any()
+
+
+@pytest.mark.parametrize(("name", "most"), [("ds_cnn", 2.25), ("resnet8", 2.1)])
+def test_bytes_a_parameter(name, most):
+    """Large tensors: at most 2.1; small ones are rounded up to 64 bytes."""
+    wide, narrow = (compiled(name, kind()).plan for kind in (el.AdamW, el.AdamW8bit))
+    assert wide.state_bytes / wide.trainable_params >= 8
+    assert narrow.state_bytes / narrow.trainable_params <= most
+
+
+def test_a_snapshot_goes_on_with_the_same_bits():
+    program = compiled("har", el.AdamW8bit(lr=1e-3))
+    x, y = task("har")
+    one, two = el.Session(program), el.Session(program)
+    for _ in range(3):
+        one.step(x, y)
+    two.restore(one.snapshot())
+    assert [one.step(x, y) for _ in range(3)] == [two.step(x, y) for _ in range(3)]
+    assert one.snapshot() == two.snapshot()
