@@ -141,8 +141,8 @@ def compile(  # noqa: A001  the public name is el.compile
     slowdown
         How much more work a step may become for the budget's sake, as a factor from 1 on.
     allow
-        What the solver may do to results: "state" (``el.AdamW8bit`` for ``el.AdamW``); () for
-        nothing but the order of sums.
+        What the solver may do to results: "saved" (activations wait for backward in f16), "state"
+        (``el.AdamW8bit`` for ``el.AdamW``); () for nothing but the order of sums.
     target
         "host"; the only target so far.
     seed

@@ -59,7 +59,7 @@ def test_computing_again_keeps_every_bit(name):
 @pytest.mark.parametrize("optimizer", [el.SGD(lr=0.05), el.SGD(lr=0.05, momentum=0.9), el.AdamW()])
 def test_micro_batches_give_the_step_of_the_batch(optimizer):
     free = compiled("ds_cnn", optimizer=optimizer)
-    tight = compiled("ds_cnn", optimizer=optimizer, budget=int(0.45 * free.plan.ram_bytes),
+    tight = compiled("ds_cnn", optimizer=optimizer, budget=int(0.3 * free.plan.ram_bytes),
                      slowdown=1.2)
     assert tight.micro_batch in (1, 2)
     assert f"micro-batches of {tight.micro_batch}" in tight.plan.notes[-1]
@@ -71,7 +71,7 @@ def test_micro_batches_give_the_step_of_the_batch(optimizer):
 
 
 def test_a_step_of_micro_batches_that_fails_leaves_everything_as_it_was():
-    program = compiled("ds_cnn", budget=int(0.45 * ram("ds_cnn")), slowdown=1.2)
+    program = compiled("ds_cnn", budget=int(0.3 * ram("ds_cnn")), slowdown=1.2)
     x, y = data("ds_cnn")
     session = el.Session(program)
     session.step(x, y)
@@ -94,7 +94,7 @@ def test_what_cannot_be_is_proven_and_what_was_not_found_says_how_near_it_came()
     assert error.value.needed > 1024
     free = ram("ds_cnn")
     with pytest.raises(el.BudgetError) as error:
-        compiled("ds_cnn", budget=int(0.3 * free), slowdown=1.0)
+        compiled("ds_cnn", budget=int(0.2 * free), slowdown=1.0)
     text = str(error.value)
     assert re.search(r"at 1 times the work; the best one needs .* too much", text)
     assert "live at the peak of 'accumulate': " in text or "live at the peak of 'train': " in text
@@ -106,7 +106,7 @@ def test_what_cannot_be_is_proven_and_what_was_not_found_says_how_near_it_came()
 def test_entries_that_share_gradients_take_no_micro_batches():
     entries = ("train", "accumulate", "apply")
     with pytest.raises(el.BudgetError):
-        compiled("ds_cnn", entries=entries, budget=int(0.4 * ram("ds_cnn", entries=entries)),
+        compiled("ds_cnn", entries=entries, budget=int(0.3 * ram("ds_cnn", entries=entries)),
                  slowdown=1.05)
 
 
@@ -121,7 +121,7 @@ def test_small_state_only_where_it_is_allowed_and_nothing_else_helps():
     assert program.metadata["optimizer"].startswith("AdamW8bit(lr=0.003")
     assert "8-bit optimizer state" in program.plan.notes[-1]
     assert program.scalars["weight_decay"][1] == 0.1
-    with pytest.raises(el.BudgetError, match=r"allow=\('state',\)"):
+    with pytest.raises(el.BudgetError, match=r"allow=.*'state'"):
         full(el.AdamW(), budget=(wide + narrow) // 2, allow=())
 
 

@@ -89,9 +89,9 @@ def add(command: Callable[[str], argparse.ArgumentParser]) -> None:
         help="most work of a step for the budget's sake, as a multiple (2)",
     )
     parser.add_argument(
-        "--allow", default="state", metavar="WHAT",
-        help="what the budget may do to results: state (8-bit optimizer state, the default); '' "
-        "for nothing",
+        "--allow", default="saved,state", metavar="WHAT",
+        help="what the budget may do to results: saved (activations wait in f16), state (8-bit "
+        "optimizer state); '' for nothing (default saved,state)",
     )
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--isa", default="auto", help="auto (default), ref, avx2, neon, ...")

@@ -31,6 +31,7 @@ from edgeloop.ops import (
     reduce,
     rms_norm,
     rotary,
+    saved,
     select,
     shape,
     softmax,
@@ -45,6 +46,6 @@ __all__ = [
     "binary", "conv", "dropout", "evaluate", "fake_quant", "gather", "group_norm", "index",
     "interpolate", "layer_norm", "linear", "loss", "loss_classes", "loss_head", "maps", "matmul",
     "merge_codes", "norm", "optim", "optim8", "pool", "quant", "quant_bf16", "quant_conv",
-    "quant_i8", "quant_i8_conv", "recurrent", "reduce", "register", "rms_norm", "rotary", "select",
-    "shape", "softmax", "trig",
+    "quant_i8", "quant_i8_conv", "recurrent", "reduce", "register", "rms_norm", "rotary", "saved",
+    "select", "shape", "softmax", "trig",
 ]

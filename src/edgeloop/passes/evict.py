@@ -168,53 +168,69 @@ class Trace:
 
     def evicted(self, e: Eviction) -> Trace:
         """Return the trace of the graph in which an eviction is made."""
-        graph = self.graph
-        nodes = list(graph.nodes)
-        names = {v.name for v in graph.sources()} | {v.name for n in nodes for v in n.outputs}
-        origin = dict(self.origin)
-        made = graph.producers()
-        # What a value becomes: roots first; their views are made when they are asked for.
-        new = {self.root_of[u]: self.root_of[t] for u, t in e.use.items() if u != t}
-        block: list[Node] = []
-
-        def renewed(v: Value | None) -> Value | None:
-            if v is None or v in new:
-                return None if v is None else new[v]
-            if self.roots.get(v, v) not in new:
-                return v
-            view = made[v]
-            out = Value(_unique(v.name, names), v.type)
-            inputs = (renewed(view.inputs[0]), *view.inputs[1:])
-            block.append(Node(view.op, inputs, (out,), dict(view.attrs), view.name))
-            new[v] = out
-            return out
-
+        nodes, origin = self.graph.nodes, dict(self.origin)
+        block = Renewal(self, {
+            self.root_of[u]: self.root_of[t] for u, t in e.use.items() if u != t})
         again: dict[Value, Value] = {}
         for k in e.nodes:
             n = nodes[k]
-            inputs = tuple(renewed(v) for v in n.inputs)
-            outputs = tuple(Value(_unique(v.name, names), v.type) for v in n.outputs)
-            block.append(Node(n.op, inputs, outputs, dict(n.attrs), n.name))
+            inputs = tuple(block.of(v) for v in n.inputs)
+            outputs = tuple(Value(block.unique(v.name), v.type) for v in n.outputs)
+            block.nodes.append(Node(n.op, inputs, outputs, dict(n.attrs), n.name))
             for v, copy in zip(n.outputs, outputs, strict=True):
                 origin[copy] = origin.get(v, v)
-                new[v] = copy
+                block.new[v] = copy
             for j in self._later(k, e.late):
                 again |= dict(zip(nodes[j].outputs, outputs, strict=True))
-        new |= again
-        for j in range(e.late, len(nodes)):
-            n = nodes[j]
-            inputs = tuple(renewed(v) for v in n.inputs)
-            if any(a is not b for a, b in zip(inputs, n.inputs, strict=True)):
-                nodes[j] = Node(n.op, inputs, n.outputs, dict(n.attrs), n.name)
-        out = graph.copy()
-        out.nodes = nodes[: e.late] + block + nodes[e.late :]
-        return Trace(drop_dead(out), self.scratch, origin)
+        block.new |= again
+        return Trace(drop_dead(block.placed(e.late)), self.scratch, origin)
 
 
-def _unique(name: str, taken: set[str]) -> str:
-    base = name.partition(".again")[0] + ".again"
-    unique, i = base, 1
-    while unique in taken:
-        unique, i = f"{base}.{i}", i + 1
-    taken.add(unique)
-    return unique
+@dataclass(slots=True)
+class Renewal:
+    """Nodes that are put into a graph, and what its later nodes read in the place of what.
+
+    ``new`` maps values that were made anew; their views are made when somebody asks for them.
+    """
+
+    trace: Trace
+    new: dict[Value, Value]
+    nodes: list[Node] = field(default_factory=list)
+    made: dict[Value, Node] = field(init=False)
+    names: set[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        graph = self.trace.graph
+        self.made = graph.producers()
+        self.names = {v.name for v in (*graph.sources(), *self.made)}
+
+    def of(self, v: Value | None) -> Value | None:
+        """Return what stands for a value from here on."""
+        if v is None or v in self.new:
+            return None if v is None else self.new[v]
+        if self.trace.roots.get(v, v) not in self.new:
+            return v
+        view = self.made[v]
+        out = Value(self.unique(v.name), v.type)
+        inputs = (self.of(view.inputs[0]), *view.inputs[1:])
+        self.nodes.append(Node(view.op, inputs, (out,), dict(view.attrs), view.name))
+        self.new[v] = out
+        return out
+
+    def unique(self, name: str, suffix: str = ".again") -> str:
+        """Return a name that no value has."""
+        base = name.partition(suffix)[0] + suffix
+        unique, i = base, 1
+        while unique in self.names:
+            unique, i = f"{base}.{i}", i + 1
+        self.names.add(unique)
+        return unique
+
+    def placed(self, at: int) -> Graph:
+        """Return the graph with the nodes before node ``at``, read from there on."""
+        out = self.trace.graph.copy()
+        for j in range(at, len(out.nodes)):
+            n = out.nodes[j]
+            n.inputs = tuple(self.of(v) for v in n.inputs)
+        out.nodes[at:at] = self.nodes
+        return out

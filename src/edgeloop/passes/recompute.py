@@ -15,8 +15,9 @@ from edgeloop.passes.schedule import schedule
 SPEND = 0.05
 # Evictions that are tried at one peak, and in all: counts, so that results do not depend on speed.
 TRIES, ALL_TRIES = 24, 4000
-# How far the limit falls at once where none is given.
+# How far the limit falls at once where none is given; goals below it where it is not reached.
 STEP = 0.97
+GOALS = (1.0, 0.9, 0.8, 0.65, 0.5)
 
 
 def recompute(
@@ -43,20 +44,34 @@ def recompute(
     Requires: scheduled. Ensures: scheduled, the same results bit for bit, at most ``spend`` more
     work, and a smaller peak, or else the very same graph.
     """
-    trace = best = Trace(graph, scratch)
+    trace = Trace(graph, scratch)
     left = int(spend * sum(work(n) for n in graph.nodes))
-    tries = ALL_TRIES
-    goal = limit
-    while tries > 0 and (limit is None or best.top > limit):
-        if limit is None:
-            goal = int(trace.top * STEP)
-        assert goal is not None
+    find = _as_far_as(trace, left, frozen=frozen) if limit is None else _within(
+        trace, limit, left, frozen=frozen)
+    return graph if find.graph is graph else schedule(find.graph, scratch=scratch)
+
+
+def _as_far_as(trace: Trace, left: int, *, frozen: bool) -> Trace:
+    """Lower the limit step by step while the work lasts; return the trace of the least peak."""
+    best, tries = trace, ALL_TRIES
+    while tries > 0:
+        goal = int(trace.top * STEP)
         trace, left, tries = _lower(trace, goal, left, tries, frozen=frozen)
-        if trace.top < best.top:
-            best = trace
-        if limit is not None or trace.top > goal:
+        best = min(best, trace, key=lambda t: t.top)
+        if trace.top > goal:
             break
-    return graph if best.graph is graph else schedule(best.graph, scratch=scratch)
+    return best
+
+
+def _within(trace: Trace, limit: int, left: int, *, frozen: bool) -> Trace:
+    """Come down to a limit. Where the way there ends too early, another goal takes another way."""
+    best = trace
+    for share in GOALS:
+        if best.top <= limit:
+            break
+        found, _, _ = _lower(trace, int(share * limit), left, ALL_TRIES, frozen=frozen)
+        best = min(best, found, key=lambda t: t.top)
+    return best
 
 
 def _lower(

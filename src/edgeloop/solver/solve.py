@@ -1,8 +1,9 @@
 """solve: what costs the results nothing first, and no more of anything than the budget asks for.
 
-The order of harm: order of nodes, places and in-place updates (always); computing values again;
-micro-batches whose gradients are accumulated (the order of sums changes); then what changes
-results: 8-bit state of the optimizer.
+The order of harm: order of nodes, places and in-place updates (always); 1-bit masks of activations
+of which backward needs no more; computing values again; micro-batches whose gradients are
+accumulated (the order of sums changes); then what changes results: activations that wait for
+backward in f16, 8-bit state of the optimizer.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from edgeloop.options import AdamW, AdamW8bit, Optimizer
 from edgeloop.passes.alive import alive_at_peak
 from edgeloop.passes.attach_loss import NORM
 from edgeloop.passes.bounds import node_bound
-from edgeloop.passes.evict import work
+from edgeloop.passes.evict import NEVER, work
+from edgeloop.passes.keep_small import keep_small
 from edgeloop.passes.lifetimes import memory, peak_bytes
 from edgeloop.passes.recompute import recompute
 from edgeloop.passes.schedule import schedule
@@ -26,7 +28,7 @@ from edgeloop.solver.answer import Best, refusal
 from edgeloop.solver.frame import Change, Draft, Frame, step_work
 from edgeloop.units import format_bytes
 
-ALLOWED = ("state",)
+ALLOWED = ("saved", "state")
 # Entries that micro-batches cannot take the place of.
 TRAINS = ("train", "accumulate")
 WHOLE = ("features", "train_from", "eval_from", "grad", "accumulate")
@@ -34,8 +36,9 @@ WHOLE = ("features", "train_from", "eval_from", "grad", "accumulate")
 
 @dataclass(frozen=True, slots=True)
 class Harm:
-    """One rung of the ladder: the optimizer whose state is small, None: the one asked for."""
+    """One rung of the ladder: activations wait in f16, or not; the optimizer, if another one."""
 
+    saved: bool = False
     optimizer: Optimizer | None = None
 
 
@@ -93,9 +96,12 @@ def _check(slowdown: float, allow: Sequence[str]) -> None:
 
 def _ladder(optimizer: Optimizer, allow: Sequence[str]) -> Iterator[Harm]:
     """What may be done to results, the least harmful first."""
-    yield Harm()
+    small = None
     if "state" in allow and type(optimizer) is AdamW:
-        yield Harm(AdamW8bit(*(getattr(optimizer, f.name) for f in fields(optimizer))))
+        small = AdamW8bit(*(getattr(optimizer, f.name) for f in fields(optimizer)))
+    for state in (None, small) if small else (None,):
+        for saved in (False, True) if "saved" in allow else (False,):
+            yield Harm(saved, state)
 
 
 def _divisors(batch: int) -> list[int]:
@@ -158,7 +164,7 @@ class _Search:
         room = self.limit - draft.fixed_bytes
         while True:  # a layout may need a little more than the bytes that are live
             graphs = {
-                name: self._lowered(name, g, room, parts) for name, g in draft.made.items()}
+                name: self._lowered(harm, name, g, room, parts) for name, g in draft.made.items()}
             slow = step_work(graphs, parts) / self.work
             if slow > self.slowdown:
                 return None
@@ -175,23 +181,39 @@ class _Search:
                 return None
             room -= used - self.limit
 
-    def _lowered(self, name: str, graph: Graph, room: int, parts: int) -> Graph:
+    def _lowered(
+        self, harm: Harm, name: str, graph: Graph, room: int, parts: int
+    ) -> Graph:
         """Order an entry's nodes so that it fits, with as little harm as will do."""
         scratch = self.frame.needs.scratch
         g = verify(schedule(graph, scratch=scratch), f"schedule ({name})")
-        if peak_bytes(g, scratch) <= room:
-            return g
+        least = max(room, 0)
+        ways = [g, keep_small(g, kind="mask", limit=least, scratch=scratch)]
+        if harm.saved:
+            ways.append(keep_small(ways[1], kind="f16", limit=least, scratch=scratch))
+        found = next((g for g in ways if peak_bytes(g, scratch) <= room), None)
+        if found is not None:
+            return verify(found, f"keep_small ({name})")
         own = sum(work(n) for n in g.nodes)
         most = self.slowdown * (self.work / parts if name.startswith(TRAINS) else own)
-        return verify(recompute(
-            g, scratch=scratch, limit=max(room, 0), spend=max(0.0, most / own - 1), frozen=True,
-        ), f"recompute ({name})")
+        spend = max(0.0, most / own - 1)
+        least_peak = NEVER
+        for way in reversed(ways):  # the one that waits in the fewest bits needs the least work
+            again = recompute(way, scratch=scratch, limit=least, spend=spend, frozen=True)
+            peak = peak_bytes(again, scratch)
+            if peak < least_peak:
+                found, least_peak = again, peak
+            if peak <= room:
+                break
+        assert found is not None
+        return verify(found, f"recompute ({name})")
 
 
 def _how(harm: Harm, micro: int | None, again: int) -> str:
     said = (
         f"{again} operations computed again" if again > 0 else "",
         f"micro-batches of {micro}" if micro else "",
+        "activations wait in f16" if harm.saved else "",
         "8-bit optimizer state" if harm.optimizer else "",
     )
     return ", ".join(filter(None, said)) or "another order"

@@ -1,0 +1,139 @@
+"""keep_small: one bit or two bytes while a value waits for backward."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from models.zoo import ZOO
+
+import edgeloop as el
+from edgeloop.ir import Graph, Type, verify
+from edgeloop.ops import Builder, evaluate
+from edgeloop.passes.keep_small import keep_small
+from edgeloop.passes.lifetimes import peak_bytes
+from edgeloop.passes.schedule import schedule
+from edgeloop.solver import Frame
+
+ACTS = {"relu": {}, "leaky_relu": {"alpha": 0.1}, "clip": {"min": -0.5, "max": 0.5}}
+
+
+def step(act: str, *, view: bool = False, length: int = 5) -> Graph:
+    """x -> act(x W) x length, and back through the same weights and the activations' gradients."""
+    g = Graph()
+    b = Builder(g)
+    rng = np.random.default_rng(0)
+    y, saved, attrs = b.input("x", Type((16, 32))), [], ACTS.get(act, {})
+    for _ in range(length):
+        w = b.constant(rng.standard_normal((32, 32)).astype(np.float32) / 6)
+        pre = b.op("linear", y, w)
+        y = b.op(act, pre, **attrs)
+        saved.append((w, y if act == "relu" else pre))
+    d = y
+    for w, v in reversed(saved):
+        seen = v
+        if view:  # backward sees the value in another shape
+            seen, d = (b.op("reshape", a, shape=(8, 64)) for a in (v, d))
+        d = b.op(f"{act}_grad", d, seen, **attrs)
+        if view:
+            d = b.op("reshape", d, shape=(16, 32))
+        d = b.op("linear_dx", d, w)
+    g.outputs = [b.op("neg", d, out="dx")]
+    return schedule(verify(g))
+
+
+def run(g: Graph) -> np.ndarray:
+    x = np.random.default_rng(1).standard_normal((16, 32)).astype(np.float32)
+    return evaluate(g, {"x": x})[g.outputs[0]]
+
+
+@pytest.mark.parametrize("view", [False, True])
+@pytest.mark.parametrize("act", ACTS)
+def test_masks_save_memory_and_change_no_bit(act, view):
+    g = step(act, view=view)
+    out = verify(keep_small(g, kind="mask", limit=0))
+    assert any(n.op == "mask_grad" for n in out.nodes)
+    assert peak_bytes(out) < 0.6 * peak_bytes(g)
+    np.testing.assert_array_equal(run(out), run(g))
+
+
+@pytest.mark.parametrize("view", [False, True])
+@pytest.mark.parametrize("act", ["gelu", "silu"])
+def test_f16_saves_up_to_half_and_rounds(act, view):
+    g = step(act, view=view, length=9)
+    out = verify(keep_small(g, kind="f16", limit=0))
+    assert peak_bytes(out) < 0.75 * peak_bytes(g)
+    want = run(g)
+    error = np.abs(run(out) - want).max() / np.abs(want).max()
+    assert 0 < error < 2e-3
+
+
+def test_values_that_backward_reads_as_numbers_get_no_mask():
+    g = step("gelu")
+    assert keep_small(g, kind="mask", limit=0) is g
+
+
+def test_no_more_is_packed_than_the_limit_asks_for():
+    g = step("relu")
+    packed = [
+        sum(n.op == "pack_mask" for n in
+            keep_small(g, kind="mask", limit=int(share * peak_bytes(g))).nodes)
+        for share in (1.0, 0.9, 0.5)]
+    assert packed[0] == 0 < packed[1] < packed[2]
+
+
+def compiled(name: str, **more) -> el.Program:
+    case = ZOO[name]
+    return el.compile(case.build(), loss=case.loss, train=el.LoRA(rank=2), batch=case.batch,
+                      optimizer=el.SGD(lr=0.05), **({"entries": ("train",)} | more))
+
+
+def forced(monkeypatch, kind: str):
+    """Let every program be packed as far as it goes."""
+    ordered = Frame.ordered
+
+    def packed(frame: Frame, made):
+        graphs = ordered(frame, made)
+        return {n: verify(keep_small(g, kind=kind, limit=0, scratch=frame.needs.scratch))
+                for n, g in graphs.items()}
+
+    monkeypatch.setattr(Frame, "ordered", packed)
+
+
+@pytest.mark.parametrize("name", ["ds_cnn", "mobilenet_v2", "mobilenet_v1"])
+def test_programs_with_masks_keep_every_bit(name, monkeypatch):
+    case = ZOO[name]
+    x, y = case.data(case.build())
+    free = compiled(name)
+    forced(monkeypatch, "mask")
+    small = compiled(name)
+    assert small.plan.arena_bytes < free.plan.arena_bytes
+    one, two = el.Session(free), el.Session(small)
+    assert [one.step(x, y) for _ in range(10)] == [two.step(x, y) for _ in range(10)]
+    assert all(np.array_equal(v, two.adapter()[k]) for k, v in one.adapter().items())
+
+
+def test_programs_with_f16_start_with_the_same_loss_and_learn_alike(monkeypatch):
+    case = ZOO["ds_cnn"]
+    x, y = case.data(case.build())
+    free = compiled("ds_cnn")
+    forced(monkeypatch, "f16")
+    small = compiled("ds_cnn")
+    assert small.plan.arena_bytes < 0.85 * free.plan.arena_bytes
+    one, two = ([s.step(x, y) for _ in range(40)] for s in (el.Session(free), el.Session(small)))
+    assert one[0] == two[0]
+    assert one[-1] < 0.9 * one[0]
+    assert one != two
+    np.testing.assert_allclose(two, one, rtol=0.02)
+
+
+def test_the_solver_takes_f16_only_where_it_is_allowed():
+    """With an entry that hands gradients out there are no micro-batches to fall back on."""
+    options = {"entries": ("train", "grad"), "slowdown": 1.1}
+    budget = compiled("ds_cnn", **options).plan.ram_bytes // 2
+    with pytest.raises(el.BudgetError, match="'saved'"):
+        while True:
+            compiled("ds_cnn", budget=budget, allow=(), **options)
+            budget -= 4096
+    program = compiled("ds_cnn", budget=budget, **options)
+    assert program.plan.ram_bytes <= budget
+    assert "activations wait in f16" in program.plan.notes[-1]
