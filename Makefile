@@ -85,8 +85,8 @@ fuzz: build asan ## hostile step tables under the sanitizers, ten minutes (FUZZ_
 	@rm -rf build/seeds && PYTHONPATH=src $(PY) -m tests.core.seeds build/seeds
 	@build/asan/fuzz_check $(FUZZ_SECONDS) $(FUZZ_SEED) build/seeds/*.table
 
-# With one of the goals `speed`, `quant`, `cut` or `growth` beside it, `bench` leaves the work to that.
-ifeq ($(filter speed quant cut growth,$(MAKECMDGOALS)),)
+# With one of the goals `speed`, `quant`, `cut`, `growth` or `memory` beside it, `bench` leaves the work to that.
+ifeq ($(filter speed quant cut growth memory,$(MAKECMDGOALS)),)
 bench: $(VENV)/.oracles build ## kernels; W1 to W3 beside PyTorch eager
 	@PYTHONPATH=src $(PY) bench/gemm.py
 	@EDGELOOP_TORCH=$(PY) $(PY) bench/peers/build.py --models W1 W2 W3
@@ -107,6 +107,10 @@ growth: $(VENV)/.oracles $(VENV)/.bench build ## `make bench growth`: step time 
 
 quant: $(VENV)/.tasks build ## `make bench quant`: what a quantized base costs in points, seven tasks
 	@PYTHONPATH=src $(PY) bench/quant.py $(ARGS)
+
+memory: $(VENV)/.oracles build ## `make bench memory`: RAM of training plans beside their goals
+	@EDGELOOP_TORCH=$(PY) $(PY) bench/peers/build.py --models W5
+	@PYTHONPATH=src $(PY) bench/memory.py $(ARGS)
 
 cut: $(VENV)/.test build ## `make bench cut`: ten epochs over kept features beside ten over samples
 	@PYTHONPATH=src $(PY) bench/cut.py $(ARGS)

@@ -80,6 +80,7 @@ class Options:
     head: Head | None = None
     quantize: Quantize | None = None
     compute: Compute = "exact"
+    merge: bool = True  # LoRA into its weight, inside a step, where that is less work
 
 
 @choosing_rank
@@ -144,7 +145,7 @@ def compile(  # noqa: A001  the public name is el.compile
         What the solver may do to results: "saved" (activations wait for backward in f16), "state"
         (``el.AdamW8bit`` for ``el.AdamW``); () for nothing but the order of sums.
     target
-        "host"; the only target so far.
+        "host", or "mcu": one thread, portable kernels and no more scratch than they need.
     seed
         Of LoRA's random matrices.
     quantize
@@ -181,6 +182,9 @@ def compile(  # noqa: A001  the public name is el.compile
     if adapter is not None and options.entries != ("predict",):
         raise CompileError("adapter= makes what was learned constant: such a program only "
                            'predicts; pass entries=("predict",)')
+    if target != "host":
+        isa = describe(target, isa).isa
+        _check_whole("threads", threads, 1, 1)
     describe(target)
     _check_whole("batch", batch, 1)
     _check_whole("predict_batch", predict_batch, 1)
@@ -218,7 +222,8 @@ def _draft(asked: _Asked, change: Change) -> Draft:
         whole = {"train": ("accumulate", "apply")}
         entries = [e for name in options.entries for e in whole.get(name, (name,))]
         options = replace(options, entries=tuple(entries))
-    options = replace(options, optimizer=change.optimizer or options.optimizer)
+    options = replace(
+        options, optimizer=change.optimizer or options.optimizer, merge=change.merge)
     made: dict[str, Graph] = {}
     first: Imported | None = None
     known: dict[str, Any] = {}
@@ -372,7 +377,7 @@ def _merging(options: Options) -> Pass:
     deployed = options.quantize is not None and options.quantize.merged
 
     def merge(graph: Graph) -> Graph:
-        return merge_lora(graph, deployed=deployed)
+        return merge_lora(graph, deployed=deployed) if options.merge or deployed else graph
 
     return merge
 

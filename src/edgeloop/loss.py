@@ -88,9 +88,12 @@ class MSE:
 
     This and every loss below: loss = sum_b sample_weight[b] * l[b] / sum_b sample_weight[b], where
     l[b] is the loss of row b. ``output`` names the model output that is meant; default the first.
+    ``of_input``: the target is the model's own first input, as an autoencoder's: it takes no
+    memory, and ``session.step(x)`` gets none.
     """
 
     output: str | None = None
+    of_input: bool = False
 
     name = "mse"
 

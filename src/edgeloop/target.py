@@ -14,6 +14,10 @@ _LANES = {
 }
 
 
+# "mcu": a microcontroller, one thread and the portable kernels; scratch is planned for these alone.
+TARGETS = ("host", "mcu")
+
+
 @dataclass(frozen=True, slots=True)
 class Target:
     """A machine: its name, the best instruction set that may be used, f32 lanes of a vector."""
@@ -31,8 +35,12 @@ def describe(target: str = "host", isa: str = "auto") -> Target:
     CompileError
         Unknown target or instruction set.
     """
-    if target != "host":
-        raise CompileError(f"unknown target '{target}'; this version compiles for 'host'")
+    if target not in TARGETS:
+        raise CompileError(f"unknown target '{target}'; there are {', '.join(TARGETS)}")
+    if target == "mcu":
+        if isa not in ("auto", "ref"):
+            raise CompileError(f"isa='{isa}': target 'mcu' runs the portable kernels, isa='ref'")
+        isa = "ref"
     best = list(_core.isas())[-1] if isa == "auto" else isa
     if best not in _LANES:
         raise CompileError(f"isa='{isa}' is unknown; use 'auto' or one of {', '.join(_LANES)}")

@@ -147,9 +147,9 @@ def mobilenet_v1() -> onnx.ModelProto:
     return n.model(n.fc(n.pool_flat(x, "head"), "head", 256, 2), (2,))
 
 
-def mobilenet_v2() -> onnx.ModelProto:
+def mobilenet_v2(side: int = 64, classes: int = 10) -> onnx.ModelProto:
     """Width 0.35: channels rounded to multiples of 8, inverted residuals, relu6."""
-    n = Net("mobilenet_v2", (3, 64, 64))
+    n = Net("mobilenet_v2", (3, side, side))
     x = n.relu6(n.norm(n.conv("x", "stem", 3, 16, 3, 2), "stem_bn", 16), "stem_act")
     cin, i = 16, 0
     for t, c, count, s in ((1, 8, 1, 1), (6, 8, 2, 2), (6, 16, 3, 2), (6, 24, 4, 2), (6, 32, 3, 1),
@@ -165,7 +165,7 @@ def mobilenet_v2() -> onnx.ModelProto:
             x = n.add(x, y, f"{p}.sum") if stride == 1 and cin == c else y
             cin, i = c, i + 1
     x = n.relu6(n.norm(n.conv(x, "last", cin, 256, 1), "last_bn", 256), "last_act")
-    return n.model(n.fc(n.pool_flat(x, "head"), "head", 256, 10), (10,))
+    return n.model(n.fc(n.pool_flat(x, "head"), "head", 256, classes), (classes,))
 
 
 def har() -> onnx.ModelProto:

@@ -129,11 +129,14 @@ def test_programs_with_f16_start_with_the_same_loss_and_learn_alike(monkeypatch)
 def test_the_solver_takes_f16_only_where_it_is_allowed():
     """With an entry that hands gradients out there are no micro-batches to fall back on."""
     options = {"entries": ("train", "grad"), "slowdown": 1.1}
-    budget = compiled("ds_cnn", **options).plan.ram_bytes // 2
-    with pytest.raises(el.BudgetError, match="'saved'"):
-        while True:
+    budget, refused = compiled("ds_cnn", **options).plan.ram_bytes // 2, ""
+    while not refused:
+        try:
             compiled("ds_cnn", budget=budget, allow=(), **options)
             budget -= 4096
+        except el.BudgetError as e:
+            refused = str(e)
+    assert "'saved'" in refused
     program = compiled("ds_cnn", budget=budget, **options)
     assert program.plan.ram_bytes <= budget
     assert "activations wait in f16" in program.plan.notes[-1]

@@ -95,7 +95,7 @@ def add(command: Callable[[str], argparse.ArgumentParser]) -> None:
     )
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--isa", default="auto", help="auto (default), ref, avx2, neon, ...")
-    parser.add_argument("--target", default="host")
+    parser.add_argument("--target", default="host", help="host (default) or mcu")
     parser.add_argument("--seed", type=int, default=0)
     parser.set_defaults(command=compile_)
 

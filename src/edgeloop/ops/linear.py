@@ -77,6 +77,12 @@ def _reference(
     return activate(y, act)
 
 
+def _column_sum(g: Builder, dz: Value) -> Value:
+    """Return the sum over all rows; a single one is it."""
+    n = dz.type.shape[-1]
+    return g.op("reshape", dz, shape=(n,)) if dz.type.size == n else g.op("col_sum", dz)
+
+
 def _grad(g: Builder, node: Node, dy: Value) -> Grads:
     x, w = node.inputs[:2]
     alpha = node.attrs.get("alpha", 1.0)
@@ -84,7 +90,7 @@ def _grad(g: Builder, node: Node, dy: Value) -> Grads:
     grads: list[Value | None] = [
         g.op("linear_dx", dz, w, alpha=alpha) if g.wants(x) else None,
         g.op("linear_dw", dz, x, alpha=alpha) if g.wants(w) else None,
-        g.op("col_sum", dz) if g.wants(optional(node.inputs, 2)) else None,
+        _column_sum(g, dz) if g.wants(optional(node.inputs, 2)) else None,
         dz,
     ]
     return tuple(grads[: len(node.inputs)])

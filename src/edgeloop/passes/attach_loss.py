@@ -47,7 +47,7 @@ def target_names(loss: Loss) -> tuple[str, ...]:
     """Names of the inputs that hold what is to be learned; an own loss names its own."""
     if isinstance(loss, Distillation):
         return ("labels", "teacher") if class_loss(loss) else ("teacher",)
-    if isinstance(loss, Triplet | Onnx):
+    if isinstance(loss, Triplet | Onnx) or (isinstance(loss, MSE) and loss.of_input):
         return ()
     return ("labels",) if isinstance(loss, CrossEntropy) else ("targets",)
 
@@ -145,6 +145,13 @@ def _elementwise(g: Builder, loss: MSE | L1 | Huber | BCE) -> tuple[list[Value],
     if y.type.rank < 2:
         raise CompileError(f"{loss.name} needs an output [batch, ...]; '{y.name}' is {y.type}")
     y = _before_activation(g.graph, y, loss)
+    if isinstance(loss, MSE) and loss.of_input:
+        own = g.graph.inputs[0]
+        if own.type != y.type:
+            raise CompileError(
+                f"MSE(of_input=True) compares '{y.name}' {y.type} with the input '{own.name}' "
+                f"{own.type}, and they differ: feed targets instead")
+        return [], _weighted(g, "mse_loss", y, own)
     targets = g.input("targets", y.type)
     if isinstance(loss, L1 | Huber):
         losses = loss_graphs.difference_losses(g, loss, y, targets)

@@ -14,7 +14,7 @@ from edgeloop.passes.schedule import schedule
 # Share of the entry's work that may be spent on computing things again without being asked.
 SPEND = 0.05
 # Evictions that are tried at one peak, and in all: counts, so that results do not depend on speed.
-TRIES, ALL_TRIES = 24, 4000
+TRIES, ALL_TRIES = 24, 1000
 # How far the limit falls at once where none is given; goals below it where it is not reached.
 STEP = 0.97
 GOALS = (1.0, 0.9, 0.8, 0.65, 0.5)
@@ -65,11 +65,11 @@ def _as_far_as(trace: Trace, left: int, *, frozen: bool) -> Trace:
 
 def _within(trace: Trace, limit: int, left: int, *, frozen: bool) -> Trace:
     """Come down to a limit. Where the way there ends too early, another goal takes another way."""
-    best = trace
+    best, tries = trace, ALL_TRIES
     for share in GOALS:
-        if best.top <= limit:
+        if best.top <= limit or tries <= 0:
             break
-        found, _, _ = _lower(trace, int(share * limit), left, ALL_TRIES, frozen=frozen)
+        found, _, tries = _lower(trace, int(share * limit), left, tries, frozen=frozen)
         best = min(best, found, key=lambda t: t.top)
     return best
 

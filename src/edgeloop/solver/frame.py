@@ -20,10 +20,15 @@ from edgeloop.program import Program
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What makes other graphs: rows of a micro-batch (None: no micro-batches), the optimizer."""
+    """What makes other graphs.
+
+    ``micro``: rows of a micro-batch, None for none; ``optimizer`` in the place of the one asked
+    for; ``merge``: whether LoRA may merge into its weight inside a step.
+    """
 
     micro: int | None = None
     optimizer: Optimizer | None = None
+    merge: bool = True
 
 
 @dataclass(frozen=True, slots=True)

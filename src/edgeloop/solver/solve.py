@@ -74,7 +74,7 @@ def solve(
         return found
     search = _Search(draft_of, frame, limit, slowdown, step_work(ordered, 1), batch)
     search.keep(found.plan, ordered, "")
-    search.drafts[None, None] = plain
+    search.drafts[Change()] = plain
     trained = plain.made.get("train")
     whole = trained is None or any(name in plain.made for name in WHOLE) or all(
         v.name != NORM for v in trained.inputs)
@@ -83,6 +83,7 @@ def solve(
         program = search.rung(harm, micros)
         if program is not None:
             return program
+    search.least(micros)
     assert search.best is not None
     raise refusal(limit, search.best, search.bound, slowdown, search.suggestions(allow))
 
@@ -122,15 +123,30 @@ class _Search:
     best: Best | None = None
     # The least bytes that any order of any attempt needs, recomputed or not.
     bound: int = 1 << 62
-    drafts: dict[tuple[int | None, Optimizer | None], Draft] = field(default_factory=dict)
+    drafts: dict[Change, Draft] = field(default_factory=dict)
 
     def rung(self, harm: Harm, micros: Sequence[int]) -> Program | None:
         """Try the sizes of micro-batches, the largest first.
 
         Smaller ones do not always need less: the sums of gradients are memory too.
         """
-        found = (self._attempt(harm, micro) for micro in micros)
-        return next((program for program in found if program is not None), None)
+        for micro in micros:
+            for merge in (True, False):
+                if merge or self._merges(harm, micro):
+                    program = self._attempt(harm, micro, merge=merge)
+                    if program is not None:
+                        return program
+        return None
+
+    def _merges(self, harm: Harm, rows: int) -> bool:
+        """Tell whether a weight with LoRA in it is made in a step: memory for less work."""
+        draft = self._draft(harm, rows, merge=True)
+        return any(".merged" in n.output.name for g in draft.made.values() for n in g.nodes)
+
+    def least(self, micros: Sequence[int]) -> None:
+        """Look for the smallest plan that changes no result, for the refusal to name."""
+        for rows in micros:
+            self._attempt(Harm(), rows, merge=False, least=True)
 
     def keep(self, plan: Plan, graphs: Mapping[str, Graph], how: str) -> None:
         """Remember a plan if it is the smallest so far."""
@@ -148,20 +164,25 @@ class _Search:
             out.append(f"allow={(*allow, *missing)}")
         return [*out, "a larger slowdown", "a smaller rank, or fewer or higher targets"]
 
-    def _draft(self, harm: Harm, micro: int | None) -> Draft:
-        key = micro, harm.optimizer
+    def _draft(self, harm: Harm, rows: int, *, merge: bool) -> Draft:
+        key = Change(None if rows == self.batch else rows, harm.optimizer, merge)
         if key not in self.drafts:
-            self.drafts[key] = self.draft_of(Change(*key))
+            self.drafts[key] = self.draft_of(key)
         return self.drafts[key]
 
-    def _attempt(self, harm: Harm, rows: int) -> Program | None:
+    def _attempt(
+        self, harm: Harm, rows: int, *, merge: bool, least: bool = False
+    ) -> Program | None:
+        """Return a program inside the limit, or None; ``least``: as small as it gets instead."""
         micro = None if rows == self.batch else rows
         parts = self.batch // rows
-        draft = self._draft(harm, micro)
+        draft = self._draft(harm, rows, merge=merge)
         scratch = self.frame.needs.scratch
-        least = max(node_bound(memory(g, scratch)) for g in draft.made.values())
-        self.bound = min(self.bound, draft.fixed_bytes + least)
-        room = self.limit - draft.fixed_bytes
+        bound = max(node_bound(memory(g, scratch)) for g in draft.made.values())
+        self.bound = min(self.bound, draft.fixed_bytes + bound)
+        room = None if least else self.limit - draft.fixed_bytes
+        if room is not None and bound > room:
+            return None
         while True:  # a layout may need a little more than the bytes that are live
             graphs = {
                 name: self._lowered(harm, name, g, room, parts) for name, g in draft.made.items()}
@@ -169,7 +190,7 @@ class _Search:
             if slow > self.slowdown:
                 return None
             again = sum(len(graphs[name].nodes) - len(g.nodes) for name, g in draft.made.items())
-            how = _how(harm, micro, again)
+            how = _how(harm, micro, again, merge=merge)
             note = (f"to fit {format_bytes(self.limit)}: {how}; {slow:.2f} times the work of a "
                     "step without the budget")
             program = self.frame.program(draft, graphs, (note,))
@@ -177,21 +198,23 @@ class _Search:
             if used <= self.limit:
                 return program
             self.keep(program.plan, graphs, how)
-            if max(peak_bytes(g, scratch) for g in graphs.values()) > room:
+            if room is None or max(peak_bytes(g, scratch) for g in graphs.values()) > room:
                 return None
             room -= used - self.limit
 
     def _lowered(
-        self, harm: Harm, name: str, graph: Graph, room: int, parts: int
+        self, harm: Harm, name: str, graph: Graph, room: int | None, parts: int
     ) -> Graph:
-        """Order an entry's nodes so that it fits, with as little harm as will do."""
+        """Order an entry's nodes so that it fits, with as little harm as will do.
+
+        ``room``: bytes of the arena; None: as few as can be found.
+        """
         scratch = self.frame.needs.scratch
         g = verify(schedule(graph, scratch=scratch), f"schedule ({name})")
-        least = max(room, 0)
-        ways = [g, keep_small(g, kind="mask", limit=least, scratch=scratch)]
+        ways = [g, keep_small(g, kind="mask", limit=room or 0, scratch=scratch)]
         if harm.saved:
-            ways.append(keep_small(ways[1], kind="f16", limit=least, scratch=scratch))
-        found = next((g for g in ways if peak_bytes(g, scratch) <= room), None)
+            ways.append(keep_small(ways[1], kind="f16", limit=room or 0, scratch=scratch))
+        found = next((g for g in ways if room is not None and peak_bytes(g, scratch) <= room), None)
         if found is not None:
             return verify(found, f"keep_small ({name})")
         own = sum(work(n) for n in g.nodes)
@@ -199,18 +222,19 @@ class _Search:
         spend = max(0.0, most / own - 1)
         least_peak = NEVER
         for way in reversed(ways):  # the one that waits in the fewest bits needs the least work
-            again = recompute(way, scratch=scratch, limit=least, spend=spend, frozen=True)
+            again = recompute(way, scratch=scratch, limit=room, spend=spend, frozen=True)
             peak = peak_bytes(again, scratch)
             if peak < least_peak:
                 found, least_peak = again, peak
-            if peak <= room:
+            if room is not None and peak <= room:
                 break
         assert found is not None
         return verify(found, f"recompute ({name})")
 
 
-def _how(harm: Harm, micro: int | None, again: int) -> str:
+def _how(harm: Harm, micro: int | None, again: int, *, merge: bool) -> str:
     said = (
+        "" if merge else "LoRA beside its weights",
         f"{again} operations computed again" if again > 0 else "",
         f"micro-batches of {micro}" if micro else "",
         "activations wait in f16" if harm.saved else "",
