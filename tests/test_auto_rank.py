@@ -9,7 +9,6 @@ import edgeloop as el
 from edgeloop.ops.kernels import BELOW
 from edgeloop.target import Target, describe
 
-
 EXACT = {"allow": (), "slowdown": 1.0}
 
 
