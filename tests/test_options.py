@@ -9,15 +9,19 @@ from edgeloop.errors import CompileError, EdgeLoopError
 from edgeloop.options import (
     IA3,
     SGD,
+    Adafactor,
     AdamW,
+    AdamW8bit,
     Adapter,
     Bias,
     Full,
     Head,
     LastLayers,
+    Lion,
     LoRA,
     Prefix,
     Sparse,
+    narrowed,
     parse_head,
     parse_optimizer,
     parse_train,
@@ -42,6 +46,9 @@ def test_text_forms():
     assert parse_train("full") == (Full(),)
     assert parse_optimizer("adamw:lr=1e-3,eps=1e-7") == AdamW(lr=1e-3, eps=1e-7)
     assert parse_optimizer("SGD:momentum=0.9") == SGD(momentum=0.9)
+    assert parse_optimizer("adamw8bit:betas=0.8;0.9") == AdamW8bit(betas=(0.8, 0.9))
+    assert parse_optimizer("lion:bits=8,weight_decay=0.1") == Lion(bits=8, weight_decay=0.1)
+    assert parse_optimizer("adafactor:eps=1e-6;0.01") == Adafactor(eps=(1e-6, 0.01))
 
 
 @pytest.mark.parametrize(("text", "message"), [
@@ -59,9 +66,19 @@ def test_bad_text_is_one_error(text, message):
 
 def test_bad_values():
     for make in (lambda: SGD(lr=-1), lambda: SGD(momentum=1.0), lambda: AdamW(betas=(1.0, 0.9)),
-                 lambda: AdamW(lr=-1), lambda: losses.resolve("hinge")):
+                 lambda: AdamW(lr=-1), lambda: Lion(bits=4), lambda: Adafactor(eps=(0.0, 0.001)),
+                 lambda: Adafactor(beta2_decay=0.1), lambda: Adafactor(d=0),
+                 lambda: parse_optimizer("adamw:betas=a;b"),
+                 lambda: losses.resolve("hinge")):
         with pytest.raises(CompileError):
             make()
+
+
+def test_the_same_optimizer_with_small_state():
+    assert narrowed(AdamW(3e-3, eps=1e-7)) == AdamW8bit(3e-3, eps=1e-7)
+    assert narrowed(Lion(3e-3)) == Lion(3e-3, bits=8)
+    for without in (SGD(momentum=0.9), AdamW8bit(), Lion(bits=8), Adafactor()):
+        assert narrowed(without) is None
 
 
 def test_scale():

@@ -71,6 +71,27 @@ EL_KERNEL(adamw_update) {
   }
 }
 
+/* w, m, g, lr, wd, beta1, beta2, ok -> w', m': Lion (Chen et al. 2023) */
+EL_KERNEL(lion_update) {
+  const float *w = el_cf32(&call->t[0]), *m = el_cf32(&call->t[1]), *g = el_cf32(&call->t[2]);
+  float *w_out = el_f32(&call->t[8]), *m_out = el_f32(&call->t[9]);
+  float lr = el_cf32(&call->t[3])[0], decay = 1.0f - lr * el_cf32(&call->t[4])[0];
+  float beta1 = el_cf32(&call->t[5])[0], beta2 = el_cf32(&call->t[6])[0];
+  int ok = el_finite(el_cf32(&call->t[7])[0]);
+  size_t i, end;
+  el_range(call, el_size(&call->t[0]), 16, &i, &end);
+  EL_INDEPENDENT for (; i < end; i++) {
+    float w_keep = w[i], m_keep = m[i], gi = g[i];
+    float mix = beta1 * m_keep + (1.0f - beta1) * gi;
+    float way = (float)((mix > 0.0f) - (mix < 0.0f));
+    float w_next = w_keep * decay - lr * way;
+    float m_next = beta2 * m_keep + (1.0f - beta2) * gi;
+    int take = ok & el_finite(m_next) & el_finite(w_next);
+    w_out[i] = el_pick(take, w_next, w_keep);
+    m_out[i] = el_pick(take, m_next, m_keep);
+  }
+}
+
 /* acc, g, scale -> acc' = acc + scale * g. NaN goes in: norm_sq must see it. */
 EL_KERNEL(accumulate) {
   const float *acc = el_cf32(&call->t[0]), *g = el_cf32(&call->t[1]);

@@ -1,7 +1,9 @@
-/* AdamW whose moments are codes of 8 bits: block-wise dynamic quantization (Dettmers et al. 2022,
- * "8-bit optimizers via block-wise quantization"). A state of n elements in blocks of 256 is
+/* AdamW and Lion whose moments are codes of 8 bits: block-wise dynamic quantization (Dettmers et
+ * al. 2022, "8-bit optimizers via block-wise quantization"). The state of n elements in blocks of
+ * 256 is
  *
- *   f32 largest |m| of each block, f32 largest v of each block, u8 codes of m, u8 codes of v
+ *   AdamW   f32 largest |m| of each block, f32 largest v of each, u8 codes of m, u8 codes of v
+ *   Lion    f32 largest |m| of each block, u8 codes of m
  *
  * and a code stands for an entry of a fixed map of [-1, 1] (m) or [0, 1] (v), times that largest.
  */
@@ -11,9 +13,9 @@
 #define BLOCK 256
 #define DECADES 7
 
-/* One table: the sorted entries, and between which of two the nearest one changes. */
+/* What a moment needs of a worker's scratch: the sorted entries of its map, and one block of it. */
 typedef struct map {
-  float entry[256], middle[256]; /* middle[k]: half way from entry k - 1 to entry k */
+  float entry[256], block[BLOCK];
 } map;
 
 static float power(int decade) {
@@ -41,14 +43,15 @@ static void make_map(map *t, int sign) {
     }
   }
   t->entry[255] = 1.0f;
-  t->middle[0] = -2.0f;
-  for (int k = 1; k < 256; k++) t->middle[k] = (t->entry[k - 1] + t->entry[k]) / 2.0f;
 }
 
 /* The code of the nearest entry; the upper one of two that are as near. */
 static uint8_t code_of(const map *t, float x) {
   int at = 0;
-  for (int step = 128; step > 0; step /= 2) at += x >= t->middle[at + step] ? step : 0;
+  for (int step = 128; step > 0; step /= 2) {
+    float middle = (t->entry[at + step - 1] + t->entry[at + step]) / 2.0f;
+    at += x >= middle ? step : 0;
+  }
   return (uint8_t)at;
 }
 
@@ -72,13 +75,14 @@ EL_KERNEL(adamw8_update) {
   float rate = lr / (1.0f - powers[0]), root = el_sqrtf(1.0f - powers[1]);
   int ok = el_finite(ONLY(9));
 #undef ONLY
-  map *tables = call->scratch, *first = &tables[0], *second = &tables[1];
+  map *first = call->scratch, *second = first + 1;
+  float *m = first->block, *v = second->block;
   make_map(first, 1);
   make_map(second, 0);
   size_t b, end;
   el_range(call, blocks, 1, &b, &end);
   for (; b < end; b++) {
-    float m[BLOCK], v[BLOCK], m_top = 0.0f, v_top = 0.0f;
+    float m_top = 0.0f, v_top = 0.0f;
     size_t from = b * BLOCK, count = n - from < BLOCK ? n - from : BLOCK;
     float m_old = top[b], v_old = top[blocks + b];
     if (!ok) {
@@ -116,23 +120,49 @@ EL_KERNEL(adamw8_update) {
   }
 }
 
-/* w, m, g, lr, wd, beta1, beta2, ok -> w', m': Lion (Chen et al. 2023) */
-EL_KERNEL(lion_update) {
-  const float *w = el_cf32(&call->t[0]), *m = el_cf32(&call->t[1]), *g = el_cf32(&call->t[2]);
-  float *w_out = el_f32(&call->t[8]), *m_out = el_f32(&call->t[9]);
+/* w, state, g, lr, wd, beta1, beta2, ok -> w', state' (in place): Lion (Chen et al. 2023) */
+EL_KERNEL(lion8_update) {
+  const float *w = el_cf32(&call->t[0]), *g = el_cf32(&call->t[2]);
+  float *w_out = el_f32(&call->t[8]);
+  size_t n = el_size(&call->t[0]), blocks = (n + BLOCK - 1) / BLOCK;
+  const float *top = (const float *)(const void *)call->t[1].data;
+  float *top_out = (float *)call->t[9].data;
+  const uint8_t *code = (const uint8_t *)call->t[1].data + 4 * blocks;
+  uint8_t *code_out = (uint8_t *)call->t[9].data + 4 * blocks;
   float lr = el_cf32(&call->t[3])[0], decay = 1.0f - lr * el_cf32(&call->t[4])[0];
   float beta1 = el_cf32(&call->t[5])[0], beta2 = el_cf32(&call->t[6])[0];
   int ok = el_finite(el_cf32(&call->t[7])[0]);
-  size_t i, end;
-  el_range(call, el_size(&call->t[0]), 16, &i, &end);
-  EL_INDEPENDENT for (; i < end; i++) {
-    float w_keep = w[i], m_keep = m[i], gi = g[i];
-    float mix = beta1 * m_keep + (1.0f - beta1) * gi;
-    float way = (float)((mix > 0.0f) - (mix < 0.0f));
-    float w_next = w_keep * decay - lr * way;
-    float m_next = beta2 * m_keep + (1.0f - beta2) * gi;
-    int take = ok & el_finite(m_next) & el_finite(w_next);
-    w_out[i] = el_pick(take, w_next, w_keep);
-    m_out[i] = el_pick(take, m_next, m_keep);
+  map *table = call->scratch;
+  float *m = table->block;
+  make_map(table, 1);
+  size_t b, end;
+  el_range(call, blocks, 1, &b, &end);
+  for (; b < end; b++) {
+    float m_top = 0.0f;
+    size_t from = b * BLOCK, count = n - from < BLOCK ? n - from : BLOCK;
+    float m_old = top[b];
+    if (!ok) {
+      top_out[b] = m_old;
+      for (size_t at = from; at < from + count; at++) {
+        w_out[at] = w[at];
+        code_out[at] = code[at];
+      }
+      continue;
+    }
+    for (size_t i = 0; i < count; i++) {
+      size_t at = from + i;
+      float m_keep = table->entry[code[at]] * m_old;
+      float mix = beta1 * m_keep + (1.0f - beta1) * g[at];
+      float way = (float)((mix > 0.0f) - (mix < 0.0f));
+      float w_next = w[at] * decay - lr * way;
+      float m_next = beta2 * m_keep + (1.0f - beta2) * g[at];
+      int take = el_finite(m_next) & el_finite(w_next);
+      m[i] = el_pick(take, m_next, m_keep);
+      w_out[at] = el_pick(take, w_next, w[at]);
+      float size = m[i] < 0.0f ? -m[i] : m[i];
+      m_top = size > m_top ? size : m_top;
+    }
+    top_out[b] = m_top;
+    for (size_t i = 0; i < count; i++) code_out[from + i] = code_of(table, share(m[i], m_top));
   }
 }

@@ -24,32 +24,47 @@ static el_status update(const el_call *call, el_need *need, uint32_t tensors, ui
   return EL_OK;
 }
 
-el_plan el_plan_adamw8, el_plan_lion;
+/* `moments` of 8 bits for each of `size` elements, an f32 for each block of 256 of them. */
+static int codes(const el_tensor *t, uint32_t moments, size_t size) {
+  return el_plain(t, EL_U8) && t->rank == 1 &&
+         el_size(t) == moments * (size + 4 * ((size + 255) / 256));
+}
+
+/* w, state, g, the scalars (after the powers of beta where there are two moments), w', state' */
+static el_status update8(const el_call *call, el_need *need, uint32_t moments, uint32_t first,
+                         uint32_t scalars) {
+  const el_tensor *t = call->t;
+  uint32_t out = first + scalars;
+  if (call->n != out + 2 || call->n_attr != 0 || !el_plain(&t[0], EL_F32)) return EL_E_MISMATCH;
+  if (!el_plain(&t[2], EL_F32) || !el_same_dims(&t[2], &t[0]) || !el_plain(&t[out], EL_F32) ||
+      !el_same_dims(&t[out], &t[0])) {
+    return EL_E_MISMATCH;
+  }
+  for (uint32_t i = first; i < out; i++) {
+    if (!scalar(&t[i])) return EL_E_MISMATCH;
+  }
+  size_t size = el_size(&t[0]);
+  if (!codes(&t[1], moments, size) || !codes(&t[out + 1], moments, size)) return EL_E_MISMATCH;
+  need->chunks = el_cut((size + 255) / 256, size);
+  need->scratch = moments * 2 * 256 * sizeof(float);
+  need->outputs = 2;
+  return EL_OK;
+}
+
+el_plan el_plan_adamw8, el_plan_lion, el_plan_lion8;
 el_status el_plan_lion(const el_call *call, el_isa isa, el_need *need) {
   (void)isa;
   return update(call, need, 3, 5, 2);
 }
+el_status el_plan_lion8(const el_call *call, el_isa isa, el_need *need) {
+  (void)isa;
+  return update8(call, need, 1, 3, 5);
+}
 el_status el_plan_adamw8(const el_call *call, el_isa isa, el_need *need) {
   (void)isa;
-  const el_tensor *t = call->t, *state = &t[1], *powers = &t[3];
-  if (call->n != 12 || call->n_attr != 0 || !el_plain(&t[0], EL_F32) || !el_plain(state, EL_U8) ||
-      state->rank != 1 || !el_plain(&t[11], EL_U8) || !el_same_dims(state, &t[11]) ||
-      !el_plain(powers, EL_F32) || powers->rank != 1 || powers->dims[0] != 2) {
-    return EL_E_MISMATCH;
-  }
-  for (uint32_t i = 4; i < 10; i++) {
-    if (!scalar(&t[i])) return EL_E_MISMATCH;
-  }
-  if (!el_plain(&t[2], EL_F32) || !el_same_dims(&t[2], &t[0]) || !el_plain(&t[10], EL_F32) ||
-      !el_same_dims(&t[10], &t[0])) {
-    return EL_E_MISMATCH;
-  }
-  size_t size = el_size(&t[0]), blocks = (size + 255) / 256;
-  if (el_size(state) != 2 * size + 8 * blocks) return EL_E_MISMATCH;
-  need->chunks = el_cut(blocks, size);
-  need->scratch = 4 * 256 * sizeof(float);
-  need->outputs = 2;
-  return EL_OK;
+  const el_tensor *powers = &call->t[3];
+  if (!el_plain(powers, EL_F32) || powers->rank != 1 || powers->dims[0] != 2) return EL_E_MISMATCH;
+  return update8(call, need, 2, 4, 6);
 }
 
 el_plan el_plan_sgd, el_plan_momentum, el_plan_adam_tick, el_plan_adamw, el_plan_accumulate,

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
         Prefix,
         Sparse,
     )
-    from edgeloop.options import SGD, AdamW, AdamW8bit, Lion
+    from edgeloop.options import SGD, Adafactor, AdamW, AdamW8bit, Lion
     from edgeloop.program import Plan, Program
     from edgeloop.program.peft import import_peft
     from edgeloop.quantize import Quantize
@@ -54,7 +54,7 @@ _HOME = {
     "FeatureCache": "runtime.feature_cache", "import_peft": "program.peft",
     "Quantize": "quantize",
     **dict.fromkeys(("export_onnx", "export_onnx_adapter", "onnx_inputs"), "exporter"),
-    **dict.fromkeys(("SGD", "AdamW", "AdamW8bit", "Lion"), "options"),
+    **dict.fromkeys(("SGD", "Adafactor", "AdamW", "AdamW8bit", "Lion"), "options"),
     **dict.fromkeys(
         ("LoRA", "IA3", "Adapter", "Prefix", "Sparse", "LastLayers", "Bias", "Full", "Compose",
          "Head"),
@@ -69,12 +69,12 @@ _HOME = {
 }
 
 __all__ = [
-    "IA3", "SGD", "AdamW", "AdamW8bit", "Adapter", "AdapterError", "Bias", "BudgetError",
-    "CompileError", "Compose", "ConfigError", "DataError", "DeltaError", "EdgeLoopError",
-    "FeatureCache", "Full", "Head", "InputError", "LastLayers", "Lion", "LoRA", "ModelError",
-    "NonFiniteError", "Plan", "Prefix", "Program", "ProgramError", "Quantize", "Session",
-    "ShapeError", "Sparse", "StateError", "UnsupportedError", "compile",
-    "export_onnx", "export_onnx_adapter", "import_peft", "load", "loss", "onnx_inputs",
+    "IA3", "SGD", "Adafactor", "AdamW", "AdamW8bit", "Adapter", "AdapterError", "Bias",
+    "BudgetError", "CompileError", "Compose", "ConfigError", "DataError", "DeltaError",
+    "EdgeLoopError", "FeatureCache", "Full", "Head", "InputError", "LastLayers", "Lion", "LoRA",
+    "ModelError", "NonFiniteError", "Plan", "Prefix", "Program", "ProgramError", "Quantize",
+    "Session", "ShapeError", "Sparse", "StateError", "UnsupportedError", "compile", "export_onnx",
+    "export_onnx_adapter", "import_peft", "load", "loss", "onnx_inputs",
 ]
 
 

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
@@ -122,7 +122,7 @@ def compile(  # noqa: A001  the public name is el.compile
         ``el.Prefix``, ``el.Sparse``, ``el.LastLayers``, ``el.Bias``, ``el.Full``, or several of
         them (a list or ``el.Compose``, which says how they combine).
     optimizer
-        ``el.SGD`` (default), ``el.AdamW``, ``el.AdamW8bit`` or ``el.Lion``.
+        ``el.SGD`` (default), ``el.AdamW``, ``el.AdamW8bit``, ``el.Lion`` or ``el.Adafactor``.
     batch, predict_batch
         Rows of a training step and of one predict call.
     shapes
@@ -143,7 +143,8 @@ def compile(  # noqa: A001  the public name is el.compile
         How much more work a step may become for the budget's sake, as a factor from 1 on.
     allow
         What the solver may do to results: "saved" (activations wait for backward in f16), "state"
-        (``el.AdamW8bit`` for ``el.AdamW``); () for nothing but the order of sums.
+        (``el.AdamW`` and ``el.Lion`` keep moments in 8 bits); () for nothing but the order of
+        sums.
     target
         "host", or "mcu": one thread, portable kernels and no more scratch than they need.
     seed
@@ -455,8 +456,8 @@ def _options(
 ) -> Options:
     methods = flatten(train)
     if not isinstance(optimizer, Optimizer | None):
-        raise CompileError(f"optimizer={optimizer!r}: use el.SGD(...), el.AdamW(...), "
-                           "el.AdamW8bit(...) or el.Lion(...)")
+        known = ", ".join(f"el.{kind.__name__}(...)" for kind in get_args(Optimizer))
+        raise CompileError(f"optimizer={optimizer!r}: use one of {known}")
     entries = (entries,) if isinstance(entries, str) else tuple(entries)
     unknown = [e for e in entries if e not in ENTRIES]
     if unknown or not entries:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from edgeloop.errors import CompileError
@@ -24,9 +24,9 @@ from edgeloop.methods import check as _check
 from edgeloop.methods import finite as _finite
 
 __all__ = [
-    "IA3", "SGD", "AdamW", "AdamW8bit", "Adapter", "Bias", "Compose", "Full", "Head", "LastLayers",
-    "Lion", "LoRA", "Method", "Optimizer", "Prefix", "Sparse", "Spec", "Train", "parse_head",
-    "parse_optimizer", "parse_train",
+    "IA3", "SGD", "Adafactor", "AdamW", "AdamW8bit", "Adapter", "Bias", "Compose", "Full", "Head",
+    "LastLayers", "Lion", "LoRA", "Method", "Optimizer", "Prefix", "Sparse", "Spec", "Train",
+    "narrowed", "parse_head", "parse_optimizer", "parse_train",
 ]
 
 
@@ -86,18 +86,21 @@ class AdamW8bit(AdamW):
 class Lion:
     """Lion: the sign of an interpolated momentum, 4 bytes of state a parameter (Chen et al. 2023).
 
-    Rates are about a tenth of Adam's, decay ten times as large.
+    Rates are about a tenth of Adam's, decay ten times as large. ``bits=8`` keeps the momentum as
+    AdamW8bit keeps its first moment: 1.02 bytes a parameter.
     """
 
     lr: float = 1e-4
     betas: tuple[float, float] = (0.9, 0.99)
     weight_decay: float = 0.0
+    bits: int = 32
 
     def __post_init__(self) -> None:
         _check(_finite(self.lr, *self.betas, self.weight_decay),
                f"{self}: every value must be a finite number")
         _check(self.lr >= 0, f"Lion lr is {self.lr}; it must not be negative")
         _check(all(0 <= b < 1 for b in self.betas), f"Lion betas are {self.betas}; in [0, 1)")
+        _check(self.bits in (8, 32), f"Lion bits is {self.bits}; it is 8 or 32")
 
     def scalars(self) -> dict[str, float]:
         """Run-time scalars and their defaults."""
@@ -105,7 +108,53 @@ class Lion:
                 "beta2": self.betas[1]}
 
 
-Optimizer = SGD | AdamW | AdamW8bit | Lion
+@dataclass(frozen=True, slots=True)
+class Adafactor:
+    """Adafactor (Shazeer and Stern 2018): no momentum, the second moment by rows and columns.
+
+    A matrix [n, k] has 4 (n + k) bytes of state, a vector 4 bytes an element. The values are
+    torch.optim.Adafactor's: ``lr`` is the most that the relative step 1 / sqrt(t) may be, and the
+    rate of the decoupled decay; a step is as long as the parameter is large, at least ``eps[1]``;
+    the root of a second moment is at least ``eps[0]``; ``d`` is the root mean square to which
+    updates are clipped. Parameters of more than two axes are matrices of their first axis by the
+    others.
+    """
+
+    lr: float = 1e-2
+    beta2_decay: float = -0.8
+    eps: tuple[float, float] = (2.0**-23, 1e-3)
+    d: float = 1.0
+    weight_decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check(_finite(self.lr, self.beta2_decay, *self.eps, self.d, self.weight_decay),
+               f"{self}: every value must be a finite number")
+        _check(self.lr >= 0, f"Adafactor lr is {self.lr}; it must not be negative")
+        _check(self.beta2_decay <= 0,
+               f"Adafactor beta2_decay is {self.beta2_decay}; it must not be positive")
+        _check(len(self.eps) == 2 and self.eps[0] >= 1e-18 and self.eps[1] >= 0,
+               f"Adafactor eps is {self.eps}; two values, the first from 1e-18 on")
+        _check(self.d > 0, f"Adafactor d is {self.d}; it must be positive")
+
+    def scalars(self) -> dict[str, float]:
+        """Run-time scalars and their defaults; ``d`` is called clip."""
+        return {
+            "lr": self.lr, "weight_decay": self.weight_decay, "beta2_decay": self.beta2_decay,
+            "eps1": self.eps[0], "eps2": self.eps[1], "clip": self.d,
+        }
+
+
+Optimizer = SGD | AdamW | AdamW8bit | Lion | Adafactor
+
+
+def narrowed(optimizer: Optimizer) -> Optimizer | None:
+    """Return the same optimizer with 8-bit state, None where there is none or it has that."""
+    if type(optimizer) is AdamW:
+        return AdamW8bit(*(getattr(optimizer, f.name) for f in fields(optimizer)))
+    if isinstance(optimizer, Lion) and optimizer.bits != 8:
+        return replace(optimizer, bits=8)
+    return None
+
 
 _TRAIN: dict[str, type[Any]] = {
     "lora": LoRA, "ia3": IA3, "adapter": Adapter, "prefix": Prefix, "sparse": Sparse,
@@ -113,6 +162,7 @@ _TRAIN: dict[str, type[Any]] = {
 }
 _OPTIMIZER: dict[str, type[Any]] = {
     "sgd": SGD, "adamw": AdamW, "adamw8bit": AdamW8bit, "lion": Lion,
+    "adafactor": Adafactor,
 }
 
 
@@ -182,6 +232,13 @@ def parse_head(text: str) -> Head:
 
 
 def parse_optimizer(text: str) -> Optimizer:
-    """Read ``adamw:lr=1e-3``."""
-    made: Optimizer = Spec.parse(text).build(_OPTIMIZER, "optimizer")
+    """Read ``adamw:lr=1e-3,betas=0.9;0.99``."""
+    spec = Spec.parse(text)
+    for key, value in spec.keys.items():
+        if isinstance(value, tuple):
+            numbers = tuple(_value(v) if isinstance(v, str) else v for v in value)
+            _check(_finite(*numbers), f"optimizer '{spec.name}': {key} is a list of numbers, "
+                                      f"such as {key}=0.9;0.99")
+            spec.keys[key] = numbers
+    made: Optimizer = spec.build(_OPTIMIZER, "optimizer")
     return made

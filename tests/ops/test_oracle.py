@@ -32,6 +32,11 @@ NO_COUNTERPART = {
     "linear_cross_entropy_both": "put in after differentiation; tests/passes/test_join_head.py",
     "counted": "says which labels count; no float goes in",
     "norm_sq": "a plain sum of squares that the loop watches",
+    "adafactor_update": "tests/ops/test_adafactor.py",
+    "adafactor_vector": "tests/ops/test_adafactor.py",
+    "adamw8_update": "the map is compared in tests/ops/test_optim8.py",
+    "lion_update": "torch.optim has no Lion; its reference is the paper's",
+    "lion8_update": "as lion_update",
     **{n: "over codes of a frozen weight, put in after differentiation; tests/test_quantize.py"
        for n in OPS if n.startswith(("qlinear", "qconv2d", "qgather"))},
 }

@@ -12,7 +12,8 @@ from edgeloop.passes.autodiff import add_gradients
 from edgeloop.passes.gradient_entries import accumulate_entry, apply_entry, grad_entry
 
 OPTIMIZERS = [el.SGD(lr=0.1), el.SGD(lr=0.1, momentum=0.9, weight_decay=0.01), el.AdamW(lr=0.01),
-              el.AdamW8bit(lr=0.01), el.Lion(lr=0.001)]
+              el.AdamW8bit(lr=0.01), el.Lion(lr=0.001), el.Lion(lr=0.001, bits=8),
+              el.Adafactor(lr=0.01)]
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=str)

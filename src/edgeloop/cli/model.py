@@ -54,7 +54,7 @@ def add(command: Callable[[str], argparse.ArgumentParser]) -> None:
     )
     parser.add_argument(
         "--optimizer", default="sgd:lr=0.01", metavar="WHAT",
-        help="sgd, adamw, adamw8bit or lion, with :lr=..",
+        help="sgd, adamw, adamw8bit, lion or adafactor, with :lr=..",
     )
     parser.add_argument(
         "--quantize", metavar="KIND", help="keep the frozen base as int8, int4, f16 or bf16; also "

@@ -1,6 +1,7 @@
 """Operators: one record each, registered on import; see docs/guide/add-an-op.md."""
 
 from edgeloop.ops import (
+    adafactor,
     attention,
     binary,
     conv,
@@ -42,10 +43,10 @@ from edgeloop.ops.interpreter import evaluate
 from edgeloop.ops.registry import NO_GRAD, OPS, Attr, Grads, OpDef, Sample, register
 
 __all__ = [
-    "NO_GRAD", "OPS", "Attr", "Builder", "Grads", "OnnxNode", "OpDef", "Sample", "attention",
-    "binary", "conv", "dropout", "evaluate", "fake_quant", "gather", "group_norm", "index",
-    "interpolate", "layer_norm", "linear", "loss", "loss_classes", "loss_head", "maps", "matmul",
-    "merge_codes", "norm", "optim", "optim8", "pool", "quant", "quant_bf16", "quant_conv",
+    "NO_GRAD", "OPS", "Attr", "Builder", "Grads", "OnnxNode", "OpDef", "Sample", "adafactor",
+    "attention", "binary", "conv", "dropout", "evaluate", "fake_quant", "gather", "group_norm",
+    "index", "interpolate", "layer_norm", "linear", "loss", "loss_classes", "loss_head", "maps",
+    "matmul", "merge_codes", "norm", "optim", "optim8", "pool", "quant", "quant_bf16", "quant_conv",
     "quant_i8", "quant_i8_conv", "recurrent", "reduce", "register", "rms_norm", "rotary", "saved",
     "select", "shape", "softmax", "trig",
 ]

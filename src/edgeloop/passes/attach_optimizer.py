@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from edgeloop.ir import Graph, Type, Value
+from edgeloop.ir import Array, Graph, Type, Value
 from edgeloop.ops import Builder
+from edgeloop.ops.adafactor import factors
 from edgeloop.ops.optim8 import no_moments, state_type
-from edgeloop.options import AdamW, AdamW8bit, Lion, Optimizer
+from edgeloop.options import SGD, Adafactor, AdamW, AdamW8bit, Lion, Optimizer
+
+Grads = Mapping[Value, Value]
 
 
-def attach_optimizer(
-    graph: Graph, grads: Mapping[Value, Value], optimizer: Optimizer, ok: Value
-) -> Graph:
+def attach_optimizer(graph: Graph, grads: Grads, optimizer: Optimizer, ok: Value) -> Graph:
     """Append the update of each param from its gradient.
 
     Scalars (lr, ...) become inputs [1]; state starts at what means zero (AdamW's powers of beta at
@@ -25,40 +28,86 @@ def attach_optimizer(
     """
     out = graph.copy()
     g = Builder(out, layer="optimizer")
-    s = {name: g.input(name, Type((1,))) for name in optimizer.scalars()}
+    scalars = {name: g.input(name, Type((1,))) for name in optimizer.scalars()}
+    UPDATES[type(optimizer)](_Attach(g, scalars, ok), grads, optimizer)
+    return out
 
-    def state(name: str, like: tuple[int, ...], fill: float = 0.0) -> Value:
-        v = g.value(name, Type(like))
-        out.states[v] = np.full(like, fill, np.float32)
+
+@dataclass(frozen=True, slots=True)
+class _Attach:
+    """The graph that is built, the run-time scalars by name, and ``ok``."""
+
+    g: Builder
+    inputs: Mapping[str, Value]
+    ok: Value
+
+    def scalars(self, *names: str) -> tuple[Value, ...]:
+        """Return the inputs of these names and ``ok``, as update operators end."""
+        return (*(self.inputs[n] for n in names), self.ok)
+
+    def state(self, name: str, of: Type, first: Array | float = 0.0) -> Value:
+        """Add a state; ``first`` is its initial value, or that of its elements."""
+        v = self.g.value(name, of)
+        self.g.graph.states[v] = first if isinstance(first, np.ndarray) else np.full(
+            of.shape, first, np.float32)
         return v
 
-    def codes(name: str, size: int) -> Value:
-        v = g.value(name, state_type(size))
-        out.states[v] = no_moments(size)
-        return v
+    def codes(self, name: str, p: Value, moments: int) -> Value:
+        """Add the 8-bit state of p."""
+        size = p.type.size
+        return self.state(f"{name}:{p.name}", state_type(size, moments), no_moments(size, moments))
 
-    def update(op: str, targets: tuple[Value, ...], *rest: Value) -> tuple[Value, ...]:
-        new = g.ops(op, *targets, *rest, out=f"{targets[0].name}.new")
-        out.updates.update(zip(targets, new, strict=True))
+    def update(self, op: str, targets: tuple[Value, ...], *rest: Value) -> tuple[Value, ...]:
+        """Add the node that makes the new versions of ``targets``."""
+        new = self.g.ops(op, *targets, *rest, out=f"{targets[0].name}.new")
+        self.g.graph.updates.update(zip(targets, new, strict=True))
         return new
 
-    if isinstance(optimizer, AdamW):
-        powers = state("adam.powers", (2,), 1.0)
-        (tick,) = update("adam_tick", (powers,), s["beta1"], s["beta2"], ok)
-        rest = (tick, s["lr"], s["weight_decay"], s["beta1"], s["beta2"], s["eps"], ok)
+
+def _sgd(a: _Attach, grads: Grads, optimizer: SGD) -> None:
+    rest = a.scalars("lr", "weight_decay", *(["momentum"] if optimizer.momentum else []))
     for p, grad in grads.items():
-        shape = p.type.shape
-        if isinstance(optimizer, AdamW8bit):
-            update("adamw8_update", (p, codes(f"adam.mv8:{p.name}", p.type.size)), grad, *rest)
-        elif isinstance(optimizer, AdamW):
-            moments = (state(f"adam.m:{p.name}", shape), state(f"adam.v:{p.name}", shape))
-            update("adamw_update", (p, *moments), grad, *rest)
-        elif isinstance(optimizer, Lion):
-            update("lion_update", (p, state(f"lion.m:{p.name}", shape)), grad, s["lr"],
-                   s["weight_decay"], s["beta1"], s["beta2"], ok)
-        elif optimizer.momentum:
-            m = state(f"momentum:{p.name}", shape)
-            update("momentum_update", (p, m), grad, s["lr"], s["weight_decay"], s["momentum"], ok)
+        if optimizer.momentum:
+            m = a.state(f"momentum:{p.name}", p.type)
+            a.update("momentum_update", (p, m), grad, *rest)
         else:
-            update("sgd_update", (p,), grad, s["lr"], s["weight_decay"], ok)
-    return out
+            a.update("sgd_update", (p,), grad, *rest)
+
+
+def _adamw(a: _Attach, grads: Grads, optimizer: AdamW) -> None:
+    powers = a.state("adam.powers", Type((2,)), 1.0)
+    (tick,) = a.update("adam_tick", (powers,), *a.scalars("beta1", "beta2"))
+    rest = (tick, *a.scalars("lr", "weight_decay", "beta1", "beta2", "eps"))
+    for p, grad in grads.items():
+        if isinstance(optimizer, AdamW8bit):
+            a.update("adamw8_update", (p, a.codes("adam.mv8", p, 2)), grad, *rest)
+        else:
+            moments = (a.state(f"adam.{k}:{p.name}", p.type) for k in "mv")
+            a.update("adamw_update", (p, *moments), grad, *rest)
+
+
+def _lion(a: _Attach, grads: Grads, optimizer: Lion) -> None:
+    rest = a.scalars("lr", "weight_decay", "beta1", "beta2")
+    for p, grad in grads.items():
+        if optimizer.bits == 8:
+            a.update("lion8_update", (p, a.codes("lion.m8", p, 1)), grad, *rest)
+        else:
+            a.update("lion_update", (p, a.state(f"lion.m:{p.name}", p.type)), grad, *rest)
+
+
+def _adafactor(a: _Attach, grads: Grads, _: Adafactor) -> None:
+    # SGD with the constant gradient -1 and rate 1 counts upwards.
+    count = (a.g.constant(np.full(1, x, np.float32)) for x in (-1, 1, 0))
+    (step,) = a.update("sgd_update", (a.state("adafactor.step", Type((1,))),), *count, a.ok)
+    rest = (step, *a.scalars("lr", "weight_decay", "beta2_decay", "eps1", "eps2", "clip"))
+    for p, grad in grads.items():
+        kinds = factors(p.type)
+        op, names = ("adafactor_update", ("rows", "cols")) if len(kinds) == 2 else (
+            "adafactor_vector", ("v",))
+        state = (a.state(f"adafactor.{n}:{p.name}", t) for n, t in zip(names, kinds, strict=True))
+        a.update(op, (p, *state), grad, *rest)
+
+
+UPDATES: dict[type, Callable[[_Attach, Grads, Any], None]] = {
+    SGD: _sgd, AdamW: _adamw, AdamW8bit: _adamw, Lion: _lion, Adafactor: _adafactor,
+}

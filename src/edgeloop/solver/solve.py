@@ -9,11 +9,11 @@ backward in f16, 8-bit state of the optimizer.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 
 from edgeloop.errors import CompileError
 from edgeloop.ir import Graph, verify
-from edgeloop.options import AdamW, AdamW8bit, Optimizer
+from edgeloop.options import Optimizer, narrowed
 from edgeloop.passes.alive import alive_at_peak
 from edgeloop.passes.attach_loss import NORM
 from edgeloop.passes.bounds import node_bound
@@ -97,9 +97,7 @@ def _check(slowdown: float, allow: Sequence[str]) -> None:
 
 def _ladder(optimizer: Optimizer, allow: Sequence[str]) -> Iterator[Harm]:
     """What may be done to results, the least harmful first."""
-    small = None
-    if "state" in allow and type(optimizer) is AdamW:
-        small = AdamW8bit(*(getattr(optimizer, f.name) for f in fields(optimizer)))
+    small = narrowed(optimizer) if "state" in allow else None
     for state in (None, small) if small else (None,):
         for saved in (False, True) if "saved" in allow else (False,):
             yield Harm(saved, state)
