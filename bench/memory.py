@@ -172,17 +172,28 @@ def one(row: Row, *, times: bool) -> bool:
 
 
 def overhead() -> bool:
-    """LoRA keeps what training the same weights themselves keeps, and rank-r products."""
+    """LoRA beside training the same weights themselves, whose inputs backward needs as well.
+
+    A budget of 1.05 times that arena has to be met at no more than 1.1 times the work.
+    """
     met = True
     for name, model, loss in (("ViT, 4 blocks", vit(image=64, patch=8, blocks=4), "cross_entropy"),
                               ("Deep-AE", ZOO["deep_ae"].build(), "mse"),
                               ("ResNet-8", ZOO["resnet8"].build(), "cross_entropy")):
-        full, lora = (
-            el.compile(model, train=t, loss=loss, batch=8, optimizer=SGD, entries=("train",)).plan
-            for t in (el.Full(), el.LoRA(8)))
-        share = lora.arena_bytes / full.arena_bytes
+        options = {"loss": loss, "batch": 8, "optimizer": SGD, "entries": ("train",)}
+        full, lora = (el.compile(model, train=t, **options).plan for t in (el.Full(), el.LoRA(8)))
+        share, note = lora.arena_bytes / full.arena_bytes, "without a budget"
+        if share > 1.05:
+            try:
+                plan = el.compile(
+                    model, train=el.LoRA(8), slowdown=1.1, allow=(), **options, budget=int(
+                        1.05 * full.arena_bytes) + lora.ram_bytes - lora.arena_bytes).plan
+                note = f"{share:.2f}x without a budget; {plan.notes[-1].partition(': ')[2]}"
+                share = plan.arena_bytes / full.arena_bytes
+            except el.BudgetError as e:
+                note = str(e).splitlines()[0]
         met &= show(f"LoRA 8 over all weights, arena: {name}", "<= 1.05x", f"{share:.2f}x",
-                    share <= 1.05, "2x in PEFT")
+                    share <= 1.05, f"{note}; 2x in PEFT")
     return met
 
 
