@@ -26,6 +26,7 @@ typedef enum el_status {
   EL_E_BOUNDS = -3,   /* an offset, size or stride leaves its region */
   EL_E_KERNEL = -4,   /* unknown opcode, or no variant for this machine */
   EL_E_MISMATCH = -5, /* operand types or shapes do not fit the kernel */
+  EL_E_IO = -6,       /* weights could not be read (ports that read them from a file) */
 } el_status;
 
 /* EL_U8 also holds int4 codes, two in a byte; EL_F16 is IEEE binary16, EL_BF16 the upper half of a

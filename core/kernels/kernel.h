@@ -30,6 +30,11 @@ static inline size_t el_size(const el_tensor *t) {
   return n;
 }
 
+/* Bytes of one element. */
+static inline size_t el_item_bytes(int32_t dtype) {
+  return dtype == EL_U8 || dtype == EL_I8 ? 1u : dtype == EL_F16 || dtype == EL_BF16 ? 2u : 4u;
+}
+
 /* Dense row-major: what most kernels require of their operands. */
 static inline int el_dense(const el_tensor *t) {
   int32_t s = 1;

@@ -4,6 +4,8 @@
 #define _POSIX_C_SOURCE 200809L
 #include "pool.h"
 
+#include "kernel.h"
+
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
@@ -25,6 +27,7 @@ struct el_pool {
   pthread_cond_t wake;
   uint32_t sleepers; /* under lock */
   uint32_t workers;  /* threads besides the caller */
+  el_reader *reader; /* or NULL */
   pid_t owner;
   struct worker {
     pthread_t thread;
@@ -151,9 +154,56 @@ static int has_workers(const el_pool *p) {
   return p != NULL && p->workers > 0 && p->owner == getpid();
 }
 
+void el_pool_read_with(el_pool *p, el_reader *reader) { p->reader = reader; }
+
+/* One step: a fetch that is only asked for, or a kernel once its operands are there. */
+static el_status take_step(el_pool *p, const el_memory *memory, const el_step *step) {
+  el_reader *reader = p->reader;
+  int shared = has_workers(p);
+  if (reader != NULL) {
+    el_status status = el_reader_wait(reader, step, p->workers + 1);
+    if (status != EL_OK) return status;
+    const el_tensor *w = &step->t[0];
+    if (step->op->opcode == EL_FETCH) {
+      const uint8_t *base = memory->base[EL_WEIGHTS];
+      el_reader_ask(reader, (uint64_t)((const uint8_t *)w->data - base), step->t[1].data,
+                    el_size(w) * el_item_bytes(w->dtype));
+      return EL_OK;
+    }
+  }
+  if (step->call.chunks > 1 && shared) {
+    run_step(p, step);
+  } else {
+    for (uint32_t k = 0; k < step->call.chunks; k++) run_chunk(step, k, 0, p->spans);
+  }
+  return EL_OK;
+}
+
+/* The steps of a run, after which no read is under way. */
+static el_status take_steps(el_pool *p, const el_program *program, const el_memory *memory,
+                            el_isa isa, uint32_t first, uint32_t count, el_span *steps,
+                            el_span *chunks) {
+  el_status status = EL_OK;
+  for (uint32_t i = 0; status == EL_OK && i < count; i++) {
+    el_step step;
+    uint64_t begin = steps != NULL ? clock_ns() : 0;
+    status = el_bind(program, memory, isa, first + i, &step);
+    if (status != EL_OK) break;
+    p->spans = chunks;
+    status = take_step(p, memory, &step);
+    p->spans = NULL;
+    if (steps != NULL) {
+      steps[i] = (el_span){begin, clock_ns(), 0};
+      if (p->reader != NULL && step.op->opcode == EL_FETCH) chunks[0] = steps[i];
+      chunks += step.call.chunks;
+    }
+  }
+  return status;
+}
+
 el_status el_pool_run(el_pool *p, const el_program *program, const el_memory *memory, el_isa isa,
                       uint32_t entry, uint32_t first, uint32_t last) {
-  if (!has_workers(p)) {
+  if (!has_workers(p) && p->reader == NULL) {
     return el_run(program, memory, isa, entry, first, last);
   }
   el_status status = el_check_memory(program, memory);
@@ -162,17 +212,8 @@ el_status el_pool_run(el_pool *p, const el_program *program, const el_memory *me
   status = el_get_entry(program, entry, &e);
   if (status != EL_OK) return status;
   if (last > e.count) last = e.count;
-  for (uint32_t i = first; i < last; i++) {
-    el_step step;
-    status = el_bind(program, memory, isa, e.first + i, &step);
-    if (status != EL_OK) return status;
-    if (step.call.chunks > 1) {
-      run_step(p, &step);
-    } else {
-      step.kernel(&step.call);
-    }
-  }
-  return EL_OK;
+  if (first > last) first = last;
+  return take_steps(p, program, memory, isa, e.first + first, last - first, NULL, NULL);
 }
 
 el_status el_pool_profile(el_pool *p, const el_program *program, const el_memory *memory,
@@ -181,21 +222,6 @@ el_status el_pool_profile(el_pool *p, const el_program *program, const el_memory
   if (status != EL_OK) return status;
   el_entry e;
   status = el_get_entry(program, entry, &e);
-  int shared = has_workers(p);
-  for (uint32_t i = 0; status == EL_OK && i < e.count; i++) {
-    el_step step;
-    uint64_t begin = clock_ns();
-    status = el_bind(program, memory, isa, e.first + i, &step);
-    if (status != EL_OK) break;
-    if (step.call.chunks > 1 && shared) {
-      p->spans = chunks;
-      run_step(p, &step);
-      p->spans = NULL;
-    } else {
-      for (uint32_t k = 0; k < step.call.chunks; k++) run_chunk(&step, k, 0, chunks);
-    }
-    steps[i] = (el_span){begin, clock_ns(), 0};
-    chunks += step.call.chunks;
-  }
-  return status;
+  if (status != EL_OK) return status;
+  return take_steps(p, program, memory, isa, e.first, e.count, steps, chunks);
 }

@@ -5,7 +5,7 @@
 #ifndef EL_POOL_H
 #define EL_POOL_H
 
-#include "edgeloop.h"
+#include "reader.h"
 
 typedef struct el_pool el_pool;
 
@@ -14,8 +14,12 @@ typedef struct el_pool el_pool;
 el_pool *el_pool_new(uint32_t threads);
 void el_pool_free(el_pool *pool); /* may be NULL */
 
+/* From now on fetches are read by `reader` (NULL: copied from the weights in memory). */
+void el_pool_read_with(el_pool *pool, el_reader *reader);
+
 /* el_run with the pool's workers. In a child made by fork, where the workers do not exist, the
- * caller does all chunks itself. One caller at a time. */
+ * caller does all chunks itself. One caller at a time. All reads are done on return; EL_E_IO: one
+ * failed, and the run stopped at its reader at the latest. */
 el_status el_pool_run(el_pool *pool, const el_program *program, const el_memory *memory, el_isa isa,
                       uint32_t entry, uint32_t first, uint32_t last);
 

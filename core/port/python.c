@@ -29,6 +29,8 @@ const char *el_status_text(el_status s) {
       return "unknown kernel";
     case EL_E_MISMATCH:
       return "operands do not fit the kernel";
+    case EL_E_IO:
+      return "weights could not be read";
   }
   return "unknown status";
 }
@@ -212,6 +214,8 @@ static PyMethodDef methods[] = {
      "check(table, isa, threads): ValueError if a table is refused"},
     {"open", el_py_open, METH_VARARGS,
      "open(table, isa, threads, weights, arena, params, state, io) -> runner"},
+    {"stream", el_py_stream, METH_VARARGS,
+     "stream(runner, fd, start, hold_ns=0, unordered=False): fetches read the file"},
     {"run", el_py_run, METH_VARARGS,
      "run(runner, entry, first, last): run steps first .. last - 1"},
     {"profile", el_py_profile, METH_VARARGS,

@@ -14,6 +14,7 @@ int el_isa_of(const char *name);
 
 PyObject *el_py_check(PyObject *self, PyObject *args);
 PyObject *el_py_open(PyObject *self, PyObject *args);
+PyObject *el_py_stream(PyObject *self, PyObject *args);
 PyObject *el_py_run(PyObject *self, PyObject *args);
 PyObject *el_py_profile(PyObject *self, PyObject *args);
 PyObject *el_py_peak(PyObject *self, PyObject *args);

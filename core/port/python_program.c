@@ -1,4 +1,5 @@
 /* Programs from Python: check a table, open it over memory that Python owns, run its entries. */
+#include <errno.h>
 #include <string.h>
 
 #include "pool.h"
@@ -12,6 +13,7 @@ typedef struct runner {
   el_memory memory;
   el_isa isa;
   el_pool *pool;
+  el_reader *reader; /* or NULL: the weights are in memory */
   Py_buffer table, region[EL_REGIONS];
 } runner;
 
@@ -46,6 +48,7 @@ PyObject *el_py_check(PyObject *self, PyObject *args) {
 
 static void runner_free(runner *r) {
   el_pool_free(r->pool);
+  el_reader_free(r->reader);
   for (int i = 0; i < EL_REGIONS; i++) PyBuffer_Release(&r->region[i]);
   PyBuffer_Release(&r->table);
   PyMem_Free(r);
@@ -106,7 +109,50 @@ fail:
   return NULL;
 }
 
-/* run(runner, entry, first, last) -> None; without the GIL. One caller at a time. */
+/* stream(runner, fd, start, hold_ns=0, unordered=False) -> None: from now on fetches read the file,
+ * in which region weights begins at byte `start`. The last two are for tests (reader.h). */
+PyObject *el_py_stream(PyObject *self, PyObject *args) {
+  (void)self;
+  PyObject *capsule;
+  unsigned long long start, hold_ns = 0;
+  el_reader_options options = {0};
+  if (!PyArg_ParseTuple(args, "OiK|Kp", &capsule, &options.fd, &start, &hold_ns,
+                        &options.unordered)) {
+    return NULL;
+  }
+  runner *r = PyCapsule_GetPointer(capsule, runner_name);
+  if (r == NULL) return NULL;
+  options.start = start;
+  options.hold_ns = hold_ns;
+  el_reader *reader = el_reader_new(&options);
+  if (reader == NULL) return PyErr_SetFromErrno(PyExc_OSError);
+  el_reader_free(r->reader);
+  r->reader = reader;
+  el_pool_read_with(r->pool, reader);
+  Py_RETURN_NONE;
+}
+
+/* Sets the exception of a status; 0 when there is none. */
+static int failed(unsigned entry, el_status s, int error) {
+  if (s == EL_OK) return 0;
+  if (s == EL_E_IO) {
+    errno = error != 0 ? error : EIO;
+    PyErr_SetFromErrno(PyExc_OSError);
+  } else {
+    PyErr_Format(PyExc_ValueError, "entry %u: %s", entry, el_status_text(s));
+  }
+  return 1;
+}
+
+/* What a run came to once no read is under way: a failed read outweighs the rest. */
+static el_status finish(runner *r, el_status s, int *error) {
+  *error = 0;
+  el_status reads = r->reader != NULL ? el_reader_finish(r->reader, error) : EL_OK;
+  return reads != EL_OK ? reads : s;
+}
+
+/* run(runner, entry, first, last) -> None; without the GIL. One caller at a time. OSError: weights
+ * could not be read (EIO: also when the file is too short), and the run stopped half-way. */
 PyObject *el_py_run(PyObject *self, PyObject *args) {
   (void)self;
   PyObject *capsule;
@@ -115,10 +161,11 @@ PyObject *el_py_run(PyObject *self, PyObject *args) {
   runner *r = PyCapsule_GetPointer(capsule, runner_name);
   if (r == NULL) return NULL;
   el_status s;
+  int error;
   Py_BEGIN_ALLOW_THREADS s =
       el_pool_run(r->pool, &r->program, &r->memory, r->isa, entry, first, last);
-  Py_END_ALLOW_THREADS if (s != EL_OK) return PyErr_Format(PyExc_ValueError, "entry %u: %s", entry,
-                                                           el_status_text(s));
+  s = finish(r, s, &error);
+  Py_END_ALLOW_THREADS if (failed(entry, s, error)) return NULL;
   Py_RETURN_NONE;
 }
 
@@ -148,6 +195,7 @@ PyObject *el_py_profile(PyObject *self, PyObject *args) {
   runner *r = PyCapsule_GetPointer(capsule, runner_name);
   uint64_t n_steps, n_chunks;
   if (r != NULL) {
+    int error = 0;
     el_status s = count_spans(&r->program, &r->memory, r->isa, entry, &n_steps, &n_chunks);
     if (s == EL_OK && ((uint64_t)steps.len != n_steps * sizeof(el_span) ||
                        (uint64_t)chunks.len != n_chunks * sizeof(el_span))) {
@@ -156,9 +204,10 @@ PyObject *el_py_profile(PyObject *self, PyObject *args) {
     if (s == EL_OK) {
       Py_BEGIN_ALLOW_THREADS s =
           el_pool_profile(r->pool, &r->program, &r->memory, r->isa, entry, steps.buf, chunks.buf);
+      s = finish(r, s, &error);
       Py_END_ALLOW_THREADS
     }
-    if (s != EL_OK) PyErr_Format(PyExc_ValueError, "entry %u: %s", entry, el_status_text(s));
+    failed(entry, s, error);
   }
   PyBuffer_Release(&steps);
   PyBuffer_Release(&chunks);

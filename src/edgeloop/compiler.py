@@ -99,6 +99,7 @@ def compile(  # noqa: A001  the public name is el.compile
     budget: str | int | None = None,
     slowdown: float = 2.0,
     allow: Sequence[str] = ALLOWED,
+    resident: str | int | None = None,
     target: str = "host",
     seed: int = 0,
     quantize: str | Quantize | None = None,
@@ -145,6 +146,10 @@ def compile(  # noqa: A001  the public name is el.compile
         What the solver may do to results: "saved" (activations wait for backward in f16), "state"
         (``el.AdamW`` and ``el.Lion`` keep moments in 8 bits); () for nothing but the order of
         sums.
+    resident
+        Bytes of frozen weights that may be in memory at once, such as "64 MiB"; what is more is
+        read from the program's file while it computes (docs/guide/streaming.md). None: all of
+        them are mapped.
     target
         "host", or "mcu": one thread, portable kernels and no more scratch than they need.
     seed
@@ -191,10 +196,10 @@ def compile(  # noqa: A001  the public name is el.compile
     _check_whole("predict_batch", predict_batch, 1)
     _check_whole("threads", threads, 1, MAX_THREADS)
     _check_whole("seed", seed, 0)
-    limit = None if budget is None else _limit(budget)
+    limit = None if budget is None else _limit("budget", budget)
     variants = [dict(shapes)] if isinstance(shapes, Mapping) else [dict(s) for s in shapes or [{}]]
     asked = _Asked(model, options, batch, predict_batch, variants, adapter, features, classes)
-    frame = Frame(threads, isa)
+    frame = Frame(threads, isa, None if resident is None else _limit("resident", resident))
     if limit is None:
         return frame.plain(_draft(asked, Change()))
     return solve(
@@ -441,13 +446,13 @@ def _check_whole(name: str, value: Any, low: int, high: int | None = None) -> No
         raise CompileError(f"{name}={value!r}: it must be a whole number {span}")
 
 
-def _limit(budget: Any) -> int:
-    if not isinstance(budget, str | int):
-        raise CompileError(f'budget={budget!r}: write bytes, or a size such as "256 KiB"')
+def _limit(name: str, size: Any) -> int:
+    if not isinstance(size, str | int):
+        raise CompileError(f'{name}={size!r}: write bytes, or a size such as "256 KiB"')
     try:
-        return parse_bytes(budget)
+        return parse_bytes(size)
     except EdgeLoopError as e:
-        raise CompileError(f"budget: {e}") from None
+        raise CompileError(f"{name}: {e}") from None
 
 
 def _options(

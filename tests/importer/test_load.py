@@ -4,6 +4,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from edgeloop.errors import ModelError
+from edgeloop.importer import load
 from edgeloop.importer.load import NEWEST_OPSET, read_model
 
 RELU = helper.make_node("Relu", ["x"], ["y"], name="act")
@@ -150,6 +151,17 @@ def test_external_path_outside_the_directory_is_refused(external, location):
 def test_external_data_that_does_not_fit_is_refused(external, entries, message):
     with pytest.raises(ModelError, match=message):
         read_model(external(**entries))
+
+
+@pytest.mark.parametrize("large", [True, False])
+def test_the_checker_sees_no_data_where_it_is_too_much(external, monkeypatch, large):
+    """onnx's checker refuses more than 2 GiB; without the limit here (control) it sees the data."""
+    seen = []
+    monkeypatch.setattr(load, "CHECKED_BYTES", 23 if large else 24)
+    monkeypatch.setattr(
+        onnx.checker, "check_model", lambda m: seen.append(m.graph.initializer[0].raw_data))
+    assert len(read_model(external()).graph.initializer[0].raw_data) == 24
+    assert [len(data) for data in seen] == [0 if large else 24]
 
 
 def test_local_functions_are_inlined(build):

@@ -93,6 +93,10 @@ def add(command: Callable[[str], argparse.ArgumentParser]) -> None:
         help="what the budget may do to results: saved (activations wait in f16), state (8-bit "
         "optimizer state); '' for nothing (default saved,state)",
     )
+    parser.add_argument(
+        "--resident", metavar="SIZE", help="frozen weights in memory at once; the others are read "
+        'from the program\'s file meanwhile, such as "64 MiB"'
+    )
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--isa", default="auto", help="auto (default), ref, avx2, neon, ...")
     parser.add_argument("--target", default="host", help="host (default) or mcu")
@@ -234,6 +238,7 @@ def compile_(args: argparse.Namespace, out: Output) -> int:
         budget=args.budget,
         slowdown=args.slowdown,
         allow=tuple(filter(None, args.allow.split(","))),
+        resident=args.resident,
         target=args.target,
         seed=args.seed,
         quantize=None if args.quantize is None else parse_quantize(args.quantize),

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
+import numpy as np
 import onnx
 import onnx.checker
 import onnx.inliner
@@ -19,8 +21,17 @@ NEWEST_OPSET: Final = onnx.defs.onnx_opset_version()
 # Bounds that no model for a device meets, and a hostile file would: protobuf's own limit, and
 # dimensions and element counts that the core's 32-bit sizes can hold.
 MAX_FILE_BYTES: Final = 2**31 - 1
+# External data from which on onnx's checker, which takes 2 GiB at most, sees the graph alone.
+CHECKED_BYTES = 2**30
 MAX_DIM: Final = 2**31 - 1
 MAX_ELEMENTS: Final = 2**31 - 1
+# Bytes of an element, of the types whose elements are whole bytes.
+_WIDTHS: Final[dict[int, int]] = {
+    kind: np.dtype(onnx.helper.tensor_dtype_to_np_dtype(kind)).itemsize
+    for kind in (onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE, onnx.TensorProto.FLOAT16,
+                 onnx.TensorProto.INT8, onnx.TensorProto.UINT8, onnx.TensorProto.INT32,
+                 onnx.TensorProto.INT64)
+}
 # Operators of ONNX Runtime's domain that its optimizer writes without naming the domain, and those
 # that tf2onnx leaves as TensorFlow has them.
 CONTRIB_DOMAIN: Final = "com.microsoft"
@@ -52,11 +63,16 @@ def read_model(source: str | os.PathLike[str] | onnx.ModelProto) -> onnx.ModelPr
     if not _is_text(model):
         raise ModelError(f"{where}: holds names that are not text; the file is damaged")
     _check_opset(model, where)
-    _resolve_external(model, base, where)
+    hollow = _hollow(model)
+    external = _resolve_external(model, base, where)
     _check_dims(model, where)
     _name_contributed(model)
+    if external > CHECKED_BYTES:
+        _name_contributed(hollow)
+    else:
+        hollow = model
     try:
-        onnx.checker.check_model(model)
+        onnx.checker.check_model(hollow)
     except (onnx.checker.ValidationError, EncodeError, ValueError) as e:
         first = str(e).strip().splitlines()[0]
         raise ModelError(f"{where}: not a valid ONNX model: {first}; export it again") from e
@@ -141,6 +157,21 @@ def _check_opset(model: onnx.ModelProto, where: str) -> None:
         )
 
 
+def _hollow(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a copy whose external tensors are empty: onnx's checker takes 2 GiB at most.
+
+    Their bytes and shapes are compared when they are read.
+    """
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    for t in tensors(copy):
+        if t.data_location == onnx.TensorProto.EXTERNAL:
+            t.data_location = onnx.TensorProto.DEFAULT
+            del t.external_data[:]
+            t.dims[:] = [0]
+    return copy
+
+
 def _name_contributed(model: onnx.ModelProto) -> None:
     """Give operators that no valid ONNX operator set holds a domain of their own.
 
@@ -173,8 +204,12 @@ def _check_dims(model: onnx.ModelProto, where: str) -> None:
                 )
 
 
-def _resolve_external(model: onnx.ModelProto, base: Path | None, where: str) -> None:
-    """Copy external data into the model; only regular files inside its directory are read."""
+def _resolve_external(model: onnx.ModelProto, base: Path | None, where: str) -> int:
+    """Copy external data into the model; only regular files inside its directory are read.
+
+    Return the bytes that were read.
+    """
+    total = 0
     for t in tensors(model):
         if t.data_location != onnx.TensorProto.EXTERNAL:
             continue
@@ -184,9 +219,17 @@ def _resolve_external(model: onnx.ModelProto, base: Path | None, where: str) -> 
                 "or load it with onnx.load"
             )
         entries = {e.key: e.value for e in t.external_data}
-        t.raw_data = _read_external(entries, t.name, base, where)
+        t.raw_data = data = _read_external(entries, t.name, base, where)
         t.data_location = onnx.TensorProto.DEFAULT
         del t.external_data[:]
+        total += len(data)
+        width = _WIDTHS.get(t.data_type)
+        if width is not None and len(data) != math.prod(t.dims) * width:
+            raise ModelError(
+                f"{where}: not a valid ONNX model: tensor '{t.name}' of shape {list(t.dims)} has "
+                f"{len(data)} bytes of external data; export it again"
+            )
+    return total
 
 
 def _read_external(entries: dict[str, str], tensor: str, base: Path, where: str) -> bytes:

@@ -7,6 +7,7 @@ from edgeloop.ops import (
     conv,
     dropout,
     fake_quant,
+    fetch,
     gather,
     group_norm,
     index,
@@ -44,9 +45,9 @@ from edgeloop.ops.registry import NO_GRAD, OPS, Attr, Grads, OpDef, Sample, regi
 
 __all__ = [
     "NO_GRAD", "OPS", "Attr", "Builder", "Grads", "OnnxNode", "OpDef", "Sample", "adafactor",
-    "attention", "binary", "conv", "dropout", "evaluate", "fake_quant", "gather", "group_norm",
-    "index", "interpolate", "layer_norm", "linear", "loss", "loss_classes", "loss_head", "maps",
-    "matmul", "merge_codes", "norm", "optim", "optim8", "pool", "quant", "quant_bf16", "quant_conv",
-    "quant_i8", "quant_i8_conv", "recurrent", "reduce", "register", "rms_norm", "rotary", "saved",
-    "select", "shape", "softmax", "trig",
+    "attention", "binary", "conv", "dropout", "evaluate", "fake_quant", "fetch", "gather",
+    "group_norm", "index", "interpolate", "layer_norm", "linear", "loss", "loss_classes",
+    "loss_head", "maps", "matmul", "merge_codes", "norm", "optim", "optim8", "pool", "quant",
+    "quant_bf16", "quant_conv", "quant_i8", "quant_i8_conv", "recurrent", "reduce", "register",
+    "rms_norm", "rotary", "saved", "select", "shape", "softmax", "trig",
 ]

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeloop.errors import ProgramError
+from edgeloop.program import memory
 from edgeloop.program.table import ALIGN, align_up, encode, layout_weights
 
 if TYPE_CHECKING:
@@ -184,7 +185,8 @@ def _verify_seal(head: bytes, body: memoryview, seal: Any, damaged: Any) -> None
     if not isinstance(seal, str) or len(seal) != 64 or head.count(seal.encode()) != 1:
         raise damaged("its seal is damaged")
     digest = hashlib.sha256(head.replace(seal.encode(), _ZEROS.encode()))
-    digest.update(body)
+    for block in memory.blocks(body):
+        digest.update(block)
     if digest.hexdigest() != seal:
         raise damaged("truncated or damaged (SHA-256 does not match)")
 

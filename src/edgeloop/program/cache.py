@@ -15,38 +15,22 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import mmap
 import os
 import threading
 import time
 from io import FileIO
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 from edgeloop.errors import ProgramError
 from edgeloop.program import artifact
 from edgeloop.program.files import Replacement
+from edgeloop.program.memory import Mapped, Status, blocks
 
 _VERSION = 1
 # A file that changed less than this before it was hashed may change again within the same tick of
 # its file system's clock (2 s on FAT): it is hashed again next time.
 _SETTLED_NS = 2_000_000_000
-
-
-class Status(NamedTuple):
-    """Which file it is, and when it last changed."""
-
-    device: int
-    inode: int
-    size: int
-    mtime_ns: int
-    ctime_ns: int
-
-    @classmethod
-    def of(cls, file: FileIO) -> Self:
-        """Look at an open file."""
-        s = os.fstat(file.fileno())
-        return cls(s.st_dev, s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns)
 
 
 class _Checked(NamedTuple):
@@ -90,7 +74,7 @@ def load(source: FileIO, where: str, *, verify: bool = False) -> tuple[memoryvie
         The file cannot be read, or the cache not be written.
     """
     folder = directory()
-    before, began = Status.of(source), time.time_ns()
+    before, began = Status.of(source.fileno()), time.time_ns()
     record = folder / f"source-{hashlib.sha256(os.path.realpath(where).encode()).hexdigest()}.json"
     known = None if verify else _read(record, before)
     digest = known["sha256"] if known else None
@@ -104,7 +88,7 @@ def load(source: FileIO, where: str, *, verify: bool = False) -> tuple[memoryvie
         data = _mapped(folder, digest, verify=False)
     if data is None or digest is None:
         raise ProgramError(f"{folder}: the copy of {where} does not keep its bytes; check the disk")
-    if Status.of(source) != before:
+    if Status.of(source.fileno()) != before:
         raise ProgramError(f"{where}: the program changed while it was read; load it again")
     if known is None and max(before.mtime_ns, before.ctime_ns) + _SETTLED_NS <= began:
         _write(record, before, {"sha256": digest})
@@ -116,7 +100,7 @@ def _mapped(folder: Path, digest: str, *, verify: bool) -> memoryview | None:
     copy, record = folder / f"{digest}.elp", folder / f"{digest}.json"
     try:
         with copy.open("rb", buffering=0) as f:
-            status = Status.of(f)
+            status = Status.of(f.fileno())
             data = _map(f)
     except (FileNotFoundError, ValueError):  # ValueError: it is empty
         return None
@@ -153,23 +137,28 @@ def _copy(source: FileIO, folder: Path, where: str, before: Status) -> _Checked:
         at = 0
         while at < before.size and (n := os.sendfile(out.fileno(), source.fileno(), at, 1 << 30)):
             at += n
-        if at != before.size or Status.of(source) != before:
+        if at != before.size or Status.of(source.fileno()) != before:
             raise ProgramError(f"{where}: the program changed while it was read; load it again")
         checked = _check(_map(out), where)
         out.target = folder / f"{checked.digest}.elp"
     with out.target.open("rb", buffering=0) as f:
-        _remember(folder / f"{checked.digest}.json", Status.of(f), checked)
+        _remember(folder / f"{checked.digest}.json", Status.of(f.fileno()), checked)
     return checked
 
 
 def _map(file: Any) -> memoryview:
-    return memoryview(mmap.mmap(file.fileno(), 0, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ))
+    return memoryview(Mapped(file))
 
 
 def _check(data: memoryview, where: str) -> _Checked:
     """Check every byte against the seal, and hash them on a second thread meanwhile."""
     whole = hashlib.sha256()
-    thread = threading.Thread(target=whole.update, args=(data,))
+
+    def hash_all() -> None:
+        for block in blocks(data):
+            whole.update(block)
+
+    thread = threading.Thread(target=hash_all)
     thread.start()
     try:
         layout = artifact.read(data, where)

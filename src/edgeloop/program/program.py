@@ -129,12 +129,23 @@ class Program:
 
     def weights_region(self) -> memoryview:
         """Return the read-only bytes of the weights region, 64-aligned."""
-        stored = [s for n, s in self._stored.items() if n.startswith("weights.")]
-        size = self.table.sizes["weights"]
-        start = stored[0].start if stored else 0
+        size, start = self.table.sizes["weights"], self.weights_start()
         if start + size > len(self._data):
             raise ProgramError(f"{self._where}: the weights are incomplete; {_INSTALL}")
         return self._data[start : start + size]
+
+    def weights_file(self) -> memory.Mapped | None:
+        """Return the file that steps read weights from; None where all of them are in memory.
+
+        A program that was compiled with ``resident`` and loaded from a file has one.
+        """
+        source = self._data.obj
+        streams = self.metadata.get("streams") is not None
+        return source if streams and isinstance(source, memory.Mapped) else None
+
+    def weights_start(self) -> int:
+        """Return the byte of the file at which region weights begins."""
+        return next((s.start for n, s in self._stored.items() if n.startswith("weights.")), 0)
 
     def weights(self) -> dict[str, npt.NDArray[Any]]:
         """Return the frozen arrays by name, as read-only views of the artifact."""

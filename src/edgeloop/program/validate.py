@@ -24,8 +24,8 @@ def check_metadata(metadata: Mapping[str, Any]) -> None:
     ``output`` (a name), ``smoothing`` (a number) and ``class_weights`` (a list of them, one for
     each class). ``modules`` and ``scales``: objects as the compiler writes them, or absent.
     ``inputs``: an object of objects whose ``bound`` is a positive number or absent. ``cut``:
-    absent, or an object whose ``values`` have a ``shape`` and a ``dtype``. Other keys are the
-    user's.
+    absent, or an object whose ``values`` have a ``shape`` and a ``dtype``. ``streams``: absent, or
+    an object. Other keys are the user's.
     """
     _positive(metadata.get("batch", 1), "batch")
     _positive(metadata.get("rows_per_group") or 1, "rows_per_group")
@@ -56,6 +56,7 @@ def check_metadata(metadata: Mapping[str, Any]) -> None:
         ):
             raise ValueError("metadata 'labels.class_weights' is not one number for each class")
     _check_modules(metadata.get("modules"), metadata.get("scales"))
+    _object(metadata.get("streams") or {}, "streams")
     cut = metadata.get("cut")
     for name, v in _object(_object(cut or {}, "cut").get("values", {}), "cut.values").items():
         shape = _object(v, f"cut.values.{name}").get("shape")

@@ -19,6 +19,7 @@ from edgeloop.runtime import inputs, snapshot, targets
 from edgeloop.runtime.bound import WEIGHT, Bound, pick
 from edgeloop.runtime.isa import choose_isas
 from edgeloop.runtime.labels import Labels
+from edgeloop.runtime.streaming import Stream
 
 Array = npt.NDArray[Any]
 WITH_LOSS = ("train", "eval", "grad", "accumulate", "train_from", "eval_from")
@@ -104,6 +105,7 @@ class Session:
             return np.ndarray(t.shape, NUMPY[t.dtype], regions[t.region], t.offset)
 
         set_(self, "_runner", runner)
+        set_(self, "_stream", Stream.of(program, runner))
         set_(self, "_threads", workers)
         set_(self, "_micro", program.micro_batch)
         set_(self, "_entries", [
@@ -121,6 +123,7 @@ class Session:
     _lock: threading.Lock
     _labels: Labels
     _runner: object
+    _stream: Stream | None
     _threads: int
     _micro: int
     _entries: list[Bound]
@@ -334,6 +337,8 @@ class Session:
                 data, self.program.hash, len(params), len(state)
             )
             params[:], state[:] = new_params, new_state
+            if self._stream is not None:
+                self._stream.mend()
             object.__setattr__(self, "steps", steps)
 
     # ---- inside (with the lock held)
@@ -397,7 +402,10 @@ class Session:
     def _run(self, entry: Bound) -> None:
         for slot, name in self._slots:
             slot[0] = self._scalars[name]
-        _core.run(self._runner, entry.index, 0, entry.steps)
+        if self._stream is None:
+            _core.run(self._runner, entry.index, 0, entry.steps)
+        else:
+            self._stream.run(entry.name, entry.index, entry.steps)
 
     def _named(self, name: str) -> list[Bound]:
         found = [e for e in self._entries if e.name.partition("@")[0] == name]

@@ -15,6 +15,7 @@ from edgeloop.passes.lifetimes import aligned
 from edgeloop.passes.needs import Needs
 from edgeloop.passes.recompute import recompute
 from edgeloop.passes.schedule import schedule
+from edgeloop.passes.stream_weights import stream_weights
 from edgeloop.program import Program
 
 
@@ -53,10 +54,14 @@ class Draft:
 
 @dataclass(slots=True)
 class Frame:
-    """Workers and instruction sets that a program is planned for."""
+    """Workers and instruction sets that a program is planned for.
+
+    ``resident``: bytes of frozen weights that may be in memory at once; None: all are mapped.
+    """
 
     threads: int
     isa: str
+    resident: int | None = None
     needs: Needs = field(init=False)
 
     def __post_init__(self) -> None:
@@ -80,6 +85,13 @@ class Frame:
     ) -> Program:
         """Place every value and write the steps down."""
         metadata = draft.metadata
+        if self.resident is not None:
+            streamed = stream_weights(ordered, self.resident)
+            ordered = {
+                name: verify(g, f"stream_weights ({name})") for name, g in streamed.graphs.items()}
+            if streamed.buffers:
+                metadata = metadata | {"streams": streamed.described(self.resident)}
+                notes = (*notes, streamed.note())
         if notes:
             metadata = metadata | {"notes": [*metadata["notes"], *notes]}
         return Program.from_spec(encode(
