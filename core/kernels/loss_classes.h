@@ -105,4 +105,27 @@ static inline void el_row_grad(const el_classes *c, const el_row_loss *r, float 
   if (r->label >= first && r->label - first < n) dx[r->label - first] -= hit;
 }
 
+/* Take logits j .. j + n - 1 of row i into what is known of it: its largest logit, the sum of exp
+ * below that, its label's logit, the sum of weighted logits. */
+static inline void el_row_gather(const el_classes *c, size_t i, const float *x, size_t j, size_t n,
+                                 float *top, float *sum, float *own, float *all) {
+  float high = el_max(*top, el_row_max(x, n));
+  *sum = *sum * el_expf(*top - high) + el_exp_sum(x, n, high);
+  *top = high;
+  el_row_loss of = el_row_loss_of(c, i);
+  if (of.label >= j && of.label - j < n) *own = x[of.label - j];
+  if (of.smooth != 0.0f) *all += el_weighted_row(c, x, j, n, 0.0f);
+}
+
+/* The loss of row i, whose logits were all taken in, and the logarithm of its sum of exp. */
+static inline float el_row_gathered(const el_classes *c, size_t i, float top, float sum, float own,
+                                    float all, float *lse) {
+  float log_total = el_logf(sum);
+  el_row_loss of = el_row_loss_of(c, i);
+  *lse = top + log_total;
+  return of.hit == 0.0f && of.smooth == 0.0f
+             ? 0.0f
+             : el_row_loss_at(c, &of, own - top, log_total, all - c->total * top);
+}
+
 #endif

@@ -77,13 +77,7 @@ static void gather(const job *q, size_t i, size_t m, size_t j, size_t n) {
   size_t rows = q->h.rows;
   float *top = q->of_row, *sum = top + rows, *own = sum + rows, *all = own + rows;
   for (size_t r = 0; r < m; r++) {
-    const float *x = q->block + r * n;
-    float high = el_max(top[r], el_row_max(x, n));
-    sum[r] = sum[r] * el_expf(top[r] - high) + el_exp_sum(x, n, high);
-    top[r] = high;
-    el_row_loss of = el_row_loss_of(&q->c, i + r);
-    if (of.label >= j && of.label - j < n) own[r] = x[of.label - j];
-    if (of.smooth != 0.0f) all[r] += el_weighted_row(&q->c, x, j, n, 0.0f);
+    el_row_gather(&q->c, i + r, q->block + r * n, j, n, &top[r], &sum[r], &own[r], &all[r]);
   }
 }
 
@@ -101,13 +95,7 @@ static void forward(const job *q, size_t i, size_t m, float *losses, float *lse)
     gather(q, i, m, j, n);
   }
   for (size_t r = 0; r < m; r++) {
-    float log_total = el_logf(sum[r]);
-    el_row_loss of = el_row_loss_of(&q->c, i + r);
-    lse[i + r] = top[r] + log_total;
-    losses[i + r] =
-        of.hit == 0.0f && of.smooth == 0.0f
-            ? 0.0f
-            : el_row_loss_at(&q->c, &of, own[r] - top[r], log_total, all[r] - q->c.total * top[r]);
+    losses[i + r] = el_row_gathered(&q->c, i + r, top[r], sum[r], own[r], all[r], &lse[i + r]);
   }
 }
 

@@ -4,6 +4,7 @@
 #define EL_LOSS_HEAD_H
 
 #include "product.h"
+#include "quant.h"
 
 #define EL_HEAD_COLS 256u
 
@@ -35,6 +36,14 @@ static inline el_head el_head_whole(const el_tensor *x, const el_tensor *w) {
   h.rows = rows < h.t ? rows : h.t;
   h.cols = h.v;
   return h;
+}
+
+/* Classes whose codes become f32 at once, where the weights are codes: some blocks of dequantised
+ * weights (quant.h), but enough columns for a product that pays. */
+static inline size_t el_head_unpacked(const el_head *h) {
+  size_t some = el_code_block(h->k);
+  some = some < 64 ? 64 : some;
+  return some < h->cols ? some : h->cols;
 }
 
 /* Classes whose gradients are multiplied with their weights at once. */

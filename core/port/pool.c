@@ -4,7 +4,7 @@
 #define _POSIX_C_SOURCE 200809L
 #include "pool.h"
 
-#include "kernel.h"
+#include "fetch.h"
 
 #include <pthread.h>
 #include <sched.h>
@@ -166,8 +166,8 @@ static el_status take_step(el_pool *p, const el_memory *memory, const el_step *s
     const el_tensor *w = &step->t[0];
     if (step->op->opcode == EL_FETCH) {
       const uint8_t *base = memory->base[EL_WEIGHTS];
-      el_reader_ask(reader, (uint64_t)((const uint8_t *)w->data - base), step->t[1].data,
-                    el_size(w) * el_item_bytes(w->dtype));
+      uint64_t at = (uint64_t)((const uint8_t *)w->data - base) + el_fetch_offset(&step->call);
+      el_reader_ask(reader, at, step->t[1].data, el_fetch_bytes(&step->call));
       return EL_OK;
     }
   }

@@ -6,8 +6,6 @@
 
 #include "edgeloop.h"
 
-#define EL_FETCH 312u /* the opcode in kernels.def */
-
 typedef struct el_reader el_reader;
 
 typedef struct el_reader_options {

@@ -340,7 +340,7 @@ def training_entries(
     if {"train", "grad", "accumulate", "features"} & set(options.entries):
         made = attach_loss(training, options.loss, own)
         made.graph.outputs = [made.loss]
-        lean = _run(made.graph, [drop_dead, fuse_head])
+        lean = _run(made.graph, [drop_dead, _fusing(options)])
         backward, grads = add_gradients(lean, lean.outputs[0], list(training.params))
         backward = name_outputs(
             backward, {"loss": lean.outputs[0], **{f"grad:{p.name}": d for p, d in grads.items()}}
@@ -377,6 +377,13 @@ def predict_entry(graph: Graph, options: Options) -> Graph:
 def forward(graph: Graph, options: Options) -> Graph:
     """The part of a graph that its outputs need, with products summed in place."""
     return _run(graph, [drop_dead, fuse_sums, _merging(options)])
+
+
+def _fusing(options: Options) -> Pass:
+    def fuse(graph: Graph) -> Graph:
+        return fuse_head(graph, codes=options.compute == "exact")
+
+    return fuse
 
 
 def _merging(options: Options) -> Pass:

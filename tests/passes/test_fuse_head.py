@@ -103,7 +103,7 @@ def ready(program):
 def trained(train, monkeypatch, fuse: bool):
     monkeypatch.setattr(frame, "join_head", lambda g: g)  # it trades this memory for time
     if not fuse:
-        monkeypatch.setattr(compiler, "fuse_head", lambda g: g)
+        monkeypatch.setattr(compiler, "fuse_head", lambda g, **_: g)
     program = el.compile(
         lm(4099, 64, 16), batch=4, train=train, optimizer=el.SGD(lr=0.5), threads=2,
         entries=("train", "grad"), loss=el.loss.CrossEntropy(shift=1, ignore_index=-100))

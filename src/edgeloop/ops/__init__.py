@@ -27,6 +27,7 @@ from edgeloop.ops import (
     quant,
     quant_bf16,
     quant_conv,
+    quant_head,
     quant_i8,
     quant_i8_conv,
     recurrent,
@@ -48,6 +49,6 @@ __all__ = [
     "attention", "binary", "conv", "dropout", "evaluate", "fake_quant", "fetch", "gather",
     "group_norm", "index", "interpolate", "layer_norm", "linear", "loss", "loss_classes",
     "loss_head", "maps", "matmul", "merge_codes", "norm", "optim", "optim8", "pool", "quant",
-    "quant_bf16", "quant_conv", "quant_i8", "quant_i8_conv", "recurrent", "reduce", "register",
-    "rms_norm", "rotary", "saved", "select", "shape", "softmax", "trig",
+    "quant_bf16", "quant_conv", "quant_head", "quant_i8", "quant_i8_conv", "recurrent", "reduce",
+    "register", "rms_norm", "rotary", "saved", "select", "shape", "softmax", "trig",
 ]

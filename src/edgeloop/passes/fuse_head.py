@@ -13,14 +13,16 @@ LARGE = 1 << 20
 MANY_CLASSES = 2048
 
 
-def fuse_head(graph: Graph, *, large: int = LARGE, classes: int = MANY_CLASSES) -> Graph:
+def fuse_head(
+    graph: Graph, *, large: int = LARGE, classes: int = MANY_CLASSES, codes: bool = True
+) -> Graph:
     """``cross_entropy(linear(x, w, b), labels)`` becomes ``linear_cross_entropy``.
 
     The logits, their probabilities and their gradient then exist one block at a time.
 
     Requires: a forward graph with its loss, no gradients yet. Ensures: the same loss up to
-    rounding; logits that something else reads, or that are an output, stay, and so does a weight
-    that the artifact stores in fewer bits.
+    rounding; logits that something else reads, or that are an output, stay. So do those of a weight
+    that the artifact stores in fewer bits unless ``codes``: its product is then exact.
     """
     producers, users = graph.producers(), graph.users()
 
@@ -29,7 +31,10 @@ def fuse_head(graph: Graph, *, large: int = LARGE, classes: int = MANY_CLASSES) 
         if logits is None or logits.type.size < large or logits.type.shape[-1] < classes:
             return None
         head = _head(logits, producers, users, set(graph.outputs))
-        if head is None or head.inputs[1] in graph.stored:
+        if head is None:
+            return None
+        entry = graph.stored.get(head.inputs[1])  # type: ignore[arg-type]
+        if entry is not None and not (codes and entry.axis == 0):
             return None
         (x, w), labels = head.inputs[:2], node.inputs[1]
         bias = head.inputs[2] if len(head.inputs) > 2 else None

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from edgeloop.ir import Graph, Node, Stored, Value
+from edgeloop.ir import Graph, Node, Stored, Type, Value
 from edgeloop.ir.stored import FLOATS
 from edgeloop.ops import Builder
 from edgeloop.ops.quant_i8 import LONGEST
@@ -24,8 +24,8 @@ def store_base(graph: Graph, compute: Compute = "exact") -> Graph:
     what the codes mean). "bf16": dense products over any codes round their operands to bfloat16.
     Forward over activations that the model itself rounds to a grid (`fake_quant`) stays exact too:
     it keeps the model's scale, and nothing is rounded twice. So do products that no input of the
-    model reaches, such as DoRA's lengths of rows. A stored constant that another operator reads
-    stays as f32 too (`doubled` names them).
+    model reaches, such as DoRA's lengths of rows, and losses that are taken from their product. A
+    stored constant that another operator reads stays as f32 too (`doubled` names them).
 
     Requires: everything else is done. Ensures: exact products compute what they did, up to
     rounding; the artifact holds codes and scales.
@@ -51,6 +51,9 @@ def store_base(graph: Graph, compute: Compute = "exact") -> Graph:
             continue
         if w not in made:
             made[w] = _constants(g, w.name, entry)
+        if n.op in HEADS:
+            out.nodes += _head(g, n, entry, made[w])
+            continue
         precise = n.inputs[0] not in fed or (n.op in _FORWARD and n.inputs[0] in gridded)
         out.nodes.append(_lowered(n, entry, made[w], "exact" if precise else compute))
     return drop_dead(out)
@@ -94,7 +97,11 @@ _I8 = {
     "conv2d_dx": "qconv2d_i8_dx",
 }
 _BF16 = {"linear": "qlinear_bf16", "linear_dx": "qlinear_bf16_dx"}
-_AT = {"linear": 1, "linear_dx": 1, "conv2d": 1, "conv2d_dx": 1, "gather": 0}
+HEADS = frozenset({"linear_cross_entropy", "linear_cross_entropy_dx"})
+_AT = {
+    "linear": 1, "linear_dx": 1, "conv2d": 1, "conv2d_dx": 1, "gather": 0,
+    **dict.fromkeys(HEADS, 2),
+}
 
 
 def _fits(n: Node, entry: Stored) -> bool:
@@ -117,6 +124,23 @@ def _on_integers(n: Node, entry: Stored) -> bool:
         return False
     taps = math.prod(entry.codes.shape[1:-1])
     return bool(max(entry.codes.shape[0], entry.codes.shape[-1]) * taps <= LONGEST)
+
+
+def _head(g: Builder, n: Node, entry: Stored, codes: Codes) -> list[Node]:
+    """Cross-entropy straight from a product over codes, all classes in one part."""
+    x, labels, _, *rest = n.inputs
+    classes = entry.codes.shape[0]
+    attrs = dict(n.attrs) | {"classes": classes}
+    part = attrs | {"group": entry.group}
+    if n.op == "linear_cross_entropy_dx":
+        lse, dlosses, b, weight, dlse = (*rest, None, None, None)[:5]
+        ins = (x, labels, *codes, lse, dlosses, weight, b, dlse)
+        return [Node("qhead_dx", ins, n.outputs, part, n.name)]
+    assert labels is not None
+    b, weight = (*rest, None, None)[:2]
+    known = g.value(f"{n.outputs[0].name}.gathered", Type((4, labels.type.size)))
+    return [Node("qhead", (x, labels, *codes, weight, b), (known,), part, n.name),
+            Node("qhead_loss", (labels, known, weight), n.outputs, attrs, n.name)]
 
 
 def _lowered(n: Node, entry: Stored, codes: Codes, compute: Compute) -> Node:

@@ -15,6 +15,8 @@ from edgeloop.errors import CompileError
 from edgeloop.ir import Graph, Node, Value
 from edgeloop.ops import OPS, Builder
 from edgeloop.passes.lifetimes import aligned
+from edgeloop.passes.part_heads import ADDED as HEADS
+from edgeloop.passes.part_heads import part_heads
 from edgeloop.units import format_bytes
 
 # Weights smaller than this cost more to wait for than to keep.
@@ -71,7 +73,8 @@ def stream_weights(graphs: Mapping[str, Graph], resident: int) -> Streamed:
     A fetch stands before the reader that precedes its own, so that reading overlaps with that
     one's work; with its own reader where the budget has no room for two. Readers between which no
     other weight is fetched share one fetch. Smaller weights, the smallest first, stay mapped as
-    far as the budget allows; tables that are looked up by rows always do.
+    far as the budget allows; tables that are looked up by rows always do. A head that is larger
+    than what any other layer reads is read in blocks of classes.
 
     Requires: nodes in execution order, the last change before `encode`. Ensures: the same results,
     bit for bit; fetched buffers that are live at once and kept weights are together at most
@@ -84,10 +87,12 @@ def stream_weights(graphs: Mapping[str, Graph], resident: int) -> Streamed:
     """
     graphs = {name: _views_first(g) for name, g in graphs.items()}
     sizes = _weights(graphs)
-    kept = {v for v, size in sizes.items() if size < SMALL}
-    held = sum(sizes[v] for v in kept)
     if sum(sizes.values()) <= resident:
         return Streamed(graphs, 0, sum(sizes.values()), dict.fromkeys(graphs, 0))
+    graphs = {name: part_heads(g, _widest(g, resident // 2)) for name, g in graphs.items()}
+    sizes = _weights(graphs)
+    kept = {v for v, size in sizes.items() if size < SMALL}
+    held = sum(sizes[v] for v in kept)
     buffers = max(_peak(_visits(g, kept, resident - held)) for g in graphs.values())
     if held + buffers > resident:
         raise CompileError(
@@ -124,12 +129,16 @@ def _views_first(graph: Graph) -> Graph:
 
 
 def _reads(graph: Graph) -> list[list[tuple[Value, Value]]]:
-    """For each node, the (constant, value) pairs it reads in full; the value may be a view."""
+    """For each node, the (constant, value) pairs it reads in full; the value may be a view.
+
+    Of a fetch that is there already, what it brings stands for the constant.
+    """
     root = {v: v for v in graph.constants}
+    root |= {n.output: n.output for n in graph.nodes if n.op == "fetch"}
     out: list[list[tuple[Value, Value]]] = []
     for n in graph.nodes:
-        if OPS[n.op].view:
-            if n.inputs[0] in root:
+        if OPS[n.op].view or n.op == "fetch":
+            if n.op != "fetch" and n.inputs[0] in root:
                 root[n.output] = root[n.inputs[0]]
             out.append([])
             continue
@@ -143,7 +152,16 @@ def _reads(graph: Graph) -> list[list[tuple[Value, Value]]]:
 def _weights(graphs: Mapping[str, Graph]) -> dict[Value, int]:
     """Return the bytes of every constant that some node reads in full."""
     return {c: aligned(c.type.nbytes) for g in graphs.values() for pairs in _reads(g)
-            for c, _ in pairs}
+            for c, _ in pairs if c in g.constants}
+
+
+def _widest(graph: Graph, most: int) -> int:
+    """Return what a layer that is no head reads at most, or ``most`` where that is less."""
+    widest = max((
+        sum(aligned(c.type.nbytes) for c, _ in pairs)
+        for n, pairs in zip(graph.nodes, _reads(graph), strict=True) if n.op not in HEADS),
+        default=0)
+    return min(widest or most, most)
 
 
 def _visits(graph: Graph, kept: set[Value], room: int) -> list[_Visit]:
@@ -202,12 +220,18 @@ def _placed(graph: Graph, visits: list[_Visit]) -> Graph:
     for visit in visits:
         starts.setdefault(visit.start, []).append(visit)
     made: dict[int, Value] = {}
+    there = {n.output: n for n in graph.nodes if n.op == "fetch"}
     for k, n in enumerate(graph.nodes):
         for visit in starts.get(k, ()):
+            if visit.source in there:
+                out.nodes.append(there[visit.source])
+                continue
             g.layer = graph.nodes[visit.first].name
             made[id(visit)] = g.op("fetch", visit.source, out=f"{visit.source.name}.fetched")
             for r in visit.readers:
                 reads.setdefault(r, {})[visit.source] = made[id(visit)]
+        if n.op == "fetch":
+            continue
         new = reads.get(k, {})
         ins = tuple(new.get(v, v) for v in n.inputs)
         out.nodes.append(Node(n.op, ins, n.outputs, dict(n.attrs), n.name))

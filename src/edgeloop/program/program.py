@@ -261,7 +261,9 @@ class Program:
 
 
 # Opcodes of steps over codes (core/kernels/kernels.def), by how they compute.
-_STEPS_OVER_CODES = {"exact": range(40, 45), "int8": range(45, 49), "bf16": range(49, 51)}
+_STEPS_OVER_CODES = {
+    "exact": (*range(40, 45), 415, 417), "int8": range(45, 49), "bf16": range(49, 51),
+}
 _CODES = {"|u1": "int4", "|i1": "int8", "<f2": "f16", "<u2": "bf16"}
 
 
