@@ -239,8 +239,9 @@ def rss():
                 if k in ("RssAnon", "RssFile", "VmHWM")}
 program = el.load(sys.argv[1])
 x, y = np.random.default_rng(0).standard_normal((8, 1, 49, 10), np.float32), np.zeros(8, np.int32)
+session_class = el.Session  # imported: the interpreter's own
 before = rss()
-session = el.Session(program)
+session = session_class(program)
 most = 0
 for i in range(int(sys.argv[2])):
     session.step(x, y)
