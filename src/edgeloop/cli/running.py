@@ -37,6 +37,13 @@ def add(command: Callable[[str], argparse.ArgumentParser]) -> None:
         "--advise", action="store_true", help="of a model: time and memory of LoRA on its last "
         "blocks, for several depths; compiles and runs them",
     )
+    parser.add_argument(
+        "--plot", metavar="FILE.svg", help="of a program: draw lifetimes x offsets of its arena"
+    )
+    parser.add_argument(
+        "--peak", action="store_true", help="of a program: list what is live at the arena's peak"
+    )
+    parser.add_argument("--entry", help="with --plot and --peak (default: the largest one)")
     parser.add_argument("--batch", type=int, default=8, help="with --advise (8)")
     parser.add_argument("--rank", type=int, default=4, help="of LoRA, with --advise (4)")
     parser.add_argument("--threads", type=int, default=1, help="with --advise (1)")
@@ -79,9 +86,14 @@ def plan(args: argparse.Namespace, out: Output) -> int:
     if not args.file.endswith(".toml"):
         from edgeloop.program import Program
 
-        made = Program.load(args.file).plan
-        out.result(made.to_dict())
-        out.line(str(made))
+        program = Program.load(args.file)
+        made = program.plan
+        entry = args.entry or max(made.entries, key=lambda e: e.arena_bytes).name
+        if not (args.plot or args.peak or args.entry):
+            out.result(made.to_dict())
+            out.line(str(made))
+            return OK
+        _show_arena(program, entry, args.plot, out)
         return OK
     from edgeloop import loop
 
@@ -93,6 +105,21 @@ def plan(args: argparse.Namespace, out: Output) -> int:
             f"budget {format_bytes(found.budget)}: " + ("fits" if found.fits else "does not fit")
         )
     return OK if found.fits else FAILED
+
+
+def _show_arena(program: Program, entry: str, plot: str | None, out: Output) -> None:
+    from edgeloop.program.lifetimes import lifetimes, peak
+
+    step, there = peak(lifetimes(program, entry))
+    out.result({"entry": entry, "step": step, "alive": [x._asdict() for x in there]})
+    out.line(f"{entry}: at step {step}, where its arena is fullest")
+    out.table(["bytes", "offset", "kind", "from", "to", "made by"], [
+        [x.nbytes, x.offset, x.kind, x.first, x.last, x.name] for x in there])
+    if plot:
+        from edgeloop.cli.memory_svg import picture
+
+        Path(plot).write_text(picture(program, entry), encoding="utf-8")
+        out.line(f"{plot}: steps to the right, bytes upwards")
 
 
 def run(args: argparse.Namespace, out: Output) -> int:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from edgeloop.errors import CompileError
 from edgeloop.ir import Graph, verify
+from edgeloop.ops import OPS
 from edgeloop.options import Optimizer, narrowed
 from edgeloop.passes.alive import alive_at_peak
 from edgeloop.passes.attach_loss import NORM
@@ -187,8 +188,7 @@ class _Search:
             slow = step_work(graphs, parts) / self.work
             if slow > self.slowdown:
                 return None
-            again = sum(len(graphs[name].nodes) - len(g.nodes) for name, g in draft.made.items())
-            how = _how(harm, micro, again, merge=merge)
+            how = _how(harm, micro, graphs, merge=merge)
             note = (f"to fit {format_bytes(self.limit)}: {how}; {slow:.2f} times the work of a "
                     "step without the budget")
             program = self.frame.program(draft, graphs, (note,))
@@ -230,10 +230,15 @@ class _Search:
         return verify(found, f"recompute ({name})")
 
 
-def _how(harm: Harm, micro: int | None, again: int, *, merge: bool) -> str:
+def _how(harm: Harm, micro: int | None, graphs: Mapping[str, Graph], *, merge: bool) -> str:
+    """Say what was done, for notes and refusals."""
+    nodes = [n for g in graphs.values() for n in g.nodes if not OPS[n.op].view]
+    masks = sum(n.op == "pack_mask" for n in nodes)
+    again = sum(".again" in n.output.name for n in nodes)
     said = (
+        f"{masks} activations kept as masks" if masks else "",
+        f"{again} operations computed again" if again else "",
         "" if merge else "LoRA beside its weights",
-        f"{again} operations computed again" if again > 0 else "",
         f"micro-batches of {micro}" if micro else "",
         "activations wait in f16" if harm.saved else "",
         "8-bit optimizer state" if harm.optimizer else "",
