@@ -16,8 +16,10 @@
 #define EL_RANK 6
 #define EL_OPERANDS 16
 
-/* Alignment, in bytes, of every region pointer, tensor offset and scratch block. */
+/* Alignment, in bytes, of every region pointer, tensor offset and scratch block; of a tensor's
+ * offset in region state. */
 #define EL_ALIGN 64
+#define EL_STATE_ALIGN 16
 
 typedef enum el_status {
   EL_OK = 0,
@@ -129,7 +131,7 @@ el_kernel *el_variant(const el_op *op, el_isa isa);
  * el_check has not accepted for the same table, instruction set and number of threads. */
 
 #define EL_TABLE_MAJOR 1
-#define EL_TABLE_MINOR 2
+#define EL_TABLE_MINOR 3
 
 #define EL_WORDS 32        /* most attribute words of one step */
 #define EL_MAX_CHUNKS 1024 /* most chunks of one step */

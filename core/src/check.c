@@ -59,7 +59,8 @@ static el_status check_tensor(const el_program *p, uint32_t index) {
       [EL_F32] = 4, [EL_I32] = 4, [EL_U8] = 1, [EL_I8] = 1, [EL_F16] = 2, [EL_BF16] = 2};
   if (t.dtype < 0 || t.dtype > EL_BF16) return EL_E_FORMAT;
   uint64_t item = bytes[t.dtype], size = p->size[at.region], count = 1;
-  if (at.offset % EL_ALIGN != 0 || at.offset >= size) return EL_E_BOUNDS;
+  uint64_t align = at.region == EL_STATE ? EL_STATE_ALIGN : EL_ALIGN;
+  if (at.offset % align != 0 || at.offset >= size) return EL_E_BOUNDS;
   uint64_t last = 0, room = (size - at.offset) / item; /* elements */
   for (int i = 0; i < EL_RANK; i++) {
     if (i >= t.rank) {

@@ -468,8 +468,8 @@ def _options(
 ) -> Options:
     methods = flatten(train)
     if not isinstance(optimizer, Optimizer | None):
-        known = ", ".join(f"el.{kind.__name__}(...)" for kind in get_args(Optimizer))
-        raise CompileError(f"optimizer={optimizer!r}: use one of {known}")
+        known = " or ".join(f"el.{kind.__name__}(...)" for kind in get_args(Optimizer))
+        raise CompileError(f"optimizer={optimizer!r}: use {known}")
     entries = (entries,) if isinstance(entries, str) else tuple(entries)
     unknown = [e for e in entries if e not in ENTRIES]
     if unknown or not entries:

@@ -37,7 +37,7 @@ def test_another_table_version_is_a_compile_error(tmp_path, program):
     (tmp_path / "other.h").write_text('#include "edgeloop.h"\n#undef EL_TABLE_MAJOR\n'
                                       "#define EL_TABLE_MAJOR 2\n")
     done = compile_app(tmp_path, program, "-include", str(tmp_path / "other.h"))
-    assert "this program was generated for table version 1.2" in done.stderr
+    assert "this program was generated for table version 1.3" in done.stderr
 
 
 def test_only_the_kernels_of_the_program_are_named(program):

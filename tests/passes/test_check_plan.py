@@ -62,6 +62,7 @@ def test_a_right_plan_passes():
         ("y", Place("arena", 64), "reads b, but its memory was last written by step 2"),
         ("a", Place("weights", 0), "read-only weights"),
         ("a", Place("state", 0), "it is no update"),
+        ("a", Place("state", 8), "multiple of 16"),
         ("w2", Place("arena", 0), "writes elsewhere"),
         ("w", Place("io", 0), "share memory before the first step"),
     ],

@@ -75,11 +75,13 @@ def with_predict(*steps):
 
 def test_the_tiny_program_is_accepted():
     check(tiny_spec())
+    check(with_tensor(5, offset=16))  # a state
 
 
 @pytest.mark.parametrize(("spec", "message"), [
     pytest.param(with_tensor(0, offset=512), "out of bounds", id="offset behind the end"),
     pytest.param(with_tensor(0, offset=32), "out of bounds", id="misaligned offset"),
+    pytest.param(with_tensor(5, offset=8), "out of bounds", id="misaligned state"),
     pytest.param(with_tensor(0, shape=(4000, 8)), "out of bounds", id="too many rows"),
     pytest.param(with_tensor(0, shape=(-4, 8)), "out of bounds", id="negative dim"),
     pytest.param(with_tensor(0, shape=(0, 8)), "out of bounds", id="empty dim"),

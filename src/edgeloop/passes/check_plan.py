@@ -124,8 +124,9 @@ def _check_place(
     p = places.get(v)
     if p is None:
         _fail(f"{v.name} has no place")
-    if p.offset % 64 or p.offset < 0:
-        _fail(f"{v.name} lies at {p.region}+{p.offset}, which is not a multiple of 64")
+    align = 16 if p.region == "state" else 64
+    if p.offset % align or p.offset < 0:
+        _fail(f"{v.name} lies at {p.region}+{p.offset}, which is not a multiple of {align}")
     if p.region != "weights" and p.offset + v.type.nbytes > region_bytes[p.region]:
         _fail(f"{v.name} ends beyond the {region_bytes[p.region]} bytes of region {p.region}")
 

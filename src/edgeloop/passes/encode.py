@@ -12,7 +12,7 @@ from edgeloop.ops import OPS
 from edgeloop.ops.kernels import dense_strides
 from edgeloop.passes.bounds import any_order_bound
 from edgeloop.passes.check_plan import Place, check_plan
-from edgeloop.passes.lifetimes import aligned, buffers, memory
+from edgeloop.passes.lifetimes import STATE_ALIGN, aligned, buffers, memory
 from edgeloop.passes.materialise_outputs import materialise_outputs
 from edgeloop.passes.needs import Needs
 from edgeloop.passes.offsets import assign
@@ -94,7 +94,7 @@ class _Encoder:
         for v, array in graph.states.items():
             if v not in self.fixed:
                 self._versioned(v, array, self.states, Place("state", self.state_bytes))
-                self.state_bytes += aligned(v.type.nbytes)
+                self.state_bytes += aligned(v.type.nbytes, STATE_ALIGN)
         for v in graph.inputs:
             if v.name not in self.scalar_defaults:
                 continue

@@ -16,11 +16,12 @@ from edgeloop.ir import Graph, Node, Value, node_text
 from edgeloop.ops import OPS
 
 ALIGN = 64
+STATE_ALIGN = 16  # of states: many are small, and no kernel needs more
 
 
-def aligned(nbytes: int) -> int:
-    """Round up to the alignment of every tensor and scratch block."""
-    return -(-nbytes // ALIGN) * ALIGN
+def aligned(nbytes: int, align: int = ALIGN) -> int:
+    """Round up to the alignment of every tensor and scratch block, or to another one."""
+    return -(-nbytes // align) * align
 
 
 def no_scratch(_: Node) -> int:

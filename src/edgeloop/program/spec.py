@@ -6,16 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
-    """One operand: region, byte offset in it (a multiple of 64), element type, dims, strides.
+    """One operand: region, byte offset in it, element type, dims, strides.
 
-    Strides count elements. ``weight`` names the array behind a tensor of region "weights"; its
-    offset is then relative to that array's first byte.
+    Offsets are multiples of 64, in region state of 16. Strides count elements. ``weight`` names
+    the array behind a tensor of region "weights"; its offset is then relative to that array's first
+    byte.
     """
 
     name: str
@@ -68,7 +68,7 @@ class ProgramSpec:
     weights: Mapping[str, npt.NDArray[Any]]
     params: Mapping[str, int]
     states: Mapping[str, int]
-    initial: Mapping[str, npt.NDArray[np.float32]]
+    initial: Mapping[str, npt.NDArray[Any]]
     scalars: Mapping[str, tuple[int, float]]
     param_bytes: int
     state_bytes: int

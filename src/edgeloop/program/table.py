@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 # Where a tensor lives. `weights` is the read-only artifact; the others are disjoint parts of RAM.
 REGIONS = ("weights", "arena", "params", "state", "io")
 ALIGN = 64
-MAJOR, MINOR = 1, 2
+MAJOR, MINOR = 1, 3
 DTYPES = ("f32", "i32", "u8", "i8", "f16", "bf16")
 NUMPY: dict[str, str] = {
     "f32": "<f4", "i32": "<i4", "u8": "|u1", "i8": "|i1", "f16": "<f2", "bf16": "<u2",

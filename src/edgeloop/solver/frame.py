@@ -11,7 +11,7 @@ from edgeloop.options import Optimizer
 from edgeloop.passes.encode import encode
 from edgeloop.passes.evict import work
 from edgeloop.passes.join_head import join_head
-from edgeloop.passes.lifetimes import aligned
+from edgeloop.passes.lifetimes import STATE_ALIGN, aligned
 from edgeloop.passes.needs import Needs
 from edgeloop.passes.recompute import recompute
 from edgeloop.passes.schedule import schedule
@@ -43,13 +43,16 @@ class Draft:
     @property
     def fixed_bytes(self) -> int:
         """RAM beside the arena: params, optimizer state, inputs and outputs."""
-        kept = {v: None for g in self.made.values() for v in (*g.params, *g.states)}
+        params = {v: None for g in self.made.values() for v in g.params}
+        states = {v: None for g in self.made.values() for v in g.states}
+        kept = sum(aligned(v.type.nbytes) for v in params) + aligned(
+            sum(aligned(v.type.nbytes, STATE_ALIGN) for v in states))
         io = max(
             sum(aligned(v.type.nbytes) for v in (*g.inputs, *g.outputs)
                 if v.name not in self.scalars)
             for g in self.made.values()
         )
-        return sum(aligned(v.type.nbytes) for v in kept) + io + aligned(4) * len(self.scalars)
+        return kept + io + aligned(4) * len(self.scalars)
 
 
 @dataclass(slots=True)
