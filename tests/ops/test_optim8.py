@@ -9,6 +9,8 @@ import pytest
 from models.zoo import ZOO
 
 import edgeloop as el
+from edgeloop.ops import OPS
+from edgeloop.ops.kernels import isas, run_kernel
 from edgeloop.ops.optim8 import dynamic_map, no_moments, state_type
 from edgeloop.options import narrowed
 
@@ -24,8 +26,7 @@ def test_the_map_is_that_of_bitsandbytes(name):
 @pytest.mark.oracle
 @pytest.mark.parametrize("signed", [True, False])
 def test_the_golden_map_is_what_bitsandbytes_makes(signed):
-    import bitsandbytes.functional as bnb
-
+    bnb = pytest.importorskip("bitsandbytes.functional", reason="bitsandbytes is not installed")
     np.testing.assert_array_equal(
         dynamic_map(signed=signed), bnb.create_dynamic_map(signed=signed).numpy())
 
@@ -40,6 +41,26 @@ def test_the_state_that_means_nothing():
     assert one.shape == state_type(300, 1).shape == (8 + 300,)
     assert not one[:8].any()
     np.testing.assert_array_equal(one[8:], state[16:316])
+
+
+@pytest.mark.parametrize("isa", isas())
+@pytest.mark.parametrize("name", ["adamw8_update", "lion8_update"])
+def test_chunks_of_a_large_tensor_are_whole_blocks(name, isa):
+    """More than one chunk, the last block of which is a small one."""
+    op = OPS[name]
+    w, state, g, *rest = next(iter(op.samples())).inputs
+    moments = state.size // w.size
+    rng = np.random.default_rng(3)
+    w, g = (rng.standard_normal(40_001).astype(np.float32) for _ in range(2))
+    state = no_moments(w.size, moments)
+    for _ in range(2):
+        wanted = op.reference(w, state, g, *rest)
+        outputs = [w.copy(), state.copy()]
+        chunks, _ = run_kernel(op, [*outputs, g, *rest], outputs, {}, isa)
+        assert chunks > 1
+        np.testing.assert_array_equal(outputs[1], wanted[1])
+        np.testing.assert_allclose(outputs[0], wanted[0], rtol=2e-6, atol=2e-6)
+        w, state = outputs
 
 
 def compiled(name: str, optimizer, rank: int = 8) -> el.Program:

@@ -37,6 +37,8 @@ NO_COUNTERPART = {
     "adamw8_update": "the map is compared in tests/ops/test_optim8.py",
     "lion_update": "torch.optim has no Lion; its reference is the paper's",
     "lion8_update": "as lion_update",
+    **dict.fromkeys(("pack_mask", "mask_grad", "pack_f16", "unpack_f16"),
+                    "put in after differentiation; tests/passes/test_keep_small.py"),
     **{n: "over codes of a frozen weight, put in after differentiation; tests/test_quantize.py"
        for n in OPS if n.startswith(("qlinear", "qconv2d", "qgather"))},
 }
