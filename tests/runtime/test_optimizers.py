@@ -12,6 +12,7 @@ import edgeloop as el
 from edgeloop.options import Optimizer, parse_optimizer
 from edgeloop.passes.attach_optimizer import UPDATES
 from edgeloop.program.emit_c import _image
+from edgeloop.store import Job, Store
 
 # As text, its rate such that thirty steps learn; bytes of state for an element of a large matrix.
 ALL = {
@@ -40,17 +41,36 @@ def test_it_learns(text):
 
 
 @every
-def test_what_is_restored_goes_on_with_the_same_bits(text):
-    one, two = session(text), session(text)
+def test_what_is_restored_goes_on_with_the_same_bits(text, tmp_path):
+    """Through a saved program and the state file of the loop."""
+    one = session(text)
+    one.program.save(tmp_path / "p.elp")
+    two = el.Session(el.load(tmp_path / "p.elp"))
     for seed in range(4):
         one.step(*samples(8, seed))
-    two.restore(one.snapshot())
+    with Store.open(tmp_path / "state.db") as store:
+        store.save_job(Job(one.program.hash, None, one.snapshot(), b""))
+    with Store.open(tmp_path / "state.db", readonly=True) as store:
+        two.restore(store.job().snapshot)
     after = [(one.step(*samples(8, seed)), two.step(*samples(8, seed))) for seed in range(4, 8)]
     assert all(a == b for a, b in after)
     assert one.snapshot() == two.snapshot()
     control = session(text)  # one that was not restored has another history
     control.load_adapter(two.adapter())
     assert control.snapshot() != two.snapshot()
+
+
+@every
+def test_a_sum_of_gradients_that_is_half_gathered_goes_on_too(text):
+    program = compiled(optimizer=parse_optimizer(text), entries=("accumulate", "apply"))
+    one, two = (randomised(el.Session(program)) for _ in range(2))
+    for _ in range(2):  # the second time with moments that are not zero
+        one.accumulate(*samples(8, 1))
+        two.restore(one.snapshot())
+        for s in (one, two):
+            s.accumulate(*samples(8, 2))
+            s.apply()
+        assert one.snapshot() == two.snapshot()
 
 
 @every
