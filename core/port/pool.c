@@ -157,17 +157,18 @@ static int has_workers(const el_pool *p) {
 void el_pool_read_with(el_pool *p, el_reader *reader) { p->reader = reader; }
 
 /* One step: a fetch that is only asked for, or a kernel once its operands are there. */
-static el_status take_step(el_pool *p, const el_memory *memory, const el_step *step) {
+static el_status take_step(el_pool *p, const el_program *program, const el_memory *memory,
+                           const el_step *step) {
   el_reader *reader = p->reader;
   int shared = has_workers(p);
   if (reader != NULL) {
     el_status status = el_reader_wait(reader, step, p->workers + 1);
     if (status != EL_OK) return status;
-    const el_tensor *w = &step->t[0];
-    if (step->op->opcode == EL_FETCH) {
-      const uint8_t *base = memory->base[EL_WEIGHTS];
-      uint64_t at = (uint64_t)((const uint8_t *)w->data - base) + el_fetch_offset(&step->call);
-      el_reader_ask(reader, at, step->t[1].data, el_fetch_bytes(&step->call));
+    uintptr_t from = (uintptr_t)step->t[0].data, base = (uintptr_t)memory->base[EL_WEIGHTS];
+    int weight = from >= base && from - base < program->size[EL_WEIGHTS]; /* what else: a copy */
+    if (step->op->opcode == EL_FETCH && weight) {
+      el_reader_ask(reader, from - base + el_fetch_offset(&step->call), step->t[1].data,
+                    el_fetch_bytes(&step->call));
       return EL_OK;
     }
   }
@@ -190,7 +191,7 @@ static el_status take_steps(el_pool *p, const el_program *program, const el_memo
     status = el_bind(program, memory, isa, first + i, &step);
     if (status != EL_OK) break;
     p->spans = chunks;
-    status = take_step(p, memory, &step);
+    status = take_step(p, program, memory, &step);
     p->spans = NULL;
     if (steps != NULL) {
       steps[i] = (el_span){begin, clock_ns(), 0};

@@ -99,6 +99,8 @@ def test_unsupported_operator_is_named_with_its_node(here, capsys):
         (3, ["--threads", "0"], "threads=0"),
         (3, ["--seed", "-1"], "seed=-1"),
         (3, ["--budget", "much"], "'much' is not a size"),
+        (3, ["--resident", "much"], "'much' is not a size"),
+        (3, ["--resident", "8 B"], "or more"),
         (3, ["--isa", "sse9"], "sse9"),
         (3, ["--shapes", "time=4"], "time"),
         (2, ["--shapes", "x"], "NAME=SIZE"),

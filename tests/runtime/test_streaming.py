@@ -5,14 +5,17 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.program.tiny import tiny_spec
 
 import edgeloop as el
 from edgeloop import _core, compiler
+from edgeloop.program import StepSpec
 from edgeloop.program.memory import Mapped
 from edgeloop.runtime.profile import Profiler
 from edgeloop.runtime.streaming import Stream
@@ -258,3 +261,20 @@ def _resident(program: el.Program) -> int:
 def test_sizes_that_make_no_sense(model, size):
     with pytest.raises(el.CompileError, match="resident"):
         compiled(model, resident=size)
+
+
+@pytest.mark.parametrize("streams", [True, False])
+def test_a_fetch_of_what_is_no_weight_is_a_copy(tmp_path, monkeypatch, streams):
+    """A table of another origin may fetch an input; the file is not read for it."""
+    monkeypatch.setenv("EDGELOOP_CACHE", str(tmp_path / "cache"))
+    spec = tiny_spec()
+    fetch = StepSpec("fetch", (0, 1), (0, 0), 1, 0, 0, "first", 0)
+    train, predict = spec.entries
+    program = el.Program.from_spec(replace(
+        spec, entries=(train, replace(predict, steps=(fetch, *predict.steps[1:]))),
+        metadata={**spec.metadata, **({"streams": {"resident": 1}} if streams else {})}))
+    program.save(tmp_path / "a.elp")
+    loaded = el.load(tmp_path / "a.elp")
+    assert (loaded.weights_file() is not None) == streams
+    x = np.random.default_rng(0).standard_normal((4, 8)).astype(np.float32)
+    np.testing.assert_array_equal(el.Session(loaded).predict(x), np.maximum(x, 0))
