@@ -17,6 +17,7 @@ import edgeloop as el
 from edgeloop import _core, compiler
 from edgeloop.program import StepSpec
 from edgeloop.program.memory import Mapped
+from edgeloop.runtime import streaming
 from edgeloop.runtime.profile import Profiler
 from edgeloop.runtime.streaming import Stream
 
@@ -98,6 +99,12 @@ def test_the_plan_counts_the_buffers_and_says_what_is_read(mapped, program):
     assert kernels.count("qhead") > 2
     assert kernels.count("qhead_loss") == 1
     assert any("stay in the file" in note for note in program.plan.notes)
+
+
+@pytest.mark.parametrize("steps", [1, 7])
+def test_pages_given_back_more_often_change_nothing(mapped, program, monkeypatch, steps):
+    monkeypatch.setattr(streaming, "SLICE", steps)
+    assert trained(program) == trained(mapped)
 
 
 def slow(session: el.Session, **options) -> None:

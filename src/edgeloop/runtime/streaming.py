@@ -13,6 +13,8 @@ from edgeloop.program.memory import Mapped, Status, sha256
 
 # Entries that change parameters, state or sums of gradients.
 CHANGING = ("train", "accumulate", "apply", "train_from")
+# Steps after which pages of mapped weights that they looked at are given back.
+SLICE = 128
 _AGAIN = "bring back a snapshot (restore), or make a new session"
 
 
@@ -52,15 +54,15 @@ class Stream:
         changing = name.partition("@")[0] in CHANGING
         after = f"parameters may be of half a step: {_AGAIN}" if changing else "nothing has changed"
         try:
-            _core.run(self._runner, entry, 0, steps)
+            for first in range(0, steps, SLICE):
+                _core.run(self._runner, entry, first, min(first + SLICE, steps))
+                self._file.forget()
         except OSError as e:
             self._torn = f"its weights could not be read: {e.strerror}" if changing else ""
             raise ProgramError(
                 f"the frozen weights could not be read from the program's file ({e.strerror}); "
                 f"{after}; then look at the disk"
             ) from e
-        finally:
-            self._file.forget()
         try:
             self._check(after)
         except ProgramError:
