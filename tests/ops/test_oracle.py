@@ -37,6 +37,9 @@ NO_COUNTERPART = {
     "adamw8_update": "the map is compared in tests/ops/test_optim8.py",
     "lion_update": "torch.optim has no Lion; its reference is the paper's",
     "lion8_update": "as lion_update",
+    "fetch": "brings bytes of the file; tests/runtime/test_streaming.py",
+    **dict.fromkeys(("qhead", "qhead_dx", "qhead_loss"),
+                    "put in after differentiation; tests/passes/test_part_heads.py"),
     **dict.fromkeys(("pack_mask", "mask_grad", "pack_f16", "unpack_f16"),
                     "put in after differentiation; tests/passes/test_keep_small.py"),
     **{n: "over codes of a frozen weight, put in after differentiation; tests/test_quantize.py"
