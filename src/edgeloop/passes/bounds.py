@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import numpy as np
 
 from edgeloop.ir import Array
@@ -111,15 +113,19 @@ def _maybe_output(m: Memory) -> set[int]:
     return out
 
 
-def node_bound(m: Memory) -> int:
+def node_bound(m: Memory, without: Collection[int] = ()) -> int:
     """Return bytes without which some node cannot run, in any order, whatever is recomputed.
+
+    ``without``: nodes that do not count.
 
     While a node runs, its operands and its scratch are there: that holds for any plan of these
     nodes. Cells that might end up in the memory of a graph output are left out.
     """
     elsewhere = _maybe_output(m)
     bound = 0
-    for a in m.access:
+    for k, a in enumerate(m.access):
+        if k in without:
+            continue
         fresh = set(a.writes) - {new for new, _ in a.pins}
         if a.takes:
             fresh.discard(a.writes[0])

@@ -84,14 +84,15 @@ def _mask(trace: Trace, c: int, late: list[int]) -> dict[str, Any] | None:
     for k in late:
         n = trace.graph.nodes[k]
         held = [v is not None and trace.m.cell[v] == c for v in n.inputs]
-        attrs = _of(n)
+        attrs = mask_of(n)
         if attrs is None or held != [False, True]:
             return None
         found.append(attrs)
     return found[0] if all(a == found[0] for a in found) else None
 
 
-def _of(n: Node) -> dict[str, Any] | None:
+def mask_of(n: Node) -> dict[str, Any] | None:
+    """Return the attributes of the mask that a gradient could read, None for other operators."""
     if n.op == "relu_grad":
         return {"kind": RELU}
     if n.op == "clip_grad":

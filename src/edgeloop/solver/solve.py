@@ -12,14 +12,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from edgeloop.errors import CompileError
-from edgeloop.ir import Graph, verify
+from edgeloop.ir import Graph, Node, verify
 from edgeloop.ops import OPS
 from edgeloop.options import Optimizer, narrowed
 from edgeloop.passes.alive import alive_at_peak
 from edgeloop.passes.attach_loss import NORM
 from edgeloop.passes.bounds import node_bound
 from edgeloop.passes.evict import NEVER, work
-from edgeloop.passes.keep_small import keep_small
+from edgeloop.passes.keep_small import keep_small, mask_of
 from edgeloop.passes.lifetimes import memory, peak_bytes
 from edgeloop.passes.recompute import recompute
 from edgeloop.passes.schedule import schedule
@@ -30,8 +30,8 @@ from edgeloop.solver.frame import Change, Draft, Frame, step_work
 from edgeloop.units import format_bytes
 
 ALLOWED = ("saved", "state")
-# Entries that micro-batches cannot take the place of.
 TRAINS = ("train", "accumulate")
+# Entries that micro-batches cannot take the place of.
 WHOLE = ("features", "train_from", "eval_from", "grad", "accumulate")
 
 
@@ -177,7 +177,7 @@ class _Search:
         parts = self.batch // rows
         draft = self._draft(harm, rows, merge=merge)
         scratch = self.frame.needs.scratch
-        bound = max(node_bound(memory(g, scratch)) for g in draft.made.values())
+        bound = max(_least(g, scratch) for g in draft.made.values())
         self.bound = min(self.bound, draft.fixed_bytes + bound)
         room = None if least else self.limit - draft.fixed_bytes
         if room is not None and bound > room:
@@ -228,6 +228,15 @@ class _Search:
                 break
         assert found is not None
         return verify(found, f"recompute ({name})")
+
+
+def _least(graph: Graph, scratch: Callable[[Node], int]) -> int:
+    """Return arena bytes that no plan of a graph does without.
+
+    Gradients that a mask may serve are left out: they need not see the whole activation.
+    """
+    masked = {k for k, n in enumerate(graph.nodes) if mask_of(n) is not None}
+    return node_bound(memory(graph, scratch), masked)
 
 
 def _how(harm: Harm, micro: int | None, graphs: Mapping[str, Graph], *, merge: bool) -> str:
