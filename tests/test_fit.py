@@ -45,9 +45,9 @@ def test_a_way_is_the_program_that_compile_makes():
 
 def test_what_does_not_fit_is_said():
     model = ZOO["ds_cnn"].build()
-    found = fit(model, ram="280 KiB", batch=1, train=WAYS | {"full": [el.Full()]})
+    found = fit(model, ram="180 KiB", batch=1, train=WAYS | {"full": [el.Full()]})
     assert list(found["refused"]) == ["full"]
-    assert "286720 bytes" in found["refused"]["full"]
+    assert "184320 bytes" in found["refused"]["full"]
     with pytest.raises(el.BudgetError, match=r"nothing fits 2 KiB of RAM: the smallest plan is"):
         fit(model, ram="2 KiB", batch=1, train=WAYS)
 
