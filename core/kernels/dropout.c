@@ -1,16 +1,7 @@
 /* Dropout: y = keep ? x / (1 - p) : 0. Whether element i is kept is a hash of (seed, step, i), so
  * the gradient draws the same mask again and nothing depends on chunks or threads. */
 #include "kernel.h"
-
-/* A bijection of 32-bit words with good avalanche (xor-shift, multiply; as MurmurHash3 ends). */
-static inline uint32_t mix(uint32_t u) {
-  u ^= u >> 16;
-  u *= 0x85EBCA6Bu;
-  u ^= u >> 13;
-  u *= 0xC2B2AE35u;
-  u ^= u >> 16;
-  return u;
-}
+#include "math.h"
 
 /* x, step [1] -> y; attr: p, seed. The counter is the bits of step, so no conversion can fail. */
 EL_KERNEL(dropout) {
@@ -20,11 +11,11 @@ EL_KERNEL(dropout) {
   uint32_t drop = (uint32_t)(p * 16777216.0f);
   el_word step;
   step.f = el_cf32(&call->t[1])[0];
-  uint32_t key = mix(mix((uint32_t)call->attr[1].i) + (uint32_t)step.i);
+  uint32_t key = el_mix(el_mix((uint32_t)call->attr[1].i) + (uint32_t)step.i);
   size_t i, end;
   el_range(call, el_size(&call->t[0]), 16, &i, &end);
   EL_INDEPENDENT for (; i < end; i++) {
-    uint32_t u = mix((uint32_t)i * 0x9E3779B9u + key);
+    uint32_t u = el_mix((uint32_t)i * 0x9E3779B9u + key);
     float kept = x[i] * scale;
     y[i] = (u >> 8) >= drop ? kept : 0.0f;
   }

@@ -28,6 +28,16 @@ static inline float el_from_bits(uint32_t u) {
 /* Select without a branch; both sides are always computed. */
 static inline float el_pick(int take_a, float a, float b) { return take_a ? a : b; }
 
+/* A bijection of 32-bit words with good avalanche (xor-shift, multiply; as MurmurHash3 ends). */
+static inline uint32_t el_mix(uint32_t u) {
+  u ^= u >> 16;
+  u *= 0x85EBCA6Bu;
+  u ^= u >> 13;
+  u *= 0xC2B2AE35u;
+  u ^= u >> 16;
+  return u;
+}
+
 static inline float el_absf(float x) { return el_from_bits(el_bits(x) & 0x7FFFFFFFu); }
 static inline float el_inf(void) { return el_from_bits(0x7F800000u); }
 static inline float el_nan(void) { return el_from_bits(0x7FC00000u); }

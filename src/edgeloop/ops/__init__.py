@@ -34,6 +34,7 @@ from edgeloop.ops import (
     reduce,
     rms_norm,
     rotary,
+    rows,
     saved,
     select,
     shape,
@@ -50,5 +51,5 @@ __all__ = [
     "group_norm", "index", "interpolate", "layer_norm", "linear", "loss", "loss_classes",
     "loss_head", "maps", "matmul", "merge_codes", "norm", "optim", "optim8", "pool", "quant",
     "quant_bf16", "quant_conv", "quant_head", "quant_i8", "quant_i8_conv", "recurrent", "reduce",
-    "register", "rms_norm", "rotary", "saved", "select", "shape", "softmax", "trig",
+    "register", "rms_norm", "rotary", "rows", "saved", "select", "shape", "softmax", "trig",
 ]

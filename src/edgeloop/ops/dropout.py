@@ -25,7 +25,8 @@ def _infer(x: Type, step: Type, *, p: float, seed: int = 0) -> Type:
     return x
 
 
-def _mix(u: Array) -> Array:
+def mix(u: Array) -> Array:
+    """Scatter 32-bit words: a bijection with good avalanche."""
     u = u ^ (u >> np.uint32(16))
     u = u * np.uint32(0x85EBCA6B)
     u = u ^ (u >> np.uint32(13))
@@ -36,8 +37,8 @@ def _mix(u: Array) -> Array:
 def kept(size: int, step: float, p: float, seed: int) -> Array:
     """Return which of ``size`` elements are kept, as the kernel draws it: bool [size]."""
     counter = np.asarray([step], np.float32).view(np.uint32)
-    key = _mix(_mix(np.asarray([seed & 0xFFFFFFFF], np.uint32)) + counter)
-    u = _mix(np.arange(size, dtype=np.uint32) * np.uint32(0x9E3779B9) + key)
+    key = mix(mix(np.asarray([seed & 0xFFFFFFFF], np.uint32)) + counter)
+    u = mix(np.arange(size, dtype=np.uint32) * np.uint32(0x9E3779B9) + key)
     return np.asarray((u >> np.uint32(8)) >= np.uint32(np.float32(p) * np.float32(2**24)))
 
 

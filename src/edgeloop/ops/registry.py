@@ -93,6 +93,8 @@ class OpDef:
     kept: tuple[int, ...] = ()
     # Floating point operations of one call: flops(node) -> int.
     flops: Callable[[Node], int] | None = None
+    # Bytes that one call reads and writes: moved(node) -> int; None: all operands.
+    moved: Callable[[Node], int] | None = None
     # error(*arrays, **attrs) -> for each output what its rounding error is measured against, in
     # units of eps times the kernel's tolerance; None: sum|a * b|, the reference on magnitudes.
     error: Callable[..., tuple[Array, ...]] | None = None
