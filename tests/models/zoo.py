@@ -147,10 +147,20 @@ def mobilenet_v1() -> onnx.ModelProto:
     return n.model(n.fc(n.pool_flat(x, "head"), "head", 256, 2), (2,))
 
 
-def mobilenet_v2(side: int = 64, classes: int = 10) -> onnx.ModelProto:
-    """Width 0.35: channels rounded to multiples of 8, inverted residuals, relu6."""
-    n = Net("mobilenet_v2", (3, side, side))
-    x = n.relu6(n.norm(n.conv("x", "stem", 3, 16, 3, 2), "stem_bn", 16), "stem_act")
+def mobilenet_v2(side: int = 64, classes: int = 10, *, camera: bool = False) -> onnx.ModelProto:
+    """Width 0.35: channels rounded to multiples of 8, inverted residuals, relu6.
+
+    ``camera``: the input is as a sensor writes it, uint8 with the channels last.
+    """
+    n = Net("mobilenet_v2", (side, side, 3) if camera else (3, side, side))
+    x = "x"
+    if camera:
+        n.input_type = onnx.TensorProto.UINT8
+        x = n.node("Cast", [x], "as_float", to=F32)
+        x = n.node("Mul", [x, n.weight("norm.scale", np.array(1 / 127.5))], "scaled")
+        x = n.node("Sub", [x, n.weight("norm.mean", np.array(1.0))], "centred")
+        x = n.node("Transpose", [x], "planes", perm=[0, 3, 1, 2])
+    x = n.relu6(n.norm(n.conv(x, "stem", 3, 16, 3, 2), "stem_bn", 16), "stem_act")
     cin, i = 16, 0
     for t, c, count, s in ((1, 8, 1, 1), (6, 8, 2, 2), (6, 16, 3, 2), (6, 24, 4, 2), (6, 32, 3, 1),
                            (6, 56, 3, 2), (6, 112, 1, 1)):

@@ -145,14 +145,23 @@ class Walk:
                         "and bool inputs are supported; compute that part outside and feed its "
                         "result"
                     )
-                if kind not in ("float", "int64", "int32", "bool"):
+                small = kind == "uint8" and self._only_cast(info.name)
+                if kind not in ("float", "int64", "int32", "bool") and not small:
                     taken = "int32" if whole else "float32"
                     self._notes.append(f"input '{info.name}' ({kind}) is taken as {taken}")
                 shape = self._shapes[info.name]
                 self.env[info.name] = self.g.input(
-                    info.name, Type(shape, "i32" if whole else "f32")
+                    info.name, Type(shape, "u8" if small else "i32" if whole else "f32")
                 )
                 self._record(info.name, shape)
+
+    def _only_cast(self, name: str) -> bool:
+        """Tell whether an input is made a float, and nothing else reads it: bytes stay bytes."""
+        readers = [n for n in self._model.graph.node if name in n.input]
+        return bool(readers) and name not in {o.name for o in self._model.graph.output} and all(
+            n.op_type == "Cast" and any(
+                a.name == "to" and a.i == onnx.TensorProto.FLOAT for a in n.attribute)
+            for n in readers)
 
     def _known(self, t: onnx.TensorProto, narrowed: dict[str, int]) -> Known:
         try:
