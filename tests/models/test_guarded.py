@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from models.strips import in_strips
 from models.zoo import ZOO
 
 import edgeloop as el
@@ -26,10 +27,11 @@ OPTIONS = {
     "plain": {},
     "adamw8bit": {"optimizer": el.AdamW8bit()},
     "tight": {"share": 0.62, "slowdown": 1.4},
+    "strips": {"batch": 1, "strips": True},
 }
 
 
-def compiled(name: str, monkeypatch, *, share: float = 1.0, **options):
+def compiled(name: str, monkeypatch, *, share: float = 1.0, strips: bool = False, **options):
     """The program, and for each entry how many operands each step writes."""
     case = ZOO[name]
     options = {"loss": case.loss, "train": el.LoRA(2), "batch": 2, "optimizer": el.SGD(lr=0.05),
@@ -46,6 +48,8 @@ def compiled(name: str, monkeypatch, *, share: float = 1.0, **options):
 
     with monkeypatch.context() as patched:
         patched.setattr(Frame, "program", spy)
+        if strips:
+            in_strips(patched, int8=True, strip=8192)
         return el.compile(case.build(), **options), written
 
 
@@ -92,19 +96,20 @@ class Watched(el.Session):
             assert not wrong.any(), f"step {k} wrote at byte {4 * int(np.argmax(wrong))}"
 
 
-def data(name: str):
+def data(name: str, rows: int = 2):
     case = ZOO[name]
     x, y = case.data(case.build())
-    return x[:2], y[:2]
+    return x[:rows], y[:rows]
 
 
 @pytest.mark.parametrize(("name", "kind"), [
     *((name, "plain") for name in ZOO), ("har", "adamw8bit"), ("mlp", "adamw8bit"),
     ("ds_cnn", "tight"), ("resnet8", "tight"), ("mobilenet_v1", "tight"),
+    ("ds_cnn", "strips"), ("resnet8", "strips"),
 ])
 def test_no_plan_reads_or_writes_what_it_should_not(name, kind, monkeypatch):
     program, written = compiled(name, monkeypatch, **OPTIONS[kind])
-    x, y = data(name)
+    x, y = data(name, program.batch)
     plain, watched = el.Session(program), Watched(program, written, monkeypatch)
     assert [plain.step(x, y) for _ in range(2)] == [watched.step(x, y) for _ in range(2)]
     np.testing.assert_array_equal(plain.predict(x), watched.predict(x))

@@ -72,7 +72,11 @@ class Graph:
 
     def copy(self) -> Graph:
         """Return a graph with its own containers and nodes over the same values and arrays."""
-        nodes = [Node(n.op, n.inputs, n.outputs, dict(n.attrs), n.name) for n in self.nodes]
+        return self.over([Node(n.op, n.inputs, n.outputs, dict(n.attrs), n.name)
+                          for n in self.nodes])
+
+    def over(self, nodes: list[Node]) -> Graph:
+        """Return a graph with its own containers over these nodes."""
         return Graph(
             list(self.inputs), list(self.outputs), nodes, dict(self.constants),
             dict(self.params), dict(self.states), dict(self.updates), dict(self.stored),

@@ -5,13 +5,15 @@ from __future__ import annotations
 from edgeloop.ir import Graph, Value
 
 
-def drop_dead(graph: Graph) -> Graph:
+def drop_dead(graph: Graph, *, own: bool = True) -> Graph:
     """Keep only what outputs and updates need.
+
+    ``own``: with copies of the nodes.
 
     Requires: a verified graph. Ensures: every node reaches an output or an update; constants,
     params and states that no node reads are gone; inputs stay, they are the interface.
     """
-    out = graph.copy()
+    out = graph.copy() if own else graph.over(list(graph.nodes))
     live: set[Value] = set(out.outputs) | set(out.updates.values())
     kept = []
     for n in reversed(out.nodes):

@@ -27,7 +27,8 @@ def work(n: Node) -> int:
     if op.view:
         return 0
     flops = op.flops(n) if op.flops else sum(v.type.size for v in n.outputs)
-    moved = sum(v.type.nbytes for v in (*n.inputs, *n.outputs) if v is not None)
+    moved = op.moved(n) if op.moved else sum(
+        v.type.nbytes for v in (*n.inputs, *n.outputs) if v is not None)
     return flops + OPS_A_BYTE * moved
 
 
@@ -51,12 +52,14 @@ class Eviction:
 class Trace:
     """A graph in its present order: who makes, reads and outlives what, and the bytes live.
 
-    ``origin`` knows of every copy what it is a copy of; a trace hands it on to the next one.
+    ``origin`` knows of every copy what it is a copy of; ``like`` is the memory of the trace before,
+    whose nodes are mostly the same.
     """
 
     graph: Graph
     scratch: Callable[[Node], int]
     origin: dict[Value, Value] = field(default_factory=dict)
+    like: Memory | None = None
     m: Memory = field(init=False)
     live: Array = field(init=False)
     maker: dict[int, int] = field(init=False)
@@ -67,9 +70,16 @@ class Trace:
     twins: dict[Value, list[int]] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.m = m = memory(self.graph, self.scratch)
-        self.live = np.asarray(live_bytes(m), np.int64)
-        self.maker, self.reads, self.replaced = {}, {}, {}
+        self.m = memory(self.graph, self.scratch, self.like)
+        self.live = np.asarray(live_bytes(self.m), np.int64)
+        self.maker = {}
+
+    def index(self) -> None:
+        """Find who makes and reads what; only a trace that others come from is asked for it."""
+        if self.maker:
+            return
+        m = self.m
+        self.reads, self.replaced = {}, {}
         for k, a in enumerate(m.access):
             for c in a.writes:
                 self.maker[c] = k
@@ -101,6 +111,7 @@ class Trace:
         self, peak: int, limit: int, budget: int, allowed: Callable[[Graph, int], bool]
     ) -> list[Eviction]:
         """Evictions of what is live at step ``peak`` for later readers, the best one first."""
+        self.index()
         over = np.maximum(self.live - limit, 0)
         out = []
         for c, readers in self.reads.items():
@@ -183,7 +194,7 @@ class Trace:
             for j in self._later(k, e.late):
                 again |= dict(zip(nodes[j].outputs, outputs, strict=True))
         block.new |= again
-        return Trace(drop_dead(block.placed(e.late)), self.scratch, origin)
+        return Trace(drop_dead(block.placed(e.late), own=False), self.scratch, origin, self.m)
 
 
 @dataclass(slots=True)
@@ -228,9 +239,10 @@ class Renewal:
 
     def placed(self, at: int) -> Graph:
         """Return the graph with the nodes before node ``at``, read from there on."""
-        out = self.trace.graph.copy()
-        for j in range(at, len(out.nodes)):
-            n = out.nodes[j]
-            n.inputs = tuple(self.of(v) for v in n.inputs)
-        out.nodes[at:at] = self.nodes
-        return out
+        nodes = self.trace.graph.nodes
+        later = []
+        for n in nodes[at:]:
+            inputs = tuple(self.of(v) for v in n.inputs)
+            same = inputs == n.inputs
+            later.append(n if same else Node(n.op, inputs, n.outputs, dict(n.attrs), n.name))
+        return self.trace.graph.over([*nodes[:at], *self.nodes, *later])

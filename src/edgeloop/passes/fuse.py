@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from edgeloop.ir import Graph, Node, Value
+from edgeloop.ops import Builder
 from edgeloop.passes.dce import drop_dead
 
 # Operators that add their result to an optional input, and that input's place.
@@ -122,3 +123,24 @@ def fuse_sgd(graph: Graph) -> Graph:
         gone.add(id(p))
     out.nodes = [n for n in out.nodes if id(n) not in gone]
     return drop_dead(out)
+
+
+def part_sgd(graph: Graph) -> Graph:
+    """Undo `fuse_sgd`: the gradient is stored, and what it was made from may go before the update.
+
+    An update waits for all who read the old version; a small gradient waits for less.
+    """
+    if not any(n.op == "linear_sgd" for n in graph.nodes):
+        return graph
+    out = graph.copy()
+    g = Builder(out)
+    nodes, out.nodes = out.nodes, []
+    for n in nodes:
+        if n.op != "linear_sgd":
+            out.nodes.append(n)
+            continue
+        w, dy, x, *scalars = n.inputs
+        g.layer = n.name
+        dw = g.op("linear_dw", dy, x, out=f"grad:{w.name}", **n.attrs)  # type: ignore[union-attr]
+        out.nodes.append(Node("sgd_update", (w, dw, *scalars), n.outputs, {}, n.name))
+    return out

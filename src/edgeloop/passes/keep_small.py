@@ -38,7 +38,7 @@ def keep_small(
         peak = int(np.argmax(trace.live))
         waits = sorted(_waiting(trace, peak, kind), key=lambda w: (-w.saved, w.late))
         for w in waits:
-            found = Trace(_packed(trace, w), scratch, trace.origin)
+            found = Trace(_packed(trace, w), scratch, trace.origin, trace.m)
             if found.area(high) < area:
                 trace = found
                 break
@@ -60,6 +60,7 @@ class _Wait:
 
 def _waiting(trace: Trace, peak: int, kind: Kind) -> Iterator[_Wait]:
     m = trace.m
+    trace.index()
     for c, readers in trace.reads.items():
         made = trace.maker.get(c, NEVER)
         late = next((k for k in readers if k >= peak), NEVER)

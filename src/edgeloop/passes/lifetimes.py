@@ -42,8 +42,8 @@ class Access:
     scratch: int = 0
 
 
-# Per node: cells touched; (arena cell made, cells it may take over, its old version or -1); sizes.
-Lean = tuple[list[tuple[int, ...]], list[tuple[tuple[int, tuple[int, ...], int], ...]], list[int]]
+# Of one node: cells touched; (arena cell made, cells it may take over, its old version or -1).
+Lean = tuple[tuple[int, ...], tuple[tuple[int, tuple[int, ...], int], ...]]
 
 
 @dataclass(slots=True)
@@ -59,15 +59,19 @@ class Memory:
     regions: list[str] = field(default_factory=list)
     kept: set[int] = field(default_factory=set)
     access: list[Access] = field(default_factory=list)
-    _lean: Lean | None = None
+    # By the node's identity (it is kept, so that no other one can have that), with its cells.
+    known: dict[int, tuple[Node, Access, list[int]]] = field(default_factory=dict)
+    leaned: dict[int, tuple[Access, Lean]] = field(default_factory=dict)
+    _all: list[Lean] = field(default_factory=list)
 
-    def lean(self) -> Lean:
-        """Return what `live_bytes` reads, made once; the memory must be complete."""
-        if self._lean is None:
-            touched = [(*a.writes, *a.reads) for a in self.access]
-            made = [tuple(self._made(a)) for a in self.access]
-            self._lean = touched, made, self.sizes
-        return self._lean
+    def lean(self) -> list[Lean]:
+        """Return what `live_bytes` reads, made once for each access; the memory is complete."""
+        if not self._all:
+            for a in self.access:
+                if id(a) not in self.leaned:
+                    self.leaned[id(a)] = a, ((*a.writes, *a.reads), tuple(self._made(a)))
+                self._all.append(self.leaned[id(a)][1])
+        return self._all
 
     def _made(self, a: Access) -> Iterator[tuple[int, tuple[int, ...], int]]:
         pinned = dict(a.pins)
@@ -91,7 +95,9 @@ class Buffer:
     output: bool = False
 
 
-def memory(graph: Graph, scratch: Callable[[Node], int] = no_scratch) -> Memory:
+def memory(
+    graph: Graph, scratch: Callable[[Node], int] = no_scratch, like: Memory | None = None
+) -> Memory:
     """Find the cells of a graph and what each node does to them.
 
     Parameters
@@ -100,13 +106,16 @@ def memory(graph: Graph, scratch: Callable[[Node], int] = no_scratch) -> Memory:
         Verified; only operators with a kernel and views.
     scratch
         Bytes that a node needs in the arena while it runs, all workers together.
+    like
+        The memory of a graph that has most nodes in common: they keep their cells.
 
     Raises
     ------
     CompileError
         An update writes something else than a param, a state or computed memory.
     """
-    m = Memory()
+    m = Memory() if like is None else Memory(
+        dict(like.cell), like.sizes, like.regions, set(), [], like.known, like.leaned)
     pools = (
         ("io", graph.inputs), ("weights", graph.constants), ("params", graph.params),
         ("state", graph.states),
@@ -115,12 +124,20 @@ def memory(graph: Graph, scratch: Callable[[Node], int] = no_scratch) -> Memory:
         for v in values:
             _new_cell(m, v, region)
     for n in graph.nodes:
-        m.access.append(_access(m, n, scratch))
+        found = m.known.get(id(n))
+        cells = [m.cell[v] for v in n.inputs if v is not None]
+        if found is None or found[2] != cells:
+            found = m.known[id(n)] = n, _access(m, n, scratch), cells
+        elif OPS[n.op].view:
+            m.cell[n.output] = cells[0]
+        m.access.append(found[1])
     m.kept = {m.cell[v] for v in graph.outputs if m.regions[m.cell[v]] == "arena"}
     return m
 
 
 def _new_cell(m: Memory, v: Value, region: str) -> int:
+    if v in m.cell:
+        return m.cell[v]
     m.cell[v] = len(m.sizes)
     m.sizes.append(aligned(v.type.nbytes))
     m.regions.append(region)
@@ -225,12 +242,12 @@ def live_bytes(m: Memory, order: Sequence[int] | None = None) -> list[int]:
 
     The same as adding up `buffers`, without making them: the scheduler asks thousands of times.
     """
-    touched, made, sizes = m.lean()
-    steps = range(len(touched)) if order is None else order
-    end = len(touched)
+    lean, sizes = m.lean(), m.sizes
+    steps = range(len(lean)) if order is None else order
+    end = len(lean)
     last = [-1] * len(sizes)
     for t, k in enumerate(steps):
-        for c in touched[k]:
+        for c in lean[k][0]:
             last[c] = t
     for c in m.kept:
         last[c] = end
@@ -239,7 +256,7 @@ def live_bytes(m: Memory, order: Sequence[int] | None = None) -> list[int]:
     until: dict[int, int] = {}
     delta = [0] * (end + 2)
     for t, k in enumerate(steps):
-        for c, takes, old in made[k]:
+        for c, takes, old in lean[k][1]:
             taken = old
             for r in takes:
                 if last[r] == t:

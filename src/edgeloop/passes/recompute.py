@@ -14,7 +14,11 @@ from edgeloop.passes.schedule import schedule
 # Share of the entry's work that may be spent on computing things again without being asked.
 SPEND = 0.05
 # Evictions that are tried at one peak, and in all: counts, so that results do not depend on speed.
-TRIES, ALL_TRIES = 24, 1000
+TRIES, ALL_TRIES = 24, 400
+# Visits of nodes by these tries, of graphs in strips, which have thousands.
+VISITS = 60_000
+# Peaks so far above a limit that another order does not bring them down to it.
+FAR = 1.25
 # How far the limit falls at once where none is given; goals below it where it is not reached.
 STEP = 0.97
 GOALS = (1.0, 0.9, 0.8, 0.65, 0.5)
@@ -22,7 +26,7 @@ GOALS = (1.0, 0.9, 0.8, 0.65, 0.5)
 
 def recompute(
     graph: Graph, *, scratch: Callable[[Node], int] = no_scratch, limit: int | None = None,
-    spend: float = SPEND, frozen: bool = False,
+    spend: float = SPEND, frozen: bool = False, reorder: bool = True,
 ) -> Graph:
     """Evict values that are kept across the peak, and compute them again for their late readers.
 
@@ -40,20 +44,26 @@ def recompute(
     frozen
         Whether anything may be computed again; else only products of params, such as an
         adapter's x A^T, and what was dropped out.
+    reorder
+        Whether nodes may change places afterwards.
 
     Requires: scheduled. Ensures: scheduled, the same results bit for bit, at most ``spend`` more
     work, and a smaller peak, or else the very same graph.
     """
     trace = Trace(graph, scratch)
     left = int(spend * sum(work(n) for n in graph.nodes))
-    find = _as_far_as(trace, left, frozen=frozen) if limit is None else _within(
-        trace, limit, left, frozen=frozen)
-    return graph if find.graph is graph else schedule(find.graph, scratch=scratch)
+    tries = ALL_TRIES if reorder else min(ALL_TRIES, VISITS // (len(graph.nodes) + 1))
+    find = _as_far_as(trace, left, tries, frozen=frozen) if limit is None else _within(
+        trace, limit, left, tries, frozen=frozen)
+    far = limit is not None and find.top > FAR * limit
+    if find.graph is graph or not reorder or far:
+        return find.graph
+    return schedule(find.graph, scratch=scratch)
 
 
-def _as_far_as(trace: Trace, left: int, *, frozen: bool) -> Trace:
+def _as_far_as(trace: Trace, left: int, tries: int, *, frozen: bool) -> Trace:
     """Lower the limit step by step while the work lasts; return the trace of the least peak."""
-    best, tries = trace, ALL_TRIES
+    best = trace
     while tries > 0:
         goal = int(trace.top * STEP)
         trace, left, tries = _lower(trace, goal, left, tries, frozen=frozen)
@@ -63,9 +73,9 @@ def _as_far_as(trace: Trace, left: int, *, frozen: bool) -> Trace:
     return best
 
 
-def _within(trace: Trace, limit: int, left: int, *, frozen: bool) -> Trace:
+def _within(trace: Trace, limit: int, left: int, tries: int, *, frozen: bool) -> Trace:
     """Come down to a limit. Where the way there ends too early, another goal takes another way."""
-    best, tries = trace, ALL_TRIES
+    best = trace
     for share in GOALS:
         if best.top <= limit or tries <= 0:
             break

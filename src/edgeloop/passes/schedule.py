@@ -8,6 +8,7 @@ from edgeloop.ir import Graph, Node
 from edgeloop.ops import OPS
 from edgeloop.passes.bounds import any_order_bound, precedence
 from edgeloop.passes.lifetimes import Memory, live_bytes, memory, no_scratch
+from edgeloop.passes.units import contracted
 
 # Node visits that the local search may spend; a count, so that results never depend on speed.
 SEARCH_VISITS = 300_000
@@ -16,27 +17,47 @@ Cost = tuple[int, int]
 Key = Callable[[int, int, int], tuple[int, ...]]
 
 
-def schedule(graph: Graph, *, scratch: Callable[[Node], int] = no_scratch) -> Graph:
+def schedule(
+    graph: Graph, *, scratch: Callable[[Node], int] = no_scratch, units: Sequence[int] = (),
+) -> Graph:
     """Reorder nodes so that the largest sum of live arena bytes is small.
 
     Requires: verified. Ensures: the same nodes, values and results; each update runs after every
     read of the version it replaces; the peak is never above that of the given order.
     ``scratch`` tells the bytes a node needs while it runs (see ``Needs.scratch``).
+    ``units`` numbers, for each node, the run of nodes that it stays in, as `strips` writes them.
     """
     m = memory(graph, scratch)
+    if units:
+        return _in_units(graph, m, units)
+    order = _best_order(m, [k for k, n in enumerate(graph.nodes) if not OPS[n.op].view])
+    out = graph.copy()
+    out.nodes = _with_views(graph, m, order)
+    return out
+
+
+def _in_units(graph: Graph, m: Memory, units: Sequence[int]) -> Graph:
+    """Order units as if each were one node whose insides are its scratch."""
+    runs: dict[int, list[int]] = {}
+    for k, n in enumerate(graph.nodes):
+        if not OPS[n.op].view:
+            runs.setdefault(units[k], []).append(k)
+    parts = list(runs.values())
+    order = _best_order(contracted(m, parts), list(range(len(parts))))
+    out = graph.copy()
+    out.nodes = _with_views(graph, m, [k for p in order for k in parts[p]])
+    return out
+
+
+def _best_order(m: Memory, given: list[int]) -> list[int]:
     before = precedence(m)
-    given = [k for k, n in enumerate(graph.nodes) if not OPS[n.op].view]
     orders = [given] + [_greedy(m, before, given, key) for key in _KEYS]
     orders.append(_greedy_from_end(m, before, given))
     best = min(orders, key=lambda order: _cost(m, order))
     if _cost(m, best)[0] > any_order_bound(m):
         best = _search(m, before, best)
     hoisted = _hoist_updates(m, before, best)
-    if _cost(m, hoisted)[0] <= _cost(m, best)[0]:
-        best = hoisted
-    out = graph.copy()
-    out.nodes = _with_views(graph, m, best)
-    return out
+    return hoisted if _cost(m, hoisted)[0] <= _cost(m, best)[0] else best
 
 
 def _with_views(graph: Graph, m: Memory, order: list[int]) -> list[Node]:

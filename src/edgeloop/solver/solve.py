@@ -2,8 +2,9 @@
 
 The order of harm: order of nodes, places and in-place updates (always); 1-bit masks of activations
 of which backward needs no more; computing values again; micro-batches whose gradients are
-accumulated (the order of sums changes); then what changes results: activations that wait for
-backward in f16, 8-bit state of the optimizer.
+accumulated, images worked on in strips, gradients stored before an update (the order of sums
+changes); then what changes results: activations that wait for backward in f16, 8-bit state of the
+optimizer, activations and gradients that pass between operators as int8 rows.
 """
 
 from __future__ import annotations
@@ -18,28 +19,36 @@ from edgeloop.options import Optimizer, narrowed
 from edgeloop.passes.alive import alive_at_peak
 from edgeloop.passes.attach_loss import NORM
 from edgeloop.passes.bounds import node_bound
-from edgeloop.passes.evict import NEVER, work
+from edgeloop.passes.evict import work
+from edgeloop.passes.fuse import part_sgd
 from edgeloop.passes.keep_small import keep_small, mask_of
 from edgeloop.passes.lifetimes import memory, peak_bytes
 from edgeloop.passes.recompute import recompute
 from edgeloop.passes.schedule import schedule
+from edgeloop.passes.strips import in_strips, strips
 from edgeloop.program import Program
 from edgeloop.program.plan import Plan
 from edgeloop.solver.answer import Best, refusal
 from edgeloop.solver.frame import Change, Draft, Frame, step_work
 from edgeloop.units import format_bytes
 
-ALLOWED = ("saved", "state")
+ALLOWED = ("saved", "state", "int8")
 TRAINS = ("train", "accumulate")
+# Bytes of the arena over those of a strip, as they are tried.
+STRIPS = (12, 24, 48)
 # Entries that micro-batches cannot take the place of.
 WHOLE = ("features", "train_from", "eval_from", "grad", "accumulate")
 
 
 @dataclass(frozen=True, slots=True)
 class Harm:
-    """One rung of the ladder: activations wait in f16, or not; the optimizer, if another one."""
+    """One rung of the ladder: activations wait in f16, or not; the optimizer, if another one.
+
+    ``int8``: images pass between operators as int8 rows.
+    """
 
     saved: bool = False
+    int8: bool = False
     optimizer: Optimizer | None = None
 
 
@@ -101,7 +110,10 @@ def _ladder(optimizer: Optimizer, allow: Sequence[str]) -> Iterator[Harm]:
     small = narrowed(optimizer) if "state" in allow else None
     for state in (None, small) if small else (None,):
         for saved in (False, True) if "saved" in allow else (False,):
-            yield Harm(saved, state)
+            yield Harm(saved, optimizer=state)
+    if "int8" in allow:
+        for state in (None, small) if small else (None,):
+            yield Harm(int8=True, optimizer=state)
 
 
 def _divisors(batch: int) -> list[int]:
@@ -209,43 +221,89 @@ class _Search:
         """
         scratch = self.frame.needs.scratch
         g = verify(schedule(graph, scratch=scratch), f"schedule ({name})")
-        ways = [g, keep_small(g, kind="mask", limit=room or 0, scratch=scratch)]
-        if harm.saved:
-            ways.append(keep_small(ways[1], kind="f16", limit=room or 0, scratch=scratch))
-        found = next((g for g in ways if room is not None and peak_bytes(g, scratch) <= room), None)
-        if found is not None:
-            return verify(found, f"keep_small ({name})")
         own = sum(work(n) for n in g.nodes)
         most = self.slowdown * (self.work / parts if name.startswith(TRAINS) else own)
-        spend = max(0.0, most / own - 1)
-        least_peak = NEVER
-        for way in reversed(ways):  # the one that waits in the fewest bits needs the least work
-            again = recompute(way, scratch=scratch, limit=room, spend=spend, frozen=True)
+        found, least = g, peak_bytes(g, scratch)
+        for ways in self._ways(harm, g, room):
+            for way in ways:
+                peak = peak_bytes(way.graph, scratch)
+                if peak < least and way.work <= most:
+                    found, least = way.graph, peak
+                if room is not None and least <= room:
+                    return verify(found, f"{way.how} ({name})")
+            way = ways[-1]
+            hopeless = room is not None and node_bound(memory(way.graph, scratch)) > room
+            if hopeless or way.work > most:
+                continue
+            again = recompute(
+                way.graph, scratch=scratch, limit=room, spend=most / way.work - 1, frozen=True,
+                reorder=way.reorder)
             peak = peak_bytes(again, scratch)
-            if peak < least_peak:
-                found, least_peak = again, peak
+            if peak < least:
+                found, least = again, peak
             if room is not None and peak <= room:
                 break
-        assert found is not None
         return verify(found, f"recompute ({name})")
+
+    def _ways(self, harm: Harm, g: Graph, room: int | None) -> Iterator[list[_Way]]:
+        """What can be done to a scheduled graph, the least harmful first.
+
+        Of a list the last, in which values wait in the fewest bits, may compute things again.
+        """
+        scratch, limit = self.frame.needs.scratch, room or 0
+        plain = part_sgd(g)
+        base = apart = schedule(plain, scratch=scratch) if plain is not g else g
+        if not harm.int8:
+            for start in (g, apart) if plain is not g else (g,):
+                base = keep_small(start, kind="mask", limit=limit, scratch=scratch)
+                ways = [_Way(start, "schedule"), _Way(base, "masks")]
+                if harm.saved:  # the others failed already
+                    small = keep_small(base, kind="f16", limit=limit, scratch=scratch)
+                    ways = [_Way(small, "f16")]
+                yield ways
+        if harm.saved:
+            return
+        for share in STRIPS if harm.int8 else STRIPS[:1]:
+            strip = (room or peak_bytes(g, scratch)) // share
+            cut, units = strips(base, strip=strip, int8=harm.int8)
+            if not any(n.op in ("put_rows", "pack_i8") for n in cut.nodes):
+                return
+            yield [_Way(schedule(cut, scratch=scratch, units=units), "strips", reorder=False)]
+
+
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """A graph, how it came about, and whether its nodes may change places."""
+
+    graph: Graph
+    how: str
+    reorder: bool = True
+
+    @property
+    def work(self) -> int:
+        return sum(work(n) for n in self.graph.nodes)
 
 
 def _least(graph: Graph, scratch: Callable[[Node], int]) -> int:
     """Return arena bytes that no plan of a graph does without.
 
-    Gradients that a mask may serve are left out: they need not see the whole activation.
+    Gradients that a mask may serve are left out, for they need not see the whole activation; and
+    what can run in strips.
     """
     masked = {k for k, n in enumerate(graph.nodes) if mask_of(n) is not None}
-    return node_bound(memory(graph, scratch), masked)
+    return node_bound(memory(graph, scratch), masked | in_strips(graph))
 
 
 def _how(harm: Harm, micro: int | None, graphs: Mapping[str, Graph], *, merge: bool) -> str:
     """Say what was done, for notes and refusals."""
     nodes = [n for g in graphs.values() for n in g.nodes if not OPS[n.op].view]
-    masks = sum(n.op == "pack_mask" for n in nodes)
+    masks = len({b.name.partition(".rows")[0] for n in nodes if n.op == "mask_grad"
+                 and (b := n.inputs[1]) is not None})
     again = sum(".again" in n.output.name for n in nodes)
     said = (
         f"{masks} activations kept as masks" if masks else "",
+        "images in strips" if any(n.op == "take_rows" for n in nodes) else "",
+        "activations and gradients between operators in int8" if harm.int8 else "",
         f"{again} operations computed again" if again else "",
         "" if merge else "LoRA beside its weights",
         f"micro-batches of {micro}" if micro else "",
