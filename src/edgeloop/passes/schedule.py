@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Sequence
 
 from edgeloop.ir import Graph, Node
@@ -12,6 +13,9 @@ from edgeloop.passes.units import contracted
 
 # Node visits that the local search may spend; a count, so that results never depend on speed.
 SEARCH_VISITS = 300_000
+# The same for starting again near the best order, in graphs of so few nodes that it is worth it;
+# nodes that move at once.
+AGAIN_VISITS, AGAIN_NODES, AGAIN_MOVES = 150_000, 64, 6
 
 Cost = tuple[int, int]
 Key = Callable[[int, int, int], tuple[int, ...]]
@@ -54,8 +58,11 @@ def _best_order(m: Memory, given: list[int]) -> list[int]:
     orders = [given] + [_greedy(m, before, given, key) for key in _KEYS]
     orders.append(_greedy_from_end(m, before, given))
     best = min(orders, key=lambda order: _cost(m, order))
-    if _cost(m, best)[0] > any_order_bound(m):
-        best = _search(m, before, best)
+    bound = any_order_bound(m)
+    if _cost(m, best)[0] > bound:
+        best, _ = _search(m, before, best, SEARCH_VISITS)
+        if len(best) <= AGAIN_NODES:
+            best = _search_again(m, before, best, bound)
     hoisted = _hoist_updates(m, before, best)
     return hoisted if _cost(m, hoisted)[0] <= _cost(m, best)[0] else best
 
@@ -184,27 +191,74 @@ def _greedy_from_end(m: Memory, before: list[set[int]], given: list[int]) -> lis
     return order[::-1]
 
 
-def _search(m: Memory, before: list[set[int]], order: list[int]) -> list[int]:
-    """Move single nodes to their earliest or latest place while the cost falls."""
+def _search(
+    m: Memory, before: list[set[int]], order: list[int], visits: int
+) -> tuple[list[int], int]:
+    """Move single nodes to their earliest or latest place while the cost falls.
+
+    Returns the order and the visits that are left.
+    """
     after = _successors(before)
-    cost = _cost(m, order)
-    visits, improved = SEARCH_VISITS, True
+    cost, improved = _cost(m, order), True
     while improved:
         improved = False
         for k in [*order[::-1], *order]:
-            place = {n: t for t, n in enumerate(order)}
-            low = max((place[p] for p in before[k]), default=-1) + 1
-            high = min((place[s] for s in after[k]), default=len(order)) - 1
+            low, high, now = _places(before, after, order, k)
             for to in dict.fromkeys((high, low)):
-                if to == place[k]:
+                if to == now:
                     continue
                 visits -= len(order)
                 if visits < 0:
-                    return order
+                    return order, visits
                 trial = [n for n in order if n != k]
                 trial.insert(to, k)
                 found = _cost(m, trial)
                 if found < cost:
                     order, cost, improved = trial, found, True
                     break
-    return order
+    return order, visits
+
+
+def _places(
+    before: list[set[int]], after: list[list[int]], order: list[int], k: int
+) -> tuple[int, int, int]:
+    """The earliest and latest place of a node among the others, and where it is."""
+    place = {n: t for t, n in enumerate(order)}
+    low = max((place[p] for p in before[k]), default=-1) + 1
+    high = min((place[s] for s in after[k]), default=len(order)) - 1
+    return low, high, place[k]
+
+
+def _search_again(
+    m: Memory, before: list[set[int]], best: list[int], bound: int
+) -> list[int]:
+    """Iterated local search (Lourenco et al. 2003): away from the best order, then down again.
+
+    Away is, by turns, a few nodes at random places, and a random node with all that it needs
+    before everything else: whole branches change places.
+    """
+    after, cost, visits = _successors(before), _cost(m, best), AGAIN_VISITS
+    rng, turn = random.Random(0), 0
+    while visits > 0 and cost[0] > bound:
+        turn += 1
+        trial = _first(before, best, rng.choice(best)) if turn % 2 else list(best)
+        for _ in range(AGAIN_MOVES if turn % 2 == 0 else 0):
+            k = rng.choice(trial)
+            low, high, now = _places(before, after, trial, k)
+            del trial[now]
+            trial.insert(rng.randint(low, high), k)
+        trial, visits = _search(m, before, trial, visits)
+        found = _cost(m, trial)
+        if found < cost:
+            best, cost = trial, found
+    return best
+
+
+def _first(before: list[set[int]], order: list[int], k: int) -> list[int]:
+    """The same order, but node k and its ancestors before the others."""
+    needed, stack = {k}, [k]
+    while stack:
+        new = before[stack.pop()] - needed
+        needed |= new
+        stack += new
+    return sorted(order, key=lambda n: n not in needed)
