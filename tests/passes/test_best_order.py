@@ -145,8 +145,9 @@ def test_the_order_is_within_five_percent_of_the_best_one(monkeypatch, capsys):
     gaps = {name: gap(g) for name, g in graphs.items() if len(operators(g)) <= LARGEST}
     with capsys.disabled():
         best = sum(x < 1e-9 for x in gaps.values())
-        print(f"\n{len(gaps)} graphs: {best} at the best peak, mean gap "
-              f"{np.mean(list(gaps.values())):.2%}, largest {max(gaps.values()):.1%}")
+        print(  # noqa: T201
+            f"\n{len(gaps)} graphs: {best} at the best peak, mean gap "
+            f"{np.mean(list(gaps.values())):.2%}, largest {max(gaps.values()):.1%}")
     assert min(gaps.values()) > -1e-9
     assert {name: round(x, 3) for name, x in gaps.items() if x > 0.05} == {}
 

@@ -238,7 +238,7 @@ def _search_again(
     before everything else: whole branches change places.
     """
     after, cost, visits = _successors(before), _cost(m, best), AGAIN_VISITS
-    rng, turn = random.Random(0), 0
+    rng, turn = random.Random(0), 0  # noqa: S311  the same orders in every run
     while visits > 0 and cost[0] > bound:
         turn += 1
         trial = _first(before, best, rng.choice(best)) if turn % 2 else list(best)
