@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from edgeloop.errors import CompileError
 from edgeloop.ir import Graph, Node, Type, Value, verify
-from edgeloop.ops import NO_GRAD, OPS, Attr, OpDef, evaluate
+from edgeloop.ops import NO_GRAD, OPS, Attr, Builder, OpDef, evaluate
 from edgeloop.passes import needs as needs_module
+from edgeloop.passes import schedule as schedule_module
 from edgeloop.passes.bounds import any_order_bound
 from edgeloop.passes.encode import encode
 from edgeloop.passes.lifetimes import buffers, live_bytes, memory, peak_bytes
@@ -249,6 +250,25 @@ def chain():
     (c,) = add(g, "t_roll", b)
     g.outputs = [c]
     return g
+
+
+def test_the_search_ends_where_there_is_but_one_order(monkeypatch):
+    rounds = []
+    plain = schedule_module._search
+
+    def counted(*args):
+        rounds.append(args)
+        assert len(rounds) < 1000
+        return plain(*args)
+
+    monkeypatch.setattr(schedule_module, "any_order_bound", lambda m: 0)
+    monkeypatch.setattr(schedule_module, "_search", counted)
+    g = Graph()
+    b = Builder(g)
+    a = b.op("exp", b.input("x", Type((4,))), out="a")
+    g.outputs = [b.op("reduce_sum", a, axes=(0,), keepdims=0, out="y")]
+    assert [n.output.name for n in schedule(verify(g)).nodes] == ["a", "y"]
+    assert rounds
 
 
 def test_in_place_chain_takes_one_buffer():

@@ -15,7 +15,7 @@ from edgeloop.passes.units import contracted
 SEARCH_VISITS = 300_000
 # The same for starting again near the best order, in graphs of so few nodes that it is worth it;
 # nodes that move at once.
-AGAIN_VISITS, AGAIN_NODES, AGAIN_MOVES = 150_000, 64, 6
+AGAIN_ROUNDS, AGAIN_VISITS, AGAIN_NODES, AGAIN_MOVES = 100, 150_000, 64, 6
 
 Cost = tuple[int, int]
 Key = Callable[[int, int, int], tuple[int, ...]]
@@ -238,11 +238,12 @@ def _search_again(
     before everything else: whole branches change places.
     """
     after, cost, visits = _successors(before), _cost(m, best), AGAIN_VISITS
-    rng, turn = random.Random(0), 0  # noqa: S311  the same orders in every run
-    while visits > 0 and cost[0] > bound:
-        turn += 1
-        trial = _first(before, best, rng.choice(best)) if turn % 2 else list(best)
-        for _ in range(AGAIN_MOVES if turn % 2 == 0 else 0):
+    rng = random.Random(0)  # noqa: S311  the same orders in every run
+    for turn in range(AGAIN_ROUNDS):
+        if visits < 0 or cost[0] <= bound:
+            break
+        trial = list(best) if turn % 2 else _first(before, best, rng.choice(best))
+        for _ in range(AGAIN_MOVES if turn % 2 else 0):
             k = rng.choice(trial)
             low, high, now = _places(before, after, trial, k)
             del trial[now]
