@@ -28,7 +28,9 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE / "peers"), str(HERE.parent / "tests")]
 
 import places  # noqa: E402
+import pytest  # noqa: E402
 from models.saved import saved_share  # noqa: E402
+from models.strips import in_strips  # noqa: E402
 from models.vit import cct, vit  # noqa: E402
 from models.zoo import ZOO, mobilenet_v2  # noqa: E402
 
@@ -92,7 +94,7 @@ ROWS = {
                      KWS | {"allow": (), "slowdown": 1.33}, 1.33),
     "kws-int8": Row("DS-CNN-S, LoRA 4, int8 forward", zoo("ds_cnn"), 72 * KIB,
                     KWS | {"quantize": "int8", "compute": "int8"}),
-    "mbv2": Row("MobileNetV2-0.35, 128 x 128, LoRA 4 on 3 blocks",
+    "mbv2": Row("MobileNetV2-0.35, u8 128 x 128, LoRA 4 on 3 blocks",
                 lambda: mobilenet_v2(128, 2, camera=True), 200 * KIB,
                 MBV2 | {"quantize": "int8", "compute": "int8"}, peer="206 KiB, MIT on their board"),
     "mbv2-sparse": Row("the same, sparse update", lambda: mobilenet_v2(128, 2, camera=True),
@@ -205,6 +207,28 @@ def overhead() -> bool:
     return met
 
 
+def curves(epochs: int = 40) -> bool:
+    """Loss curves with int8 rows between operators beside f32 ones, by area; samples by heart."""
+    met = True
+    for name in ("ds_cnn", "resnet8", "mobilenet_v1", "mobilenet_v2"):
+        case, area = ZOO[name], []
+        x, y = case.data(case.build())
+        for int8 in (False, True):
+            with pytest.MonkeyPatch.context() as patched:
+                if int8:
+                    in_strips(patched, int8=True, strip=4096)
+                program = el.compile(
+                    case.build(), loss=case.loss, train=el.LoRA(4), batch=1,
+                    optimizer=el.AdamW(lr=2e-3), entries=("train",))
+            session = el.Session(program)
+            area.append(sum(session.step(x[i : i + 1], y[i : i + 1])
+                            for _ in range(epochs) for i in range(len(x))))
+        share = area[1] / area[0]
+        met &= show(f"int8 rows, area under the loss: {name}", "<= 1.04x", f"{share:.3f}x",
+                    share <= 1.04, f"{len(x)} samples, {epochs} epochs")
+    return met
+
+
 def compact() -> bool:
     """CCT-2 at batch 1: everything that a step holds, LoRA beside full back-propagation.
 
@@ -294,7 +318,7 @@ def soak(steps: int = 10_000) -> bool:
 
 
 EXTRA: dict[str, Callable[[], bool]] = {"zoo": sixty, "overhead": overhead, "state": state,
-                                       "cct": compact}
+                                       "cct": compact, "curves": curves}
 
 
 def main() -> int:

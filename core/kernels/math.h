@@ -38,6 +38,11 @@ static inline uint32_t el_mix(uint32_t u) {
   return u;
 }
 
+/* To the nearest integer, ties to even; |x| < 2^22. */
+static inline int32_t el_nearest(float x) {
+  return (int32_t)el_bits(x + 12582912.0f) - 0x4B400000; /* 1.5 * 2^23 */
+}
+
 static inline float el_absf(float x) { return el_from_bits(el_bits(x) & 0x7FFFFFFFu); }
 static inline float el_inf(void) { return el_from_bits(0x7F800000u); }
 static inline float el_nan(void) { return el_from_bits(0x7FC00000u); }

@@ -23,13 +23,13 @@ typedef struct job {
   el_product out; /* c, acc, bias, alpha, act */
 } job;
 
-/* Element i of a row, and as an integer, to the nearest by adding 1.5 * 2^23. */
+/* Element i of a row, and as an integer. */
 static inline float value(const float *t, const float *factor, size_t i) {
   return factor != NULL ? t[i] * factor[i] : t[i];
 }
 
 static inline level rounded(const float *t, const float *factor, float inverse, size_t i) {
-  return (level)((int32_t)el_bits(value(t, factor, i) * inverse + 12582912.0f) - 0x4B400000);
+  return (level)el_nearest(value(t, factor, i) * inverse);
 }
 
 /* The includer's: n elements of a row, times `inverse`, to the nearest integer. */

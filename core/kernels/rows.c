@@ -47,8 +47,7 @@ static float top_of(const float *x, size_t n) {
 }
 
 static void nearest(const float *x, float inverse, size_t n, int8_t *q) {
-  for (size_t i = 0; i < n; i++)
-    q[i] = (int8_t)((int32_t)el_bits(x[i] * inverse + 12582912.0f) - 0x4B400000);
+  for (size_t i = 0; i < n; i++) q[i] = (int8_t)el_nearest(x[i] * inverse);
 }
 
 static void by_chance(const float *x, float inverse, size_t n, uint32_t key, uint32_t place,

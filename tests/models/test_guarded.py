@@ -109,6 +109,9 @@ def data(name: str, rows: int = 2):
 ])
 def test_no_plan_reads_or_writes_what_it_should_not(name, kind, monkeypatch):
     program, written = compiled(name, monkeypatch, **OPTIONS[kind])
+    if kind == "strips":
+        names = {code: name for code, name, _ in _core.kernels()}
+        assert {"take_rows", "pack_i8"} <= {names[s.opcode] for s in program.table.steps}
     x, y = data(name, program.batch)
     plain, watched = el.Session(program), Watched(program, written, monkeypatch)
     assert [plain.step(x, y) for _ in range(2)] == [watched.step(x, y) for _ in range(2)]

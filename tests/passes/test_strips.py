@@ -13,14 +13,15 @@ from edgeloop.ops import OPS, Builder, evaluate
 from edgeloop.passes import strip_rules
 from edgeloop.passes.lifetimes import memory, peak_bytes
 from edgeloop.passes.schedule import schedule
-from edgeloop.passes.strip_rules import part, reduced
-from edgeloop.passes.strips import runs_in_strips, strips
+from edgeloop.passes.strip_rules import part, reduced, runs_in_strips
+from edgeloop.passes.strips import strips
 from edgeloop.passes.units import contracted
 
 RULES = strip_rules._RULES
 # Operand that is summed into the result of a product over channels.
 ACC = {"linear": 3, "linear_dx": 2, "qlinear": 5, "qlinear_dx": 4, "qlinear_i8": 4,
        "qlinear_i8_dx": 3, "qlinear_bf16": 5, "qlinear_bf16_dx": 4}
+TALLEST = 9  # rows of an image; each strip of it is tried
 CODE = {"float32": "f32", "int32": "i32", "uint8": "u8", "int8": "i8", "float16": "f16",
         "uint16": "bf16"}
 
@@ -34,7 +35,7 @@ def one_image(op: str, sample) -> tuple[list, dict] | None:
     if op in ACC:
         for i in (0, ACC[op]):
             if i < len(arrays) and arrays[i] is not None:
-                if arrays[i].ndim != 2:
+                if arrays[i].ndim != 2 or len(arrays[i]) > TALLEST:
                     return None
                 arrays[i] = arrays[i].reshape(1, -1, 1, arrays[i].shape[1])
         return arrays, dict(sample.attrs)
@@ -114,7 +115,7 @@ def test_sums_over_rows_are_the_sum_of_strips(op):
     for lo, hi in ((0, 1), (1, 4), (4, 6)):
         p = reduced(n, lo, hi)
         some = [a[:, slice(*p.rows[i])] for i, a in enumerate(operands)]
-        total = total + OPS[op].reference(*some, **(p.attrs or attrs))
+        total = total + OPS[op].reference(*some, **p.attrs)
     np.testing.assert_allclose(total, OPS[op].reference(*operands, **attrs), rtol=1e-12)
 
 

@@ -22,21 +22,28 @@ F32 = np.float32
 LONGEST = 131072  # terms of a sum, so that int32 holds it
 
 
-def round_rows(t: Array) -> tuple[Array, Array]:
-    """Round rows of f32 [m, k] to int32 levels; return them and the rows' scales [m, 1].
+def scale_rows(t: Array) -> tuple[Array, Array, Array]:
+    """Scale f32 rows [m, k] so that the largest magnitude of each is 127.
 
-    A row whose largest magnitude is below 2^-100 is zero; one with an element that is not finite
-    has the scale NaN.
+    Returns the scaled rows, the rows' scales [m, 1] and their largest magnitudes [m, 1]. A row
+    whose largest magnitude is below 2^-100 is zero; one with an element that is not finite is zero
+    and has the scale NaN.
     """
     t = t.astype(F32)
     top = np.max(np.abs(t), axis=1, keepdims=True)
     fine = np.isfinite(top)
     live = fine & (top >= F32(2.0**-100))
+    most = np.where(live, top, F32(1))
     with np.errstate(all="ignore"):
-        inverse = np.where(live, F32(127) / np.where(live, top, F32(1)), F32(0))
-        q = np.where(live, np.rint(np.where(live, t, F32(0)) * inverse), F32(0))
-    r = np.where(live, np.where(live, top, F32(1)) / F32(127), F32(0))
-    return q.astype(np.int32), np.where(fine, r, F32(np.nan)).astype(F32)
+        level = np.where(live, np.where(live, t, F32(0)) * (F32(127) / most), F32(0))
+    r = np.where(live, most / F32(127), F32(0))
+    return level, np.where(fine, r, F32(np.nan)).astype(F32), top
+
+
+def round_rows(t: Array) -> tuple[Array, Array]:
+    """Round rows of f32 [m, k] to int32 levels; return them and the rows' scales [m, 1]."""
+    level, scale, _ = scale_rows(t)
+    return np.rint(level).astype(np.int32), scale
 
 
 def _sum_ok(what: str, terms: int) -> None:

@@ -21,6 +21,7 @@ from edgeloop.errors import ShapeError
 from edgeloop.ir import Array, Node, Type
 from edgeloop.ops.common import normal
 from edgeloop.ops.dropout import mix
+from edgeloop.ops.quant_i8 import scale_rows
 from edgeloop.ops.registry import NO_GRAD, Attr, OpDef, Sample, register
 
 F32 = np.float32
@@ -132,27 +133,20 @@ def _pack_infer(old: Type, x: Type, *, at: int = 0, seed: int = 0) -> Type:
     return old
 
 
-def _rounded(x: Array, at: int, seed: int) -> tuple[Array, Array]:
-    """Codes and scales of f32 rows [m, n], the first of which is row ``at``."""
-    top = np.max(np.abs(x), axis=1, keepdims=True)
-    fine = np.isfinite(top)
-    live = fine & (top >= F32(2.0**-100))
-    level = np.where(live, x, F32(0)) * (F32(127) / np.where(live, top, F32(1)))
-    if seed:
-        key = mix(mix(np.array([seed & 0xFFFFFFFF], np.uint32)) + top.view(np.uint32))
-        place = (np.arange(x.size, dtype=np.uint32) + np.uint32(at * x.shape[1])).reshape(x.shape)
-        noise = (mix(place * np.uint32(0x9E3779B9) + key) >> np.uint32(16)).astype(F32)
-        level = np.where(live, np.minimum(np.floor(level + noise * F32(2.0**-16)), 127), 0)
-    else:
-        level = np.rint(level)
-    scale = np.where(live, top / F32(127), F32(0))
-    return level.astype(np.int8), np.where(fine, scale, F32(np.nan)).astype(F32)
+def _by_chance(level: Array, top: Array, at: int, seed: int) -> Array:
+    """Round scaled rows [m, n], the first of which is row ``at``, up as often as they are above."""
+    key = mix(mix(np.array([seed & 0xFFFFFFFF], np.uint32)) + top.view(np.uint32))
+    place = np.arange(level.size, dtype=np.uint32) + np.uint32(at * level.shape[1])
+    noise = mix(place.reshape(level.shape) * np.uint32(0x9E3779B9) + key) >> np.uint32(16)
+    found: Array = np.floor(level + noise.astype(F32) * F32(2.0**-16))
+    return np.minimum(found, F32(127))
 
 
 def _pack(old: Array, x: Array, *, at: int = 0, seed: int = 0) -> Array:
     rows = np.ascontiguousarray(x, F32).reshape(-1, old.shape[1] - 4)
-    with np.errstate(all="ignore"):
-        q, scale = _rounded(rows, at, seed)
+    level, scale, top = scale_rows(rows)
+    with np.errstate(over="ignore"):
+        q = (_by_chance(level, top, at, seed) if seed else np.rint(level)).astype(np.int8)
     new = old.copy()
     new[at : at + len(q)] = np.concatenate([q, scale.view(np.int8)], axis=1)
     return new

@@ -103,6 +103,12 @@ def mask_of(n: Node) -> dict[str, Any] | None:
     return None
 
 
+def masked(n: Node, bits: Value) -> Node:
+    """Return a gradient that reads a mask in the place of its activation."""
+    slope = n.attrs.get("alpha", 0.01) if n.op == "leaky_relu_grad" else 0.0
+    return Node("mask_grad", (n.inputs[0], bits), n.outputs, {"slope": slope}, n.name)
+
+
 def _packed(trace: Trace, w: _Wait) -> Graph:
     renewal = Renewal(trace, {})
     layer = trace.graph.nodes[w.early].name
@@ -119,9 +125,6 @@ def _packed(trace: Trace, w: _Wait) -> Graph:
         out = trace.graph.copy()
         cell = trace.m.cell[w.root]
         for k in (k for k in trace.reads[cell] if k >= w.late):
-            n = out.nodes[k]
-            slope = n.attrs.get("alpha", 0.01) if n.op == "leaky_relu_grad" else 0.0
-            attrs = {"slope": slope}
-            out.nodes[k] = Node("mask_grad", (n.inputs[0], bits), n.outputs, attrs, n.name)
+            out.nodes[k] = masked(out.nodes[k], bits)
     out.nodes.insert(w.early + 1, pack)
     return out

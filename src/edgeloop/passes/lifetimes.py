@@ -7,7 +7,7 @@ nobody reads afterwards, an update writes the new version over the old one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 
@@ -40,10 +40,8 @@ class Access:
     # (new, old): cells that are versions of the same memory.
     pins: tuple[tuple[int, int], ...] = ()
     scratch: int = 0
-
-
-# Of one node: cells touched; (arena cell made, cells it may take over, its old version or -1).
-Lean = tuple[tuple[int, ...], tuple[tuple[int, tuple[int, ...], int], ...]]
+    # Of each arena cell written: the cell, those that it may take over, its old version or -1.
+    made: tuple[tuple[int, tuple[int, ...], int], ...] = ()
 
 
 @dataclass(slots=True)
@@ -61,24 +59,17 @@ class Memory:
     access: list[Access] = field(default_factory=list)
     # By the node's identity (it is kept, so that no other one can have that), with its cells.
     known: dict[int, tuple[Node, Access, list[int]]] = field(default_factory=dict)
-    leaned: dict[int, tuple[Access, Lean]] = field(default_factory=dict)
-    _all: list[Lean] = field(default_factory=list)
 
-    def lean(self) -> list[Lean]:
-        """Return what `live_bytes` reads, made once for each access; the memory is complete."""
-        if not self._all:
-            for a in self.access:
-                if id(a) not in self.leaned:
-                    self.leaned[id(a)] = a, ((*a.writes, *a.reads), tuple(self._made(a)))
-                self._all.append(self.leaned[id(a)][1])
-        return self._all
-
-    def _made(self, a: Access) -> Iterator[tuple[int, tuple[int, ...], int]]:
-        pinned = dict(a.pins)
-        for i, c in enumerate(a.writes):
-            if self.regions[c] == "arena":
-                old = pinned.get(c, -1)
-                yield c, a.takes if i == 0 and old < 0 else (), old
+    def accessed(
+        self, reads: Sequence[int], writes: Sequence[int], takes: Sequence[int],
+        pins: Sequence[tuple[int, int]], scratch: int,
+    ) -> Access:
+        """Return the access of a node that does this."""
+        old = dict(pins)
+        made = tuple(
+            (c, tuple(takes) if i == 0 and c not in old else (), old.get(c, -1))
+            for i, c in enumerate(writes) if self.regions[c] == "arena")
+        return Access(tuple(reads), tuple(writes), tuple(takes), tuple(pins), scratch, made)
 
 
 @dataclass(eq=False, slots=True)
@@ -115,7 +106,7 @@ def memory(
         An update writes something else than a param, a state or computed memory.
     """
     m = Memory() if like is None else Memory(
-        dict(like.cell), like.sizes, like.regions, set(), [], like.known, like.leaned)
+        dict(like.cell), like.sizes, like.regions, set(), [], like.known)
     pools = (
         ("io", graph.inputs), ("weights", graph.constants), ("params", graph.params),
         ("state", graph.states),
@@ -168,7 +159,7 @@ def _access(m: Memory, n: Node, scratch: Callable[[Node], int]) -> Access:
         writes.append(_new_cell(m, v, region))
         pins.append((writes[-1], m.cell[old]))
     takes = () if 0 in updates else _takes(m, n)
-    return Access(reads, tuple(writes), takes, tuple(pins), aligned(scratch(n)))
+    return m.accessed(reads, writes, takes, pins, aligned(scratch(n)))
 
 
 def _takes(m: Memory, n: Node) -> tuple[int, ...]:
@@ -242,12 +233,14 @@ def live_bytes(m: Memory, order: Sequence[int] | None = None) -> list[int]:
 
     The same as adding up `buffers`, without making them: the scheduler asks thousands of times.
     """
-    lean, sizes = m.lean(), m.sizes
-    steps = range(len(lean)) if order is None else order
-    end = len(lean)
+    access, sizes = m.access, m.sizes
+    steps = range(len(access)) if order is None else order
+    end = len(access)
     last = [-1] * len(sizes)
     for t, k in enumerate(steps):
-        for c in lean[k][0]:
+        for c in access[k].writes:
+            last[c] = t
+        for c in access[k].reads:
             last[c] = t
     for c in m.kept:
         last[c] = end
@@ -256,7 +249,7 @@ def live_bytes(m: Memory, order: Sequence[int] | None = None) -> list[int]:
     until: dict[int, int] = {}
     delta = [0] * (end + 2)
     for t, k in enumerate(steps):
-        for c, takes, old in lean[k][1]:
+        for c, takes, old in access[k].made:
             taken = old
             for r in takes:
                 if last[r] == t:
@@ -267,7 +260,7 @@ def live_bytes(m: Memory, order: Sequence[int] | None = None) -> list[int]:
                 first[c] = t
             home[c] = h
             until[h] = last[c]
-        scratch = m.access[k].scratch
+        scratch = access[k].scratch
         delta[t] += scratch
         delta[t + 1] -= scratch
     for c in m.kept:

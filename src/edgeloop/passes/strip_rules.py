@@ -38,35 +38,36 @@ def part(n: Node, lo: int, hi: int) -> Part | None:
 
 def reduced(n: Node, lo: int, hi: int) -> Part | None:
     """Return what rows [lo, hi) of the image add to a sum over all of them, None for others."""
-    dy = image_of(n)
-    if n.op in ("linear_dw", "col_sum", "linear_sgd"):
-        if not is_image(dy) or not (n.op == "col_sum" or _like(_second(n), dy)):
+    image = n.inputs[0]
+    if n.op not in REDUCES or image is None or not is_image(image):
+        return None
+    if n.op in ("linear_dw", "col_sum"):
+        if n.op == "linear_dw" and not _like(n.inputs[1], image):
             return None
-        return Part({i: (lo, hi) for i, v in enumerate(n.inputs) if _like(v, dy)})
+        rows = {i: (lo, hi) for i, v in enumerate(n.inputs) if _like(v, image)}
+        return Part(rows, dict(n.attrs))
     if n.op == "conv2d_dw":
         x = n.inputs[1]
         assert x is not None
-        if not is_image(dy):
-            return None
         window = Window.of(tuple(n.attrs["kernel"]), n.attrs)
-        rows, attrs = _seen(window, x.type.shape[1], lo, hi)
-        return None if rows is None else Part({0: (lo, hi), 1: rows}, dict(n.attrs) | attrs)
-    if n.op in ("reduce_mean", "reduce_sum") and is_image(n.inputs[0]):
-        axes = {a % 4 for a in n.attrs.get("axes", ())}
-        if 1 in axes and n.attrs.get("keepdims", 1):
-            return Part({0: (lo, hi)}, dict(n.attrs))
-    return None
+        seen, attrs = _seen(window, x.type.shape[1], lo, hi)
+        return None if seen is None else Part({0: (lo, hi), 1: seen}, dict(n.attrs) | attrs)
+    axes = {a % 4 for a in n.attrs.get("axes", ())}
+    whole = 1 in axes and n.attrs.get("keepdims", 1)
+    return Part({0: (lo, hi)}, dict(n.attrs)) if whole else None
 
 
-def image_of(n: Node) -> Value:
-    """The operand over whose rows a reduction runs."""
-    v = n.inputs[1 if n.op == "linear_sgd" else 0]
-    assert v is not None
-    return v
-
-
-def _second(n: Node) -> Value | None:
-    return n.inputs[2 if n.op == "linear_sgd" else 1]
+def runs_in_strips(n: Node, *, int8: bool) -> bool:
+    """Tell whether an operator can make any rows of its image alone, or add up over rows."""
+    if n.op in BY_IMAGE and not int8:
+        return False
+    image = n.output if is_image(n.output) else n.inputs[0]
+    if image is None or not is_image(image):
+        return False
+    if n.op == "pack_mask":
+        return image.type.size // image.type.shape[1] % 8 == 0
+    rule = part if image is n.output else reduced
+    return all(rule(n, r, r + 1) is not None for r in range(image.type.shape[1]))
 
 
 def _like(v: Value | None, image: Value) -> bool:
@@ -151,6 +152,8 @@ def _back(n: Node, lo: int, hi: int) -> Part | None:
 
 
 BY_IMAGE = ("qconv2d_i8", "qconv2d_i8_dx")
+# The image is their first operand; the sum so far, where one is taken, what they write over.
+REDUCES = ("linear_dw", "conv2d_dw", "col_sum", "reduce_mean", "reduce_sum")
 WINDOWS = ("conv2d", "qconv2d", "conv2d_dx", "qconv2d_dx", *BY_IMAGE)
 _RULES: Mapping[str, Callable[[Node, int, int], Part | None]] = {
     **dict.fromkeys(

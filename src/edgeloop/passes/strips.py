@@ -9,15 +9,23 @@ are made twice. With int8 rows, what is stored between operators is rounded as w
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from edgeloop.ir import Graph, Node, Value
-from edgeloop.ops import Builder
+from edgeloop.ops import OPS, Builder
 from edgeloop.ops.rows import row_type
-from edgeloop.ops.saved import bits_type
-from edgeloop.passes.keep_small import mask_of
-from edgeloop.passes.strip_rules import BY_IMAGE, WINDOWS, Part, image_of, is_image, part, reduced
+from edgeloop.passes.fuse import part_sgd
+from edgeloop.passes.keep_small import mask_of, masked
+from edgeloop.passes.strip_rules import (
+    REDUCES,
+    WINDOWS,
+    Part,
+    is_image,
+    part,
+    reduced,
+    runs_in_strips,
+)
 
 # Values smaller than this share of the largest one stay as they are.
 SMALL = 400
@@ -42,16 +50,12 @@ def strips(
     Requires: verified, differentiated. Ensures: the same results but for the order of sums over
     rows, unless ``int8``; the very same graph where nothing can be done.
     """
-    graph = _masked(graph) if int8 else graph
-    plan = _Plan(graph, int8=int8)
+    parted = part_sgd(graph)
+    parted = _masked(parted) if int8 else parted
+    plan = _Plan(parted, int8=int8)
     if not plan.cut:
         return graph, list(range(len(graph.nodes)))
-    return _Weaver(graph, plan, strip).run()
-
-
-def in_strips(graph: Graph) -> set[int]:
-    """Nodes that could work on a few rows at a time: none of them needs whole operands."""
-    return {k for k, n in enumerate(graph.nodes) if runs_in_strips(n, int8=True)}
+    return _Weaver(parted, plan, strip).run()
 
 
 def _masked(graph: Graph) -> Graph:
@@ -71,9 +75,7 @@ def _masked(graph: Graph) -> Graph:
         if key not in bits:
             g.layer = n.name
             bits[key] = g.op("pack_mask", v, out=f"{v.name}.mask", **attrs)
-        slope = n.attrs.get("alpha", 0.01) if n.op == "leaky_relu_grad" else 0.0
-        out.nodes.append(
-            Node("mask_grad", (n.inputs[0], bits[key]), n.outputs, {"slope": slope}, n.name))
+        out.nodes.append(masked(n, bits[key]))
     return out
 
 
@@ -175,24 +177,6 @@ class _Plan:
         return least
 
 
-def runs_in_strips(n: Node, *, int8: bool) -> bool:
-    """Tell whether an operator can make any rows of its image alone, or add up over rows."""
-    if n.op in BY_IMAGE and not int8:
-        return False
-    if n.op == "pack_mask":
-        v = n.inputs[0]
-        assert v is not None
-        return is_image(v) and v.type.size // v.type.shape[1] % 8 == 0
-    if is_image(n.output):
-        return all(part(n, r, r + 1) is not None for r in range(n.output.type.shape[1]))
-    if n.op not in REDUCES or not is_image(image_of(n)):
-        return False
-    return all(reduced(n, r, r + 1) is not None for r in range(image_of(n).type.shape[1]))
-
-
-REDUCES = ("linear_dw", "linear_sgd", "conv2d_dw", "col_sum", "reduce_mean", "reduce_sum")
-
-
 @dataclass(slots=True)
 class _Weaver:
     """Writes the nodes of the new graph."""
@@ -205,7 +189,6 @@ class _Weaver:
     packed: dict[Value, Value] = field(default_factory=dict)
     back: set[Value] = field(default_factory=set)
     strip: dict[tuple[Value, int, int], Value] = field(default_factory=dict)
-    updates: list[Node] = field(default_factory=list)
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -230,16 +213,13 @@ class _Weaver:
             elif n.output not in self.plan.woven:
                 self._store(n)
             units += [k] * (len(self.out.nodes) - len(units))
-        first = len(self.graph.nodes)
-        self.out.nodes += self.updates
-        return self.out, [*units, *range(first, first + len(self.updates))]
+        return self.out, units
 
     def _order(self) -> list[int]:
         """Updates behind all else, for what is woven in may read the old version late."""
         new = set(self.graph.updates.values())
         update = [any(v in new for v in n.outputs) for n in self.graph.nodes]
-        return sorted(
-            range(len(update)), key=lambda k: (update[k], update[k] and k not in self.plan.cut))
+        return sorted(range(len(update)), key=update.__getitem__)
 
     def _cuts(self, n: Node, rows: int) -> Iterator[tuple[int, int]]:
         """Strips of a chain that ends in a node."""
@@ -301,21 +281,34 @@ class _Weaver:
     def _store(self, n: Node) -> None:
         v = n.output
         rows, width = v.type.shape[1], v.type.size // v.type.shape[1]
-        if v in self.plan.small:
-            kind = row_type(rows, v.type)
-            whole = self.g.op("blank", shape=kind.shape, dtype="i8", out=f"{v.name}.i8")
-            if v in self.back:
-                self.seed += 1
-            for lo, hi in self._cuts(n, rows):
-                made = self._made(n, lo, hi)
-                whole = self.g.op("pack_i8", whole, made, at=lo, out=f"{v.name}.i8",
-                                  seed=self.seed if v in self.back else 0)
-            self.packed[v] = whole
+        if v not in self.plan.small:
+            self._put(n, rows, width, lambda lo, hi: self._made(n, lo, hi))
             return
-        whole = self.g.op("blank", shape=v.type.shape, dtype=v.type.dtype, out=f"{v.name}.whole")
+        seed = 0
+        if v in self.back:
+            self.seed += 1
+            seed = self.seed
+        kind = row_type(rows, v.type)
+        whole = self.g.op("blank", shape=kind.shape, dtype="i8", out=f"{v.name}.i8")
         for lo, hi in self._cuts(n, rows):
             made = self._made(n, lo, hi)
-            whole = self.g.op("put_rows", whole, made, at=lo * width, out=f"{v.name}.whole")
+            whole = self.g.op("pack_i8", whole, made, at=lo, out=f"{v.name}.i8", seed=seed)
+        self.packed[v] = whole
+
+    def _mask(self, n: Node) -> None:
+        image = n.inputs[0]
+        assert image is not None
+        rows, bits = image.type.shape[1], image.type.size // image.type.shape[1]
+        self._put(n, rows, bits // 8, lambda lo, hi: self.g.op(
+            "pack_mask", self._rows(image, lo, hi), **n.attrs))
+
+    def _put(self, n: Node, rows: int, width: int, made: Callable[[int, int], Value]) -> None:
+        """Write strips of a node's result, of so many elements a row, where they belong."""
+        v = n.output
+        whole = self.g.op("blank", shape=v.type.shape, dtype=v.type.dtype, out=f"{v.name}.whole")
+        for lo, hi in self._cuts(n, rows):
+            whole = self.g.op(
+                "put_rows", whole, made(lo, hi), at=lo * width, out=f"{v.name}.whole")
         self._is(v, whole)
 
     def _is(self, v: Value, made: Value) -> None:
@@ -324,45 +317,22 @@ class _Weaver:
         assert last.output is made
         last.outputs = (v,)
 
-    def _mask(self, n: Node) -> None:
+    def _reduce(self, n: Node) -> None:
         image = n.inputs[0]
         assert image is not None
-        rows, width = image.type.shape[1], image.type.size // image.type.shape[1]
-        whole = self.g.op("blank", shape=bits_type(image.type).shape, dtype="u8",
-                          out=f"{n.output.name}.whole")
-        for lo, hi in self._cuts(n, rows):
-            made = self.g.op("pack_mask", self._rows(image, lo, hi), **n.attrs)
-            whole = self.g.op("put_rows", whole, made, at=lo * width // 8,
-                              out=f"{n.output.name}.whole")
-        self._is(n.output, whole)
-
-    def _reduce(self, n: Node) -> None:
-        op = "linear_dw" if n.op == "linear_sgd" else n.op
-        rows = image_of(n).type.shape[1]
-        acc = _ACC.get(n.op)
-        total = n.inputs[acc] if acc is not None and len(n.inputs) > acc else None
+        rows, takes = image.type.shape[1], OPS[n.op].inplace
+        total = n.inputs[takes[0]] if takes and len(n.inputs) > takes[0] else None
         for lo, hi in self._cuts(n, rows):
             p = reduced(n, lo, hi)
             assert p is not None
             operands = self._operands(n, p)
             self.g.layer = n.name
-            if n.op == "linear_sgd":
-                total = self.g.op(op, *operands[1:3], total, alpha=n.attrs.get("alpha", 1.0))
-            elif acc is not None:
-                attrs = p.attrs or n.attrs
-                total = self.g.op(op, *operands[:acc], total, **attrs)
-            else:
-                some = self.g.op(op, *operands, **p.attrs)
-                if op == "reduce_mean":
-                    weight = self.g.constant((hi - lo) / rows)
-                    some = self.g.op("mul", some, weight)
-                total = some if total is None else self.g.op("add", total, some)
+            if takes:
+                total = self.g.op(n.op, *operands[: takes[0]], total, **p.attrs)
+                continue
+            some = self.g.op(n.op, *operands, **p.attrs)
+            if n.op == "reduce_mean":
+                some = self.g.op("mul", some, self.g.constant((hi - lo) / rows))
+            total = some if total is None else self.g.op("add", total, some)
         assert total is not None
-        if n.op == "linear_sgd":
-            w, scalars = n.inputs[0], n.inputs[3:]
-            self.updates.append(Node("sgd_update", (w, total, *scalars), n.outputs, {}, n.name))
-        else:
-            self._is(n.output, total)
-
-
-_ACC: Mapping[str, int] = {"linear_dw": 2, "conv2d_dw": 2, "col_sum": 1}
+        self._is(n.output, total)

@@ -29,11 +29,10 @@ def _joined(m: Memory, run: Sequence[int], outside: set[int]) -> Access:
     made = {c for a in parts for c in a.writes}
     reads = dict.fromkeys(c for a in parts for c in a.reads if c not in made)
     writes = [c for a in parts for c in a.writes if c in outside or m.regions[c] != "arena"]
-    pins = tuple((new, old) for a in parts for new, old in a.pins if old not in made)
+    pins = [(new, old) for a in parts for new, old in a.pins if old not in made]
     inside = Memory(m.cell, m.sizes, m.regions, {c for c in writes if m.regions[c] == "arena"})
     for a in parts:
-        inside.access.append(Access(
-            tuple(c for c in a.reads if c in made), a.writes,
-            tuple(c for c in a.takes if c in made),
-            tuple((new, old) for new, old in a.pins if old in made), a.scratch))
-    return Access(tuple(reads), tuple(writes), (), pins, max(live_bytes(inside)))
+        inside.access.append(inside.accessed(
+            [c for c in a.reads if c in made], a.writes, [c for c in a.takes if c in made],
+            [(new, old) for new, old in a.pins if old in made], a.scratch))
+    return m.accessed(tuple(reads), writes, (), pins, max(live_bytes(inside)))

@@ -25,7 +25,8 @@ from edgeloop.passes.keep_small import keep_small, mask_of
 from edgeloop.passes.lifetimes import memory, peak_bytes
 from edgeloop.passes.recompute import recompute
 from edgeloop.passes.schedule import schedule
-from edgeloop.passes.strips import in_strips, strips
+from edgeloop.passes.strip_rules import runs_in_strips
+from edgeloop.passes.strips import strips
 from edgeloop.program import Program
 from edgeloop.program.plan import Plan
 from edgeloop.solver.answer import Best, refusal
@@ -290,8 +291,10 @@ def _least(graph: Graph, scratch: Callable[[Node], int]) -> int:
     Gradients that a mask may serve are left out, for they need not see the whole activation; and
     what can run in strips.
     """
-    masked = {k for k, n in enumerate(graph.nodes) if mask_of(n) is not None}
-    return node_bound(memory(graph, scratch), masked | in_strips(graph))
+    graph = part_sgd(graph)
+    apart = {k for k, n in enumerate(graph.nodes)
+             if mask_of(n) is not None or runs_in_strips(n, int8=True)}
+    return node_bound(memory(graph, scratch), apart)
 
 
 def _how(harm: Harm, micro: int | None, graphs: Mapping[str, Graph], *, merge: bool) -> str:
