@@ -115,7 +115,7 @@ memory: $(VENV)/.oracles build ## `make bench memory`: RAM of training plans bes
 cut: $(VENV)/.test build ## `make bench cut`: ten epochs over kept features beside ten over samples
 	@PYTHONPATH=src $(PY) bench/cut.py $(ARGS)
 
-resident: $(VENV)/.base build ## `make bench resident`: a 1.1 B model trains in 192 MB, a 135 M one in 40 MiB
+resident: $(VENV)/.oracles build ## `make bench resident`: a 1.1 B model trains in 192 MB, a 135 M one in 40 MiB
 	@PYTHONPATH=src $(PY) bench/resident.py $(ARGS)
 
 wheel: $(VENV)/.base ## wheel and sdist into dist/

@@ -1,6 +1,6 @@
 """Models larger than their RAM: what training them takes, in processes of their own.
 
-    python bench/resident.py [--folder DIR] [--steps 3] [ROW..]
+    python bench/resident.py [--folder DIR] [--steps 3] [--no-peers] [ROW..]
 
 1.1b: a Llama of TinyLlama's shape as int4, LoRA r8 on q and v, weights read from the file.
 135m: one of SmolLM-135M's shape as int4, LoRA r8 on all projections. w7, tiny: for a quick look.
@@ -9,7 +9,7 @@ trained in a fresh process that imports no compiler, with a cache of its own: Vm
 that ever was in memory, the interpreter and file pages included. Then again under a memory cgroup
 of as much as the goal allows, where one can be made; a process that takes more is the control and
 has to be killed. `in memory` runs the same program over weights held in memory: the losses must be
-the same.
+the same. PyTorch + PEFT (resident_torch.py) trains the same shape beside it, its base in memory.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+HERE = Path(__file__).resolve().parent
 QV = ("*.q", "*.v")
 ALL = (*QV, "*.k", "*.o", "*.gate", "*.up", "*.down")
 MB, MIB = 1e6, 1 << 20
@@ -131,6 +132,17 @@ def run(file: Path, mode: str, *numbers: int, group: Path | None = None) -> dict
     return dict(json.loads(done.stdout))
 
 
+def peer(name: str, steps: int, dtype: str) -> dict[str, object] | int:
+    """Run PyTorch + PEFT in a process; what it measured, or the number it ended with."""
+    done = subprocess.run(
+        [sys.executable, str(HERE / "resident_torch.py"), name, str(steps), dtype], check=False,
+        capture_output=True, text=True)
+    if done.returncode:
+        print(done.stderr.strip()[-300:], file=sys.stderr)
+        return done.returncode
+    return dict(json.loads(done.stdout))
+
+
 def cgroup(limit: int) -> Path | None:
     """Make a memory cgroup, of the first or the second version; None where that cannot be."""
     for root, names in zip(
@@ -150,17 +162,17 @@ def cgroup(limit: int) -> Path | None:
     return None
 
 
-def show(what: str, got: dict[str, object] | int) -> None:
-    """Print what a run measured."""
+def show(what: str, got: dict[str, object] | int, tokens: int) -> None:
+    """Print what a run with so many tokens a step measured."""
     if isinstance(got, int):
         print(f"  {what:<12} ended with {got}")
         return
     rest = f"then {got['anonymous'] / MB:.1f} anonymous, {got['file'] / MB:.1f} of files"
     print(f"  {what:<12} peak {got['peak'] / MB:6.1f} MB ({rest}), {got['seconds']:.2f} s a step, "
-          f"{got['tokens'] / got['seconds']:.1f} tokens/s, loss {got['losses'][-1]:.6f}")
+          f"{tokens / got['seconds']:.1f} tokens/s, loss {got['losses'][-1]:.6f}")
 
 
-def measure(name: str, folder: Path, steps: int) -> bool:
+def measure(name: str, folder: Path, steps: int, *, peers: bool) -> bool:
     """Print a row; tell whether it meets its goals."""
     import llama
 
@@ -177,9 +189,7 @@ def measure(name: str, folder: Path, steps: int) -> bool:
 
     def ran(what: str, mode: str, group: Path | None = None) -> dict[str, object] | int:
         got = run(file, mode, *numbers, group=group)
-        if not isinstance(got, int):
-            got["tokens"] = shape.time
-        show(what, got)
+        show(what, got, shape.time)
         return got
 
     first, held = ran("streamed" if row.resident else "mapped", "file"), ran("in memory", "memory")
@@ -197,6 +207,8 @@ def measure(name: str, folder: Path, steps: int) -> bool:
             group.rmdir()
             goals += [("trains in a cgroup of as much", not isinstance(inside, int)),
                       ("twice as much is killed there", control == -signal.SIGKILL)]
+    for dtype in ("f32", "bf16") if peers else ():
+        show(f"PEFT {dtype}", peer(name, steps, dtype), shape.time)
     if row.ram is not None:
         goals.append((f"ram_bytes <= {row.ram / MIB:.0f} MiB", facts["ram_bytes"] <= row.ram))
     for what, met in goals:
@@ -211,13 +223,14 @@ def main() -> int:
     parser.add_argument("rows", nargs="*", default=["135m", "1.1b"])
     parser.add_argument("--folder", type=Path, default=FOLDER)
     parser.add_argument("--steps", type=int, default=3)
+    parser.add_argument("--no-peers", action="store_true")
     parser.add_argument("--make", choices=ROWS)
     args = parser.parse_args()
     args.folder.mkdir(parents=True, exist_ok=True)
     if args.make:
         print(json.dumps(make(args.make, args.folder)))
         return 0
-    met = [measure(name, args.folder, args.steps) for name in args.rows]
+    met = [measure(name, args.folder, args.steps, peers=not args.no_peers) for name in args.rows]
     return 0 if all(met) else 1
 
 

@@ -10,8 +10,9 @@ from models.vit import vit
 from models.zoo import ZOO
 
 import edgeloop as el
-from edgeloop.advise import CUT, advise, blocks_of, depths
+from edgeloop.advise import CUT, advise
 from edgeloop.cli import main
+from edgeloop.passes.layers import blocks_of, depths
 
 SMALL = {"image": 16, "patch": 4, "width": 24, "heads": 2, "blocks": 3}
 

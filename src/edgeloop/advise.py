@@ -6,22 +6,18 @@ sample. `edgeloop plan MODEL --advise` shows what that saves.
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import numpy as np
 
-from edgeloop.compiler import Options, normal_form
 from edgeloop.compiler import compile as compile_program
+from edgeloop.compiler import layer_names
 from edgeloop.errors import CompileError, EdgeLoopError
-from edgeloop.importer import load_model
 from edgeloop.importer.load import read_model
-from edgeloop.loss import MSE
 from edgeloop.methods import LoRA
-from edgeloop.options import SGD
-from edgeloop.passes.layers import layers
+from edgeloop.passes.layers import blocks_of, depths
 from edgeloop.program import Program
 from edgeloop.runtime import Session
 
@@ -29,8 +25,6 @@ CUT: Final = ("features", "train_from", "eval_from")
 # Steps are run while this process took less for all choices; then operations at their rate.
 MEASURE_SECONDS: Final = 30.0
 RUNS: Final = 3
-# A layer's path up to its first part that is a number.
-_BLOCK = re.compile(r"(?:[^.]+\.)*?\d+(?=\.)")
 
 
 def advise(
@@ -70,10 +64,7 @@ def advise(
         No layer of the model takes LoRA.
     """
     proto = read_model(model)
-    imported = load_model(proto, batch=batch, shapes=shapes)
-    graph = normal_form(imported, Options(MSE(), (), SGD(), ("predict",), 0))
-    names = [x.name for x in layers(graph) if not (x.grouped or x.embedding)]
-    blocks = blocks_of(names)
+    blocks = blocks_of(layer_names(proto, batch, shapes))
     if not blocks:
         raise CompileError("the model has no dense, convolution or recurrent layer for LoRA")
     start, rate = time.process_time(), 0.0
@@ -92,21 +83,6 @@ def advise(
         if measure:
             rate = choices[-1]["step_flops"] / choices[-1]["step_seconds"]
     return {"batch": batch, "rank": rank, "blocks": len(blocks), "rate": rate, "choices": choices}
-
-
-def blocks_of(names: list[str]) -> list[list[str]]:
-    """Group layer names by the path up to their first number, in order."""
-    blocks: dict[str, list[str]] = {}
-    for name in names:
-        found = _BLOCK.match(name)
-        blocks.setdefault(found[0] if found else name, []).append(name)
-    return list(blocks.values())
-
-
-def depths(count: int) -> list[int]:
-    """Return how many of the last blocks to look at: 1, 2, a quarter, a third, half, all."""
-    some = (1, 2, count / 4, count / 3, count / 2, count)
-    return sorted({min(count, max(1, round(k))) for k in some})
 
 
 def _compiled(

@@ -48,7 +48,7 @@ def choosing_rank(compile_: Callable[P, Program]) -> Callable[P, Program]:
 
 def _resolved(methods: Sequence[Method], rank: int, reason: str) -> list[Method]:
     return [
-        dataclasses.replace(m, rank=rank, reason=reason)
+        dataclasses.replace(m, rank=rank, reason="; ".join(filter(None, (reason, m.reason))))
         if isinstance(m, LoRA) and m.rank == "auto" else m
         for m in methods
     ]

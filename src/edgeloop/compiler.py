@@ -19,7 +19,7 @@ from edgeloop.auto_rank import choosing_rank
 from edgeloop.errors import CompileError, EdgeLoopError
 from edgeloop.importer import Imported, load_model
 from edgeloop.ir import Array, Graph, Type, Value, verify
-from edgeloop.loss import Loss, Onnx, resolve
+from edgeloop.loss import MSE, Loss, Onnx, resolve
 from edgeloop.methods import Head, LoRA, Method, Train, flatten
 from edgeloop.options import SGD, Optimizer
 from edgeloop.passes.attach_loss import attach_loss, target_names
@@ -36,7 +36,7 @@ from edgeloop.passes.freeze_params import freeze_params
 from edgeloop.passes.fuse import fuse_activations, fuse_sgd, fuse_sums
 from edgeloop.passes.fuse_head import fuse_head
 from edgeloop.passes.gradient_entries import accumulate_entry, apply_entry, grad_entry
-from edgeloop.passes.layers import shared_params
+from edgeloop.passes.layers import layers, shared_params
 from edgeloop.passes.layout import attach_bias, pointwise_to_linear, sink_transposes
 from edgeloop.passes.lora import lora_scales
 from edgeloop.passes.measure_rows import measure_rows
@@ -56,6 +56,7 @@ from edgeloop.passes.store_base import doubled, store_base
 from edgeloop.program import Program
 from edgeloop.quantize import Compute, Quantize, check_compute
 from edgeloop.quantize import resolve as resolve_quantize
+from edgeloop.smaller_lora import choosing_size
 from edgeloop.solver import ALLOWED, Change, Draft, Frame, solve
 from edgeloop.target import describe
 from edgeloop.units import parse_bytes
@@ -83,6 +84,17 @@ class Options:
     merge: bool = True  # LoRA into its weight, inside a step, where that is less work
 
 
+def layer_names(
+    model: Any, batch: int, shapes: Mapping[str, int] | Sequence[Mapping[str, int]] | None,
+) -> list[str]:
+    """Name the layers that LoRA takes by itself, first to last; see ``compile`` for arguments."""
+    dims = shapes if isinstance(shapes, Mapping) else next(iter(shapes or ()), None)
+    imported = load_model(model, batch=batch, shapes=dims)
+    graph = normal_form(imported, Options(MSE(), (), SGD(), ("predict",), 0))
+    return [x.name for x in layers(graph) if not (x.grouped or x.embedding)]
+
+
+@choosing_size(layer_names)
 @choosing_rank
 def compile(  # noqa: A001  the public name is el.compile
     model: Any,
@@ -145,7 +157,8 @@ def compile(  # noqa: A001  the public name is el.compile
     allow
         What the solver may do to results: "saved" (activations wait for backward in f16), "state"
         (``el.AdamW`` and ``el.Lion`` keep moments in 8 bits), "int8" (images and their gradients
-        pass between operators as int8 rows); () for nothing but the order of sums.
+        pass between operators as int8 rows); () for nothing but the order of sums. "method", not
+        there by itself: LoRA of a smaller rank, then on fewer of the last blocks.
     resident
         Bytes of frozen weights that may be in memory at once, such as "64 MiB"; what is more is
         read from the program's file while it computes (docs/guide/streaming.md). None: all of

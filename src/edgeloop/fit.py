@@ -10,16 +10,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-from edgeloop.advise import blocks_of, depths
-from edgeloop.compiler import Options, normal_form
 from edgeloop.compiler import compile as compile_program
+from edgeloop.compiler import layer_names
 from edgeloop.errors import BudgetError, CompileError, EdgeLoopError
-from edgeloop.importer import load_model
 from edgeloop.importer.load import read_model
-from edgeloop.loss import MSE
 from edgeloop.methods import Bias, LastLayers, LoRA, Method
-from edgeloop.options import SGD, Optimizer
-from edgeloop.passes.layers import layers
+from edgeloop.options import Optimizer
+from edgeloop.passes.layers import blocks_of, depths
 from edgeloop.program import Program
 from edgeloop.units import format_bytes, parse_bytes
 
@@ -112,12 +109,9 @@ def fit(
 
 
 def _common(proto: Any, batch: int, shapes: Any) -> Iterator[tuple[str, list[Method]]]:
-    imported = load_model(proto, batch=batch, shapes=shapes)
-    graph = normal_form(imported, Options(MSE(), (), SGD(), ("predict",), 0))
-    names = [x.name for x in layers(graph) if not (x.grouped or x.embedding)]
     for rank in RANKS:
         yield f"lora:rank={rank}", [LoRA(rank=rank)]
-    blocks = blocks_of(names)
+    blocks = blocks_of(layer_names(proto, batch, shapes))
     for k in depths(len(blocks))[:-1]:
         targets = tuple(name for block in blocks[-k:] for name in block)
         yield f"lora:rank=4 on the last {k} of {len(blocks)} blocks", [LoRA(4, targets=targets)]

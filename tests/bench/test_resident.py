@@ -37,7 +37,7 @@ def test_models_are_what_their_shape_says_and_always_the_same(bench, tmp_path):
 
 def test_a_row_trains_in_processes_of_its_own(bench, tmp_path, capsys):
     resident = bench("resident")
-    assert resident.measure("tiny", tmp_path, 1)
+    assert resident.measure("tiny", tmp_path, 1, peers=False)
     said = capsys.readouterr().out
     assert "met   same losses" in said
     assert "stay in the file" in said
@@ -49,5 +49,13 @@ def test_a_goal_that_is_missed_is_said(bench, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(resident, "cgroup", lambda _: None)
     row = resident.ROWS["tiny"]
     monkeypatch.setitem(resident.ROWS, "tiny", resident.Row(row.targets, row.resident, rss=1 << 20))
-    assert not resident.measure("tiny", tmp_path, 1)
+    assert not resident.measure("tiny", tmp_path, 1, peers=False)
     assert "MISS  peak <= 1 MB" in capsys.readouterr().out
+
+
+@pytest.mark.oracle
+def test_the_peer_trains_the_same_shape(bench):
+    got = bench("resident").peer("tiny", 2, "f32")
+    assert not isinstance(got, int)
+    first, second = got["losses"]
+    assert second < first < 1.1 * np.log(2304)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -15,6 +16,8 @@ LAYER_OPS = ("linear", "conv2d")
 _WEIGHT = {"linear": 1, "conv2d": 1, "conv2d_dx": 1, "lstm": 1, "gru": 1, "gather": 0}
 _BIAS = {"linear": 2, "conv2d": 2, "gru": 2}
 _RECURRENT = ("lstm", "gru")
+# A layer's path up to its first part that is a number.
+_BLOCK = re.compile(r"(?:[^.]+\.)*?\d+(?=\.)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,3 +168,18 @@ def select(found: list[Layer], targets: str | Iterable[str], what: str) -> list[
             raise CompileError(f"{what} targets '{p}' matches no layer; layers: {names}")
         picked.update((x.name, x) for x in hits)
     return [x for x in found if x.name in picked]
+
+
+def blocks_of(names: Sequence[str]) -> list[list[str]]:
+    """Group layer names by the path up to their first number, in order."""
+    blocks: dict[str, list[str]] = {}
+    for name in names:
+        found = _BLOCK.match(name)
+        blocks.setdefault(found[0] if found else name, []).append(name)
+    return list(blocks.values())
+
+
+def depths(count: int) -> list[int]:
+    """Return how many of the last blocks to look at: 1, 2, a quarter, a third, half, all."""
+    some = (1, 2, count / 4, count / 3, count / 2, count)
+    return sorted({min(count, max(1, round(k))) for k in some})

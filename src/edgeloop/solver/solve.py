@@ -34,6 +34,7 @@ from edgeloop.solver.frame import Change, Draft, Frame, step_work
 from edgeloop.units import format_bytes
 
 ALLOWED = ("saved", "state", "int8")
+METHOD = "method"  # allowed only by name; `edgeloop.smaller_lora` looks for those
 TRAINS = ("train", "accumulate")
 # Bytes of the arena over those of a strip, as they are tried.
 STRIPS = (12, 24, 48)
@@ -102,8 +103,9 @@ def solve(
 def _check(slowdown: float, allow: Sequence[str]) -> None:
     if isinstance(slowdown, bool) or not isinstance(slowdown, int | float) or not slowdown >= 1:
         raise CompileError(f"slowdown={slowdown!r}: it is a factor from 1 on, such as 1.33")
-    if isinstance(allow, str) or any(a not in ALLOWED for a in allow):
-        raise CompileError(f"allow={allow!r}: a list of {', '.join(ALLOWED)}, or () for nothing")
+    if isinstance(allow, str) or any(a not in (*ALLOWED, METHOD) for a in allow):
+        raise CompileError(
+            f"allow={allow!r}: a list of {', '.join(ALLOWED)}, {METHOD}, or () for nothing")
 
 
 def _ladder(optimizer: Optimizer, allow: Sequence[str]) -> Iterator[Harm]:
@@ -174,7 +176,9 @@ class _Search:
         out = [f"budget={self.best.plan.ram_bytes}"]
         if missing := [a for a in ALLOWED if a not in allow]:
             out.append(f"allow={(*allow, *missing)}")
-        return [*out, "a larger slowdown", "a smaller rank, or fewer or higher targets"]
+        smaller = "a smaller rank, or fewer or higher targets"
+        return [*out, "a larger slowdown",
+                smaller if METHOD in allow else f'{smaller} (allow "{METHOD}" looks for them)']
 
     def _draft(self, harm: Harm, rows: int, *, merge: bool) -> Draft:
         key = Change(None if rows == self.batch else rows, harm.optimizer, merge)
