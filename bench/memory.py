@@ -29,8 +29,8 @@ sys.path[:0] = [str(HERE), str(HERE / "peers"), str(HERE.parent / "tests")]
 
 import places  # noqa: E402
 import pytest  # noqa: E402
+from models.forced import in_strips, waiting  # noqa: E402
 from models.saved import saved_share  # noqa: E402
-from models.strips import in_strips  # noqa: E402
 from models.vit import cct, vit  # noqa: E402
 from models.zoo import ZOO, mobilenet_v2  # noqa: E402
 
@@ -208,24 +208,36 @@ def overhead() -> bool:
 
 
 def curves(epochs: int = 40) -> bool:
-    """Loss curves with int8 rows between operators beside f32 ones, by area; samples by heart."""
+    """Loss curves with int8 rows beside f32 ones, by area; samples learnt by heart.
+
+    Between operators in strips of one sample, and where values only wait for backward.
+    """
     met = True
-    for name in ("ds_cnn", "resnet8", "mobilenet_v1", "mobilenet_v2"):
-        case, area = ZOO[name], []
-        x, y = case.data(case.build())
-        for int8 in (False, True):
+    nets = [(name, case.build(), case.loss, 1) for name, case in ZOO.items()
+            if name in ("ds_cnn", "resnet8", "mobilenet_v1", "mobilenet_v2")]
+    nets.append(("vit", vit(image=32, patch=8, blocks=4), "cross_entropy", 4))
+    for name, model, loss, batch in nets:
+        rng = np.random.default_rng(0)
+        x, y = ZOO[name].data(model) if name in ZOO else (
+            rng.standard_normal((8, 3, 32, 32), np.float32), np.arange(8) % 10)
+        area = {}
+        for how, change in (("f32", None), ("between operators", partial(in_strips, int8=True,
+                            strip=4096)), ("waiting", partial(waiting, kind="i8"))):
+            if name not in ZOO and how == "between operators":
+                continue
             with pytest.MonkeyPatch.context() as patched:
-                if int8:
-                    in_strips(patched, int8=True, strip=4096)
+                if change:
+                    change(patched)
                 program = el.compile(
-                    case.build(), loss=case.loss, train=el.LoRA(4), batch=1,
+                    model, loss=loss, train=el.LoRA(4), batch=batch,
                     optimizer=el.AdamW(lr=2e-3), entries=("train",))
             session = el.Session(program)
-            area.append(sum(session.step(x[i : i + 1], y[i : i + 1])
-                            for _ in range(epochs) for i in range(len(x))))
-        share = area[1] / area[0]
-        met &= show(f"int8 rows, area under the loss: {name}", "<= 1.04x", f"{share:.3f}x",
-                    share <= 1.04, f"{len(x)} samples, {epochs} epochs")
+            area[how] = sum(session.step(x[i : i + batch], y[i : i + batch])
+                            for _ in range(epochs) for i in range(0, len(x), batch))
+            if how != "f32":
+                share = area[how] / area["f32"]
+                met &= show(f"int8 rows {how}, loss by area: {name}", "<= 1.04x", f"{share:.3f}x",
+                            share <= 1.04, f"{len(x)} samples, {epochs} epochs")
     return met
 
 

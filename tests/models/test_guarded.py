@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from models.strips import in_strips
+from models.forced import in_strips
 from models.zoo import ZOO
 
 import edgeloop as el

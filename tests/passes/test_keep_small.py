@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from models.forced import waiting
 from models.zoo import ZOO
 
 import edgeloop as el
@@ -12,7 +13,6 @@ from edgeloop.ops import Builder, evaluate
 from edgeloop.passes.keep_small import keep_small
 from edgeloop.passes.lifetimes import peak_bytes
 from edgeloop.passes.schedule import schedule
-from edgeloop.solver import Frame
 
 ACTS = {"relu": {}, "leaky_relu": {"alpha": 0.1}, "clip": {"min": -0.5, "max": 0.5}}
 
@@ -58,13 +58,14 @@ def test_masks_save_memory_and_change_no_bit(act, view):
 
 @pytest.mark.parametrize("view", [False, True])
 @pytest.mark.parametrize("act", ["gelu", "silu"])
-def test_f16_saves_up_to_half_and_rounds(act, view):
+@pytest.mark.parametrize(("kind", "share", "most"), [("f16", 0.75, 2e-3), ("i8", 0.62, 5e-2)])
+def test_fewer_bits_save_memory_and_round(act, view, kind, share, most):
     g = step(act, view=view, length=9)
-    out = verify(keep_small(g, kind="f16", limit=0))
-    assert peak_bytes(out) < 0.75 * peak_bytes(g)
+    out = verify(keep_small(g, kind=kind, limit=0))
+    assert peak_bytes(out) < share * peak_bytes(g)
     want = run(g)
     error = np.abs(run(out) - want).max() / np.abs(want).max()
-    assert 0 < error < 2e-3
+    assert 0 < error < most
 
 
 def test_values_that_backward_reads_as_numbers_get_no_mask():
@@ -87,24 +88,12 @@ def compiled(name: str, **more) -> el.Program:
                       optimizer=el.SGD(lr=0.05), **({"entries": ("train",)} | more))
 
 
-def forced(monkeypatch, kind: str):
-    """Let every program be packed as far as it goes."""
-    ordered = Frame.ordered
-
-    def packed(frame: Frame, made):
-        graphs = ordered(frame, made)
-        return {n: verify(keep_small(g, kind=kind, limit=0, scratch=frame.needs.scratch))
-                for n, g in graphs.items()}
-
-    monkeypatch.setattr(Frame, "ordered", packed)
-
-
 @pytest.mark.parametrize("name", ["ds_cnn", "mobilenet_v2", "mobilenet_v1"])
 def test_programs_with_masks_keep_every_bit(name, monkeypatch):
     case = ZOO[name]
     x, y = case.data(case.build())
     free = compiled(name)
-    forced(monkeypatch, "mask")
+    waiting(monkeypatch, "mask")
     small = compiled(name)
     assert small.plan.arena_bytes < free.plan.arena_bytes
     one, two = el.Session(free), el.Session(small)
@@ -112,31 +101,38 @@ def test_programs_with_masks_keep_every_bit(name, monkeypatch):
     assert all(np.array_equal(v, two.adapter()[k]) for k, v in one.adapter().items())
 
 
-def test_programs_with_f16_start_with_the_same_loss_and_learn_alike(monkeypatch):
+@pytest.mark.parametrize(("kind", "share", "rtol"), [("f16", 0.85, 0.02), ("i8", 0.8, 0.1)])
+def test_programs_with_fewer_bits_start_with_the_same_loss_and_learn_alike(
+    kind, share, rtol, monkeypatch
+):
     case = ZOO["ds_cnn"]
     x, y = case.data(case.build())
     free = compiled("ds_cnn")
-    forced(monkeypatch, "f16")
+    waiting(monkeypatch, kind)
     small = compiled("ds_cnn")
-    assert small.plan.arena_bytes < 0.85 * free.plan.arena_bytes
+    assert small.plan.arena_bytes < share * free.plan.arena_bytes
     one, two = ([s.step(x, y) for _ in range(40)] for s in (el.Session(free), el.Session(small)))
     assert one[0] == two[0]
     assert one[-1] < 0.9 * one[0]
     assert one != two
-    np.testing.assert_allclose(two, one, rtol=0.02)
+    np.testing.assert_allclose(two, one, rtol=rtol)
 
 
-def test_the_solver_takes_f16_only_where_it_is_allowed():
+def test_the_solver_takes_fewer_bits_only_where_it_is_allowed():
     """With an entry that hands gradients out there are no micro-batches to fall back on."""
     options = {"entries": ("train", "grad"), "slowdown": 1.1}
-    budget, refused = compiled("ds_cnn", **options).plan.ram_bytes // 2, ""
+    least, refused = compiled("ds_cnn", **options).plan.ram_bytes // 2, ""
     while not refused:
         try:
-            compiled("ds_cnn", budget=budget, allow=(), **options)
-            budget -= 4096
+            least = compiled(
+                "ds_cnn", budget=least - 64, allow=(), **options).plan.ram_bytes
         except el.BudgetError as e:
             refused = str(e)
     assert "'saved'" in refused
-    program = compiled("ds_cnn", budget=budget, **options)
-    assert program.plan.ram_bytes <= budget
-    assert "activations wait in f16" in program.plan.notes[-1]
+    kinds = []
+    while "int8" not in kinds:
+        program = compiled("ds_cnn", budget=least - 64, allow=("saved",), **options)
+        assert program.plan.ram_bytes < least
+        least = program.plan.ram_bytes
+        kinds.append(program.plan.notes[-1].partition("wait in ")[2].partition(";")[0])
+    assert set(kinds[:-1]) == {"f16"}

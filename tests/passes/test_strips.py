@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from models.strips import in_strips
+from models.forced import in_strips
 from models.zoo import ZOO, mobilenet_v2
 
 import edgeloop as el

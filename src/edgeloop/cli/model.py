@@ -90,9 +90,9 @@ def add(command: Callable[[str], argparse.ArgumentParser]) -> None:
     )
     parser.add_argument(
         "--allow", default="saved,state,int8", metavar="WHAT",
-        help="what the budget may do to results: saved (activations wait in f16), state (8-bit "
-        "optimizer state), int8 (images pass between operators as int8 rows); '' for nothing "
-        "(default saved,state,int8); method as well: LoRA of a smaller rank or on fewer blocks",
+        help="what the budget may do to results: saved (activations wait in f16 or int8), state "
+        "(8-bit optimizer state), int8 (images pass between operators as int8 rows); '' for "
+        "nothing (default saved,state,int8); method too: LoRA of a smaller rank, on fewer blocks",
     )
     parser.add_argument(
         "--resident", metavar="SIZE", help="frozen weights in memory at once; the others are read "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -9,11 +10,13 @@ from typing import Any, Literal
 import numpy as np
 
 from edgeloop.ir import Graph, Node, Type, Value
+from edgeloop.ops.rows import row_type
 from edgeloop.ops.saved import CLIP, LEAKY, RELU, bits_type
 from edgeloop.passes.evict import NEVER, Renewal, Trace
 from edgeloop.passes.lifetimes import aligned, no_scratch
 
-Kind = Literal["mask", "f16"]
+Kind = Literal["mask", "f16", "i8"]
+SHORTEST = 64  # elements of an int8 row, where a value has as many: one scale for each
 
 
 def keep_small(
@@ -26,6 +29,7 @@ def keep_small(
     kind
         "mask": one bit, of activations that only gradients of piecewise linear functions read
         again; results keep every bit. "f16": IEEE binary16; gradients change by its rounding.
+        "i8": rows of `ops.rows`, rounded stochastically: gradients are noisier, not biased.
 
     Requires: scheduled. Ensures: an order like the given one, a smaller peak, or else the very
     same graph; the loss is the same to the bit.
@@ -38,7 +42,7 @@ def keep_small(
         peak = int(np.argmax(trace.live))
         waits = sorted(_waiting(trace, peak, kind), key=lambda w: (-w.saved, w.late))
         for w in waits:
-            found = Trace(_packed(trace, w), scratch, trace.origin, trace.m)
+            found = Trace(_packed(trace, w, kind), scratch, trace.origin, trace.m)
             if found.area(high) < area:
                 trace = found
                 break
@@ -70,10 +74,9 @@ def _waiting(trace: Trace, peak: int, kind: Kind) -> Iterator[_Wait]:
         mask = _mask(trace, c, [k for k in readers if k >= peak]) if kind == "mask" else None
         if root.type.dtype != "f32" or (kind == "mask" and mask is None):
             continue
-        if trace.graph.nodes[made].op == "unpack_f16":
+        if trace.graph.nodes[made].op in ("unpack_f16", "unpack_i8"):
             continue
-        packed = bits_type(root.type) if kind == "mask" else Type(root.type.shape, "f16")
-        saved = m.sizes[c] - aligned(packed.nbytes)
+        saved = m.sizes[c] - aligned(_small(root.type, kind).nbytes)
         if saved > 0:
             early = max([made, *(k for k in readers if k < peak)])
             yield _Wait(root, early, late, saved, mask)
@@ -109,22 +112,42 @@ def masked(n: Node, bits: Value) -> Node:
     return Node("mask_grad", (n.inputs[0], bits), n.outputs, {"slope": slope}, n.name)
 
 
-def _packed(trace: Trace, w: _Wait) -> Graph:
+def _small(t: Type, kind: Kind) -> Type:
+    """The type in which a value waits."""
+    if kind == "mask":
+        return bits_type(t)
+    if kind == "f16":
+        return Type(t.shape, "f16")
+    width = 1
+    for size in reversed(t.shape):
+        width *= size if width < SHORTEST else 1
+    return row_type(t.size // width, t)
+
+
+def _packed(trace: Trace, w: _Wait, kind: Kind) -> Graph:
     renewal = Renewal(trace, {})
-    layer = trace.graph.nodes[w.early].name
-    if w.mask is None:
-        small = Value(renewal.unique(w.root.name, ".f16"), Type(w.root.type.shape, "f16"))
-        back = Value(renewal.unique(w.root.name, ".unpacked"), w.root.type)
-        pack = Node("pack_f16", (w.root,), (small,), {}, layer)
-        renewal.nodes.append(Node("unpack_f16", (small,), (back,), {}, layer))
-        renewal.new[w.root] = back
-        out = renewal.placed(w.late)
-    else:
-        bits = Value(renewal.unique(w.root.name, ".mask"), bits_type(w.root.type))
-        pack = Node("pack_mask", (w.root,), (bits,), dict(w.mask), layer)
+    layer, name = trace.graph.nodes[w.early].name, w.root.name
+    small = Value(renewal.unique(name, f".{kind}"), _small(w.root.type, kind))
+    if w.mask is not None:
+        pack = [Node("pack_mask", (w.root,), (small,), dict(w.mask), layer)]
         out = trace.graph.copy()
         cell = trace.m.cell[w.root]
         for k in (k for k in trace.reads[cell] if k >= w.late):
-            out.nodes[k] = masked(out.nodes[k], bits)
-    out.nodes.insert(w.early + 1, pack)
+            out.nodes[k] = masked(out.nodes[k], small)
+    else:
+        back = Value(renewal.unique(name, ".unpacked"), w.root.type)
+        if kind == "f16":
+            pack = [Node("pack_f16", (w.root,), (small,), {}, layer)]
+            unpack = Node("unpack_f16", (small,), (back,), {}, layer)
+        else:
+            blank = Value(renewal.unique(name, ".blank"), small.type)
+            attrs = {"shape": small.type.shape, "dtype": "i8"}
+            seed = {"seed": zlib.crc32(name.encode()) >> 1 | 1}
+            pack = [Node("blank", (), (blank,), attrs, layer),
+                    Node("pack_i8", (blank, w.root), (small,), seed, layer)]
+            unpack = Node("unpack_i8", (small,), (back,), {"shape": w.root.type.shape}, layer)
+        renewal.nodes.append(unpack)
+        renewal.new[w.root] = back
+        out = renewal.placed(w.late)
+    out.nodes[w.early + 1 : w.early + 1] = pack
     return out

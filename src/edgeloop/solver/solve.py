@@ -3,8 +3,8 @@
 The order of harm: order of nodes, places and in-place updates (always); 1-bit masks of activations
 of which backward needs no more; computing values again; micro-batches whose gradients are
 accumulated, images worked on in strips, gradients stored before an update (the order of sums
-changes); then what changes results: activations that wait for backward in f16, 8-bit state of the
-optimizer, activations and gradients that pass between operators as int8 rows.
+changes); then what changes results: activations that wait for backward in f16 or as int8 rows,
+8-bit state of the optimizer, activations and gradients that pass between operators as int8 rows.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from edgeloop.passes.attach_loss import NORM
 from edgeloop.passes.bounds import node_bound
 from edgeloop.passes.evict import work
 from edgeloop.passes.fuse import part_sgd
-from edgeloop.passes.keep_small import keep_small, mask_of
+from edgeloop.passes.keep_small import Kind, keep_small, mask_of
 from edgeloop.passes.lifetimes import memory, peak_bytes
 from edgeloop.passes.recompute import recompute
 from edgeloop.passes.schedule import schedule
@@ -38,18 +38,19 @@ METHOD = "method"  # allowed only by name; `edgeloop.smaller_lora` looks for tho
 TRAINS = ("train", "accumulate")
 # Bytes of the arena over those of a strip, as they are tried.
 STRIPS = (12, 24, 48)
+WAITING: tuple[Kind | None, ...] = (None, "f16", "i8")
 # Entries that micro-batches cannot take the place of.
 WHOLE = ("features", "train_from", "eval_from", "grad", "accumulate")
 
 
 @dataclass(frozen=True, slots=True)
 class Harm:
-    """One rung of the ladder: activations wait in f16, or not; the optimizer, if another one.
+    """One rung of the ladder: how activations wait; the optimizer, if another one.
 
     ``int8``: images pass between operators as int8 rows.
     """
 
-    saved: bool = False
+    saved: Kind | None = None
     int8: bool = False
     optimizer: Optimizer | None = None
 
@@ -112,7 +113,7 @@ def _ladder(optimizer: Optimizer, allow: Sequence[str]) -> Iterator[Harm]:
     """What may be done to results, the least harmful first."""
     small = narrowed(optimizer) if "state" in allow else None
     for state in (None, small) if small else (None,):
-        for saved in (False, True) if "saved" in allow else (False,):
+        for saved in WAITING if "saved" in allow else WAITING[:1]:
             yield Harm(saved, optimizer=state)
     if "int8" in allow:
         for state in (None, small) if small else (None,):
@@ -263,8 +264,8 @@ class _Search:
                 base = keep_small(start, kind="mask", limit=limit, scratch=scratch)
                 ways = [_Way(start, "schedule"), _Way(base, "masks")]
                 if harm.saved:  # the others failed already
-                    small = keep_small(base, kind="f16", limit=limit, scratch=scratch)
-                    ways = [_Way(small, "f16")]
+                    small = keep_small(base, kind=harm.saved, limit=limit, scratch=scratch)
+                    ways = [_Way(small, harm.saved)]
                 yield ways
         if harm.saved:
             return
@@ -314,7 +315,7 @@ def _how(harm: Harm, micro: int | None, graphs: Mapping[str, Graph], *, merge: b
         f"{again} operations computed again" if again else "",
         "" if merge else "LoRA beside its weights",
         f"micro-batches of {micro}" if micro else "",
-        "activations wait in f16" if harm.saved else "",
+        f"activations wait in {harm.saved.replace('i8', 'int8')}" if harm.saved else "",
         "8-bit optimizer state" if harm.optimizer else "",
     )
     return ", ".join(filter(None, said)) or "another order"
