@@ -17,7 +17,8 @@ static uint64_t conv_work(const el_tensor *w, const el_tensor *y) {
 }
 
 el_plan el_plan_conv2d, el_plan_conv2d_dx, el_plan_conv2d_dw, el_plan_max_pool2d,
-    el_plan_max_pool2d_grad, el_plan_avg_pool2d, el_plan_avg_pool2d_grad;
+    el_plan_max_pool2d_grad, el_plan_max_pool2d_tap, el_plan_max_pool2d_tap_grad,
+    el_plan_avg_pool2d, el_plan_avg_pool2d_grad;
 
 el_status el_plan_conv2d(const el_call *call, el_isa isa, el_need *need) {
   if (call->n < 3 || call->n > 5 || call->n_attr != EL_W_END + 3) return EL_E_MISMATCH;
@@ -88,6 +89,35 @@ el_status el_plan_max_pool2d_grad(const el_call *call, el_isa isa, el_need *need
     return EL_E_MISMATCH;
   }
   return pool(call, x, y, EL_W_END + 2, need);
+}
+
+/* A pool whose taps of the maxima are bytes: fewer than 255 a window. */
+static el_status tapped(const el_call *call, const el_tensor *x, const el_tensor *tap,
+                        uint32_t words, el_need *need) {
+  if (!el_plain(tap, EL_U8) || call->n_attr != words) return EL_E_MISMATCH;
+  el_tensor y = *tap;
+  y.dtype = EL_F32;
+  int64_t rows = call->attr[EL_W_END].i, columns = call->attr[EL_W_END + 1].i;
+  if (rows < 1 || columns < 1 || rows * columns > 255) return EL_E_MISMATCH;
+  return pool(call, x, &y, words, need);
+}
+
+el_status el_plan_max_pool2d_tap(const el_call *call, el_isa isa, el_need *need) {
+  (void)isa;
+  if (call->n != 2) return EL_E_MISMATCH;
+  return tapped(call, &call->t[0], &call->t[1], EL_W_END + 2, need);
+}
+
+el_status el_plan_max_pool2d_tap_grad(const el_call *call, el_isa isa, el_need *need) {
+  (void)isa;
+  if (call->n != 3 || call->n_attr != EL_W_END + 4) return EL_E_MISMATCH;
+  const el_tensor *dy = &call->t[0], *tap = &call->t[1], *dx = &call->t[2];
+  if (!el_array(dy, 4, 4) || !el_array(dx, 4, 4) || !el_plain(tap, EL_U8) ||
+      !el_same_dims(dy, tap) || call->attr[EL_W_END + 2].i != dx->dims[1] ||
+      call->attr[EL_W_END + 3].i != dx->dims[2]) {
+    return EL_E_MISMATCH;
+  }
+  return tapped(call, dx, tap, EL_W_END + 4, need);
 }
 
 el_status el_plan_avg_pool2d(const el_call *call, el_isa isa, el_need *need) {

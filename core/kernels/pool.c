@@ -90,6 +90,61 @@ EL_KERNEL(max_pool2d_grad) {
   }
 }
 
+/* For each maximum the number of its tap, row by row; 255 where no tap is inside the image. */
+EL_KERNEL(max_pool2d_tap) {
+  const el_tensor *xt = &call->t[0], *tt = &call->t[1];
+  el_window w = window_of(call, xt, tt);
+  int32_t c = xt->dims[3];
+  size_t begin, end;
+  el_range(call, (size_t)xt->dims[0], 1, &begin, &end);
+  for (int32_t b = (int32_t)begin; b < (int32_t)end; b++) {
+    for (int32_t oy = 0; oy < w.out[0]; oy++) {
+      for (int32_t ox = 0; ox < w.out[1]; ox++) {
+        span s = taps_of(&w, oy, ox);
+        uint8_t *tap = (uint8_t *)tt->data + el_pixel(b, oy, ox, w.out, c);
+        for (int32_t i = 0; i < c; i++) {
+          float top = 0.0f;
+          int32_t found = 255;
+          for (int32_t ky = s.y0; ky < s.y1; ky++) {
+            for (int32_t kx = s.x0; kx < s.x1; kx++) {
+              float x = el_cf32(xt)[input_at(&w, b, oy, ox, ky, kx, c) + (size_t)i];
+              if (found == 255 || x > top || (x != x && top == top)) {
+                top = x;
+                found = ky * w.taps[1] + kx;
+              }
+            }
+          }
+          tap[i] = (uint8_t)found;
+        }
+      }
+    }
+  }
+}
+
+EL_KERNEL(max_pool2d_tap_grad) {
+  const el_tensor *dyt = &call->t[0], *tt = &call->t[1], *dxt = &call->t[2];
+  el_window w = window_of(call, dxt, dyt);
+  int32_t c = dxt->dims[3];
+  size_t begin, end, image = el_size(dxt) / (size_t)dxt->dims[0];
+  el_range(call, (size_t)dxt->dims[0], 1, &begin, &end);
+  for (int32_t b = (int32_t)begin; b < (int32_t)end; b++) {
+    zero(el_f32(dxt) + (size_t)b * image, image);
+    for (int32_t oy = 0; oy < w.out[0]; oy++) {
+      for (int32_t ox = 0; ox < w.out[1]; ox++) {
+        span s = taps_of(&w, oy, ox);
+        size_t out = el_pixel(b, oy, ox, w.out, c);
+        for (int32_t i = 0; i < c; i++) {
+          int32_t tap = ((const uint8_t *)tt->data)[out + (size_t)i];
+          int32_t ky = tap / w.taps[1], kx = tap % w.taps[1];
+          if (ky < s.y0 || ky >= s.y1 || kx < s.x0 || kx >= s.x1) continue;
+          el_f32(dxt)[input_at(&w, b, oy, ox, ky, kx, c) + (size_t)i] +=
+              el_cf32(dyt)[out + (size_t)i];
+        }
+      }
+    }
+  }
+}
+
 /* Taps of one axis inside the image plus its counted padding. */
 static int32_t counted(const el_window *w, int a, int32_t o, int32_t after) {
   el_window padded = *w;

@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from models.forced import waiting
+from models.vit import cct
 from models.zoo import ZOO
 
 import edgeloop as el
+from edgeloop import _core
 from edgeloop.ir import Graph, Type, verify
 from edgeloop.ops import Builder, evaluate
 from edgeloop.passes.keep_small import keep_small
@@ -66,6 +68,35 @@ def test_fewer_bits_save_memory_and_round(act, view, kind, share, most):
     want = run(g)
     error = np.abs(run(out) - want).max() / np.abs(want).max()
     assert 0 < error < most
+
+
+def test_relu_and_windows_of_maxima_keep_bits_and_taps(monkeypatch):
+    """CCT: convolution, relu, pool, twice; both gradients read what relu gave."""
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((2, 3, 32, 32), np.float32), np.arange(2, dtype=np.int32)
+    options = {"train": el.Full(), "batch": 2, "entries": ("train",)}
+    free = el.compile(cct(), **options)
+    waiting(monkeypatch, "mask")
+    small = el.compile(cct(), **options)
+    names = {code: name for code, name, _ in _core.kernels()}
+    used = [names[s.opcode] for s in small.table.steps]
+    assert used.count("max_pool2d_tap") == used.count("max_pool2d_tap_grad") == 2
+    assert used.count("pack_mask") == used.count("mask_grad") >= 2
+    one, two = el.Session(free), el.Session(small)
+    assert [one.step(x, y) for _ in range(3)] == [two.step(x, y) for _ in range(3)]
+    assert all(np.array_equal(v, two.adapter()[k]) for k, v in one.adapter().items())
+
+
+def test_windows_over_another_view_of_the_value_keep_numbers():
+    g = Graph()
+    b = Builder(g)
+    v = b.op("exp", b.input("x", Type((16, 32))))
+    image = b.op("reshape", v, shape=(1, 8, 8, 8))
+    pooled = b.op("max_pool2d", image, kernel=(2, 2), strides=(2, 2))
+    d = b.op("max_pool2d_grad", b.op("neg", pooled), image, pooled, kernel=(2, 2), strides=(2, 2))
+    g.outputs = [b.op("reshape", d, shape=(16, 32), out="dx")]
+    out = keep_small(schedule(verify(g)), kind="mask", limit=0)
+    assert not any(n.op == "max_pool2d_tap" for n in out.nodes)
 
 
 def test_values_that_backward_reads_as_numbers_get_no_mask():

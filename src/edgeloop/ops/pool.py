@@ -3,6 +3,8 @@
 x [b, h, w, c]; y [b, oh, ow, c]. Padding never wins a maximum. An average divides by the taps
 inside the image or, with count_include_pad, inside the padded image; ``uncounted`` is the part of
 the (bottom, right) padding that only ceil_mode asked for, which never counts.
+
+Backward through a maximum reads x and y, or the taps u8 [b, oh, ow, c] that hold the maxima.
 """
 
 from __future__ import annotations
@@ -149,6 +151,72 @@ MAX_POOL2D_GRAD = register(OpDef(
     name="max_pool2d_grad", kernel="max_pool2d_grad", infer=_max_grad_infer,
     reference=_max_grad_reference, grad=NO_GRAD, samples=_max_grad_samples,
     attrs=(*WINDOW_ATTRS, KERNEL),
+))
+
+
+MOST_TAPS = 255  # of a window, so that a byte tells which one holds the maximum
+
+
+def tap_type(y: Type) -> Type:
+    """The type of the taps of the maxima y."""
+    return Type(y.shape, "u8")
+
+
+def _tap_infer(x: Type, *, kernel: Pair, **attrs: Any) -> Type:
+    if kernel[0] * kernel[1] > MOST_TAPS:
+        raise ShapeError(f"max_pool2d_tap: more than {MOST_TAPS} taps in a window of {kernel}")
+    return tap_type(_infer(x, kernel=kernel, **attrs))
+
+
+def _tap_reference(x: Array, *, kernel: Pair, **attrs: Any) -> Array:
+    """Number the first tap, row by row, that holds the maximum; 255: none is inside the image."""
+    window = Window.of(kernel, attrs)
+    out = window.out("max_pool2d_tap", (x.shape[1], x.shape[2]))
+    border = window.pad(np.zeros_like(x), 1.0)
+    outside = np.stack([v > 0 for _, _, v in window.taps(border, out)])
+    values = np.stack([v for _, _, v in window.taps(window.pad(x, -np.inf), out)])
+    best = np.argmax(values, axis=0)  # the first NaN, if there is one
+    lost = np.take_along_axis(outside, best[None], axis=0)[0]  # where all taps are -inf
+    found = np.where(lost, np.argmin(outside, axis=0), best)
+    return np.where(outside.all(axis=0), MOST_TAPS, found).astype(np.uint8)
+
+
+register(OpDef(
+    name="max_pool2d_tap", kernel="max_pool2d_tap", infer=_tap_infer, reference=_tap_reference,
+    grad=NO_GRAD, attrs=(*WINDOW_ATTRS, KERNEL),
+    samples=lambda: (Sample((s.inputs[1],), s.attrs) for s in _max_grad_samples()),
+))
+
+
+def _tap_grad_infer(dy: Type, tap: Type, *, in_hw: Pair, **attrs: Any) -> Type:
+    x = Type((dy.shape[0], *in_hw, dy.shape[3]))
+    if tap != tap_type(dy) or _tap_infer(x, **attrs) != tap:
+        raise ShapeError(f"max_pool2d_tap_grad: dy {dy} and {tap} do not fit an image of {in_hw}")
+    return x
+
+
+def _tap_grad_reference(
+    dy: Array, tap: Array, *, in_hw: Pair, kernel: Pair, **attrs: Any
+) -> Array:
+    window = Window.of(kernel, attrs)
+    dx = window.pad(np.zeros((dy.shape[0], *in_hw, dy.shape[3]), dy.dtype))
+    for k, (_, _, grad) in enumerate(window.taps(dx, (dy.shape[1], dy.shape[2]))):
+        np.add(grad, dy, out=grad, where=tap == k)
+    return window.crop(dx, in_hw).copy()
+
+
+def _tap_grad_samples() -> Iterator[Sample]:
+    for s in _max_grad_samples():
+        dy, x, _ = s.inputs
+        assert x is not None
+        tap = _tap_reference(x, **s.attrs)
+        yield Sample((dy, tap), dict(s.attrs) | {"in_hw": x.shape[1:3]})
+
+
+register(OpDef(
+    name="max_pool2d_tap_grad", kernel="max_pool2d_tap_grad", infer=_tap_grad_infer,
+    reference=_tap_grad_reference, grad=NO_GRAD, samples=_tap_grad_samples,
+    attrs=(*WINDOW_ATTRS, KERNEL, Attr("in_hw", "i32[2]", (1, 1))),
 ))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -10,12 +11,14 @@ from typing import Any, Literal
 import numpy as np
 
 from edgeloop.ir import Graph, Node, Type, Value
+from edgeloop.ops.pool import MOST_TAPS, tap_type
 from edgeloop.ops.rows import row_type
 from edgeloop.ops.saved import CLIP, LEAKY, RELU, bits_type
 from edgeloop.passes.evict import NEVER, Renewal, Trace
 from edgeloop.passes.lifetimes import aligned, no_scratch
 
 Kind = Literal["mask", "f16", "i8"]
+MASKED = ("mask_grad", "max_pool2d_tap_grad")  # gradients that read one
 SHORTEST = 64  # elements of an int8 row, where a value has as many: one scale for each
 
 
@@ -27,9 +30,10 @@ def keep_small(
     Parameters
     ----------
     kind
-        "mask": one bit, of activations that only gradients of piecewise linear functions read
-        again; results keep every bit. "f16": IEEE binary16; gradients change by its rounding.
-        "i8": rows of `ops.rows`, rounded stochastically: gradients are noisier, not biased.
+        "mask": one bit of activations that only gradients of piecewise linear functions read
+        again, one byte for each window of maxima; results keep every bit. "f16": IEEE binary16;
+        gradients change by its rounding. "i8": rows of `ops.rows`, rounded stochastically:
+        gradients are noisier, not biased.
 
     Requires: scheduled. Ensures: an order like the given one, a smaller peak, or else the very
     same graph; the loss is the same to the bit.
@@ -59,7 +63,7 @@ class _Wait:
     early: int
     late: int
     saved: int
-    mask: dict[str, Any] | None
+    masks: tuple[Node, ...] = ()  # that make what the readers need, as `mask_of` returns them
 
 
 def _waiting(trace: Trace, peak: int, kind: Kind) -> Iterator[_Wait]:
@@ -71,51 +75,78 @@ def _waiting(trace: Trace, peak: int, kind: Kind) -> Iterator[_Wait]:
         if made >= peak or late in (NEVER, peak) or c in m.kept or m.regions[c] != "arena":
             continue
         root = trace.root_of[c]
-        mask = _mask(trace, c, [k for k in readers if k >= peak]) if kind == "mask" else None
-        if root.type.dtype != "f32" or (kind == "mask" and mask is None):
+        if root.type.dtype != "f32" or trace.graph.nodes[made].op in ("unpack_f16", "unpack_i8"):
             continue
-        if trace.graph.nodes[made].op in ("unpack_f16", "unpack_i8"):
-            continue
-        saved = m.sizes[c] - aligned(_small(root.type, kind).nbytes)
-        if saved > 0:
+        masks: tuple[Node, ...] = ()
+        if kind == "mask":
+            masks = _masks(trace, root, [k for k in readers if k >= peak])
+            if not masks:
+                continue
+            packed = sum(aligned(n.output.type.nbytes) for n in masks)
+        else:
+            packed = aligned(_small(root.type, kind).nbytes)
+        if m.sizes[c] > packed:
             early = max([made, *(k for k in readers if k < peak)])
-            yield _Wait(root, early, late, saved, mask)
+            yield _Wait(root, early, late, m.sizes[c] - packed, masks)
 
 
-def _mask(trace: Trace, c: int, late: list[int]) -> dict[str, Any] | None:
-    """The attributes of the mask that all late readers could use instead of a value, or None."""
-    found = []
+def _masks(trace: Trace, root: Value, late: list[int]) -> tuple[Node, ...]:
+    """What makes the masks that all late readers could use instead of a value, or nothing."""
+    found: dict[str, Node] = {}
+    c = trace.m.cell[root]
     for k in late:
         n = trace.graph.nodes[k]
         held = [v is not None and trace.m.cell[v] == c for v in n.inputs]
-        attrs = mask_of(n)
-        if attrs is None or held != [False, True]:
-            return None
-        found.append(attrs)
-    return found[0] if all(a == found[0] for a in found) else None
+        mask = mask_of(n)
+        if mask is None or held != [i == 1 for i in range(len(held))]:
+            return ()
+        if mask.op != "pack_mask" and n.inputs[1] is not root:  # a view has other windows
+            return ()
+        found[_key(mask)] = mask
+    return tuple(found.values())
 
 
-def mask_of(n: Node) -> dict[str, Any] | None:
-    """Return the attributes of the mask that a gradient could read, None for other operators."""
+def _key(mask: Node) -> str:
+    """Equal for masks of the same bits."""
+    return repr((mask.op, sorted(mask.attrs.items())))
+
+
+def mask_of(n: Node) -> Node | None:
+    """Return what makes the mask that a gradient could read in the place of its second operand.
+
+    None for other operators. The mask is a value that no graph has.
+    """
+    attrs: dict[str, Any]
     if n.op == "relu_grad":
-        return {"kind": RELU}
-    if n.op == "clip_grad":
-        return {"kind": CLIP, "low": n.attrs.get("min", 0.0), "high": n.attrs.get("max", 6.0)}
-    if n.op == "leaky_relu_grad" and n.attrs.get("alpha", 0.01) != 0:
-        return {"kind": LEAKY}
-    return None
+        attrs = {"kind": RELU}
+    elif n.op == "clip_grad":
+        attrs = {"kind": CLIP, "low": n.attrs.get("min", 0.0), "high": n.attrs.get("max", 6.0)}
+    elif n.op == "leaky_relu_grad" and n.attrs.get("alpha", 0.01) != 0:
+        attrs = {"kind": LEAKY}
+    elif n.op == "max_pool2d_grad" and math.prod(n.attrs["kernel"]) <= MOST_TAPS:
+        dy = n.inputs[0]
+        assert dy is not None
+        bits = Value("mask", tap_type(dy.type))
+        return Node("max_pool2d_tap", (n.inputs[1],), (bits,), dict(n.attrs), n.name)
+    else:
+        return None
+    v = n.inputs[1]
+    assert v is not None
+    return Node("pack_mask", (v,), (Value("mask", bits_type(v.type)),), attrs, n.name)
 
 
 def masked(n: Node, bits: Value) -> Node:
     """Return a gradient that reads a mask in the place of its activation."""
+    if n.op == "max_pool2d_grad":
+        _, h, w, _ = n.output.type.shape
+        attrs = dict(n.attrs) | {"in_hw": (h, w)}
+        return Node("max_pool2d_tap_grad", (n.inputs[0], bits), n.outputs, attrs, n.name)
     slope = n.attrs.get("alpha", 0.01) if n.op == "leaky_relu_grad" else 0.0
     return Node("mask_grad", (n.inputs[0], bits), n.outputs, {"slope": slope}, n.name)
 
 
 def _small(t: Type, kind: Kind) -> Type:
     """The type in which a value waits."""
-    if kind == "mask":
-        return bits_type(t)
     if kind == "f16":
         return Type(t.shape, "f16")
     width = 1
@@ -127,14 +158,19 @@ def _small(t: Type, kind: Kind) -> Type:
 def _packed(trace: Trace, w: _Wait, kind: Kind) -> Graph:
     renewal = Renewal(trace, {})
     layer, name = trace.graph.nodes[w.early].name, w.root.name
-    small = Value(renewal.unique(name, f".{kind}"), _small(w.root.type, kind))
-    if w.mask is not None:
-        pack = [Node("pack_mask", (w.root,), (small,), dict(w.mask), layer)]
+    pack: list[Node] = []
+    if w.masks:
         out = trace.graph.copy()
-        cell = trace.m.cell[w.root]
-        for k in (k for k in trace.reads[cell] if k >= w.late):
-            out.nodes[k] = masked(out.nodes[k], small)
+        bits: dict[str, Value] = {}
+        for n in w.masks:
+            bits[_key(n)] = Value(renewal.unique(name, ".mask"), n.output.type)
+            pack.append(Node(n.op, (w.root,), (bits[_key(n)],), dict(n.attrs), layer))
+        for k in (k for k in trace.reads[trace.m.cell[w.root]] if k >= w.late):
+            mask = mask_of(out.nodes[k])
+            assert mask is not None
+            out.nodes[k] = masked(out.nodes[k], bits[_key(mask)])
     else:
+        small = Value(renewal.unique(name, f".{kind}"), _small(w.root.type, kind))
         back = Value(renewal.unique(name, ".unpacked"), w.root.type)
         if kind == "f16":
             pack = [Node("pack_f16", (w.root,), (small,), {}, layer)]

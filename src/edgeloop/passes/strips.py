@@ -66,15 +66,15 @@ def _masked(graph: Graph) -> Graph:
     bits: dict[tuple[Value, str], Value] = {}
     made = {v for n in nodes for v in n.outputs}
     for n in nodes:
-        attrs = mask_of(n)
-        v = n.inputs[1] if attrs is not None else None
-        if attrs is None or v is None or not is_image(v) or v not in made or v.type.size % 8:
+        mask = mask_of(n)
+        v = n.inputs[1] if mask is not None else None
+        if mask is None or v is None or not is_image(v) or v not in made or v.type.size % 8:
             out.nodes.append(n)
             continue
-        key = v, repr(attrs)
+        key = v, repr((mask.op, mask.attrs))
         if key not in bits:
             g.layer = n.name
-            bits[key] = g.op("pack_mask", v, out=f"{v.name}.mask", **attrs)
+            bits[key] = g.op(mask.op, v, out=f"{v.name}.mask", **mask.attrs)
         out.nodes.append(masked(n, bits[key]))
     return out
 

@@ -21,7 +21,7 @@ from edgeloop.passes.attach_loss import NORM
 from edgeloop.passes.bounds import node_bound
 from edgeloop.passes.evict import work
 from edgeloop.passes.fuse import part_sgd
-from edgeloop.passes.keep_small import Kind, keep_small, mask_of
+from edgeloop.passes.keep_small import MASKED, Kind, keep_small, mask_of
 from edgeloop.passes.lifetimes import memory, peak_bytes
 from edgeloop.passes.recompute import recompute
 from edgeloop.passes.schedule import schedule
@@ -305,7 +305,7 @@ def _least(graph: Graph, scratch: Callable[[Node], int]) -> int:
 def _how(harm: Harm, micro: int | None, graphs: Mapping[str, Graph], *, merge: bool) -> str:
     """Say what was done, for notes and refusals."""
     nodes = [n for g in graphs.values() for n in g.nodes if not OPS[n.op].view]
-    masks = len({b.name.partition(".rows")[0] for n in nodes if n.op == "mask_grad"
+    masks = len({b.name.partition(".rows")[0] for n in nodes if n.op in MASKED
                  and (b := n.inputs[1]) is not None})
     again = sum(".again" in n.output.name for n in nodes)
     said = (
