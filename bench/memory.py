@@ -251,7 +251,7 @@ def compact() -> bool:
     full = el.compile(cct(), train=el.Full(), entries=("grad",), **options).plan
     lora = el.compile(cct(), train=el.LoRA(4), entries=("train",), **options).plan
     tight = el.compile(cct(), train=el.LoRA(4), entries=("train",), slowdown=1.33, allow=(),
-                       budget=int(0.6 * lora.ram_bytes), **options).plan
+                       budget=int(0.4 * lora.ram_bytes), **options).plan
     share = lora.ram_bytes / full.ram_bytes
     return show("CCT-2 0.28 M, LoRA 4 over full, RAM", "<= 0.5x", f"{share:.2f}x", share <= 0.5,
                 f"full {size(full.ram_bytes)} for {full.trainable_params:,} parameters, LoRA "

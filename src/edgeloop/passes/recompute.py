@@ -17,7 +17,7 @@ SPEND = 0.05
 TRIES, ALL_TRIES = 24, 400
 # Visits of nodes by these tries, of graphs in strips, which have thousands.
 VISITS = 60_000
-# Peaks so far above a limit that another order does not bring them down to it.
+# Peaks so far above a limit that neither another order nor another way brings them down to it.
 FAR = 1.25
 # How far the limit falls at once where none is given; goals below it where it is not reached.
 STEP = 0.97
@@ -77,7 +77,7 @@ def _within(trace: Trace, limit: int, left: int, tries: int, *, frozen: bool) ->
     """Come down to a limit. Where the way there ends too early, another goal takes another way."""
     best = trace
     for share in GOALS:
-        if best.top <= limit or tries <= 0:
+        if best.top <= limit or tries <= 0 or (share < 1 and best.top > FAR * limit):
             break
         found, _, tries = _lower(trace, int(share * limit), left, tries, frozen=frozen)
         best = min(best, found, key=lambda t: t.top)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from edgeloop.errors import CompileError
 from edgeloop.ir import Graph, Node, verify
@@ -139,6 +140,8 @@ class _Search:
     # The least bytes that any order of any attempt needs, recomputed or not.
     bound: int = 1 << 62
     drafts: dict[Change, Draft] = field(default_factory=dict)
+    # What a rung made of a graph serves the later ones: by what was done and the graph itself.
+    made: dict[tuple[object, int], tuple[Graph, Graph]] = field(default_factory=dict)
 
     def rung(self, harm: Harm, micros: Sequence[int]) -> Program | None:
         """Try the sizes of micro-batches, the largest first.
@@ -204,7 +207,8 @@ class _Search:
             graphs = {
                 name: self._lowered(harm, name, g, room, parts) for name, g in draft.made.items()}
             slow = step_work(graphs, parts) / self.work
-            if slow > self.slowdown:
+            peak = max(peak_bytes(g, scratch) for g in graphs.values())
+            if slow > self.slowdown or self._worse(draft.fixed_bytes + peak):
                 return None
             how = _how(harm, micro, graphs, merge=merge)
             note = (f"to fit {format_bytes(self.limit)}: {how}; {slow:.2f} times the work of a "
@@ -214,9 +218,14 @@ class _Search:
             if used <= self.limit:
                 return program
             self.keep(program.plan, graphs, how)
-            if room is None or max(peak_bytes(g, scratch) for g in graphs.values()) > room:
+            if room is None or peak > room:
                 return None
             room -= used - self.limit
+
+    def _worse(self, nbytes: int) -> bool:
+        """Tell whether a plan of so many bytes is neither inside the limit nor the smallest."""
+        return nbytes > self.limit and (
+            self.best is not None and nbytes >= self.best.plan.ram_bytes)
 
     def _lowered(
         self, harm: Harm, name: str, graph: Graph, room: int | None, parts: int
@@ -226,7 +235,7 @@ class _Search:
         ``room``: bytes of the arena; None: as few as can be found.
         """
         scratch = self.frame.needs.scratch
-        g = verify(schedule(graph, scratch=scratch), f"schedule ({name})")
+        g = self._scheduled(graph)
         own = sum(work(n) for n in g.nodes)
         most = self.slowdown * (self.work / parts if name.startswith(TRAINS) else own)
         found, least = g, peak_bytes(g, scratch)
@@ -251,17 +260,28 @@ class _Search:
                 break
         return verify(found, f"recompute ({name})")
 
+    def _once(self, what: object, g: Graph, make: Callable[[Graph], Graph]) -> Graph:
+        key = what, id(g)
+        if key not in self.made:
+            self.made[key] = g, make(g)
+        return self.made[key][1]
+
+    def _scheduled(self, g: Graph) -> Graph:
+        return self._once("schedule", g, lambda g: verify(
+            schedule(g, scratch=self.frame.needs.scratch), "schedule"))
+
     def _ways(self, harm: Harm, g: Graph, room: int | None) -> Iterator[list[_Way]]:
         """What can be done to a scheduled graph, the least harmful first.
 
         Of a list the last, in which values wait in the fewest bits, may compute things again.
         """
         scratch, limit = self.frame.needs.scratch, room or 0
-        plain = part_sgd(g)
-        base = apart = schedule(plain, scratch=scratch) if plain is not g else g
+        apart = self._once("apart", g, part_sgd)
+        base = apart = self._scheduled(apart) if apart is not g else g
         if not harm.int8:
-            for start in (g, apart) if plain is not g else (g,):
-                base = keep_small(start, kind="mask", limit=limit, scratch=scratch)
+            for start in (g,) if apart is g else (g, apart):
+                base = self._once(("mask", limit), start, partial(
+                    keep_small, kind="mask", limit=limit, scratch=scratch))
                 ways = [_Way(start, "schedule"), _Way(base, "masks")]
                 if harm.saved:  # the others failed already
                     small = keep_small(base, kind=harm.saved, limit=limit, scratch=scratch)
