@@ -291,6 +291,30 @@ def sixty() -> bool:
     return met
 
 
+def solver() -> bool:
+    """Seconds until there is a plan, or none, for steps of about 500 operators."""
+    met = True
+    for name, model, rows in (("MobileNetV2", ZOO["mobilenet_v2"].build(), 1),
+                              ("MobileNetV2", ZOO["mobilenet_v2"].build(), 8),
+                              ("ViT, 6 blocks", vit(image=32, patch=8, blocks=6), 4)):
+        options = {"train": el.LoRA(4), "batch": rows, "optimizer": el.AdamW(),
+                   "entries": ("train",)}
+        free, took = el.compile(model, **options), {}
+        for share in (0.7, 0.5, 0.4, 0.32, 0.2):
+            began = time.perf_counter()
+            try:
+                el.compile(model, budget=int(share * free.plan.ram_bytes), **options)
+                end = ""
+            except el.BudgetError:
+                end = " refused"
+            took[share] = time.perf_counter() - began, end
+        most = max(s for s, _ in took.values())
+        met &= show(f"a plan of {len(free.table.steps)} steps: {name}, batch {rows}", "<= 30 s",
+                    f"{most:.1f} s", most <= 30, ", ".join(
+                        f"{share:g}: {s:.1f}{end}" for share, (s, end) in took.items()))
+    return met
+
+
 SOAK = """
 import json, sys
 import numpy as np
@@ -330,7 +354,7 @@ def soak(steps: int = 10_000) -> bool:
 
 
 EXTRA: dict[str, Callable[[], bool]] = {"zoo": sixty, "overhead": overhead, "state": state,
-                                       "cct": compact, "curves": curves}
+                                       "cct": compact, "curves": curves, "solver": solver}
 
 
 def main() -> int:

@@ -126,6 +126,16 @@ def _divisors(batch: int) -> list[int]:
     return [n for n in range(batch, 0, -1) if batch % n == 0]
 
 
+@dataclass(frozen=True, slots=True)
+class _Near:
+    """Graphs above the limit, and about how many bytes they need; to be placed if none are less."""
+
+    nbytes: int
+    draft: Draft
+    graphs: dict[str, Graph]
+    how: str
+
+
 @dataclass(slots=True)
 class _Search:
     """Attempts, and what is known after them."""
@@ -137,6 +147,7 @@ class _Search:
     work: int
     batch: int
     best: Best | None = None
+    near: _Near | None = None
     # The least bytes that any order of any attempt needs, recomputed or not.
     bound: int = 1 << 62
     drafts: dict[Change, Draft] = field(default_factory=dict)
@@ -165,6 +176,9 @@ class _Search:
         """Look for the smallest plan that changes no result, for the refusal to name."""
         for rows in micros:
             self._attempt(Harm(), rows, merge=False, least=True)
+        if self.near is not None:
+            plan = self.frame.program(self.near.draft, self.near.graphs).plan
+            self.keep(plan, self.near.graphs, self.near.how)
 
     def keep(self, plan: Plan, graphs: Mapping[str, Graph], how: str) -> None:
         """Remember a plan if it is the smallest so far."""
@@ -208,9 +222,14 @@ class _Search:
                 name: self._lowered(harm, name, g, room, parts) for name, g in draft.made.items()}
             slow = step_work(graphs, parts) / self.work
             peak = max(peak_bytes(g, scratch) for g in graphs.values())
-            if slow > self.slowdown or self._worse(draft.fixed_bytes + peak):
+            if slow > self.slowdown:
                 return None
             how = _how(harm, micro, graphs, merge=merge)
+            if room is None or peak > room:
+                near = _Near(draft.fixed_bytes + peak, draft, graphs, how)
+                if self.near is None or near.nbytes < self.near.nbytes:
+                    self.near = near
+                return None
             note = (f"to fit {format_bytes(self.limit)}: {how}; {slow:.2f} times the work of a "
                     "step without the budget")
             program = self.frame.program(draft, graphs, (note,))
@@ -218,14 +237,7 @@ class _Search:
             if used <= self.limit:
                 return program
             self.keep(program.plan, graphs, how)
-            if room is None or peak > room:
-                return None
             room -= used - self.limit
-
-    def _worse(self, nbytes: int) -> bool:
-        """Tell whether a plan of so many bytes is neither inside the limit nor the smallest."""
-        return nbytes > self.limit and (
-            self.best is not None and nbytes >= self.best.plan.ram_bytes)
 
     def _lowered(
         self, harm: Harm, name: str, graph: Graph, room: int | None, parts: int
