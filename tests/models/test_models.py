@@ -70,6 +70,10 @@ def test_arena_is_tight_and_known(made):
 
 
 def test_most_arenas_equal_their_bound():
-    plans = [programs(c, c.build())["sgd"].plan for c in ZOO.values()]
+    plans = [
+        el.compile(case.build(), loss=case.loss, batch=case.batch, train=train, optimizer=el.SGD(),
+                   entries=("train",)).plan
+        for case in ZOO.values() for train in (el.LoRA(4), el.Full(), el.Bias())]
     equal = sum(p.arena_bytes == p.lower_bound_bytes for p in plans)
-    assert equal >= 0.9 * len(plans)
+    assert equal >= 0.95 * len(plans)
+    assert all(p.arena_bytes <= 1.02 * p.lower_bound_bytes for p in plans)

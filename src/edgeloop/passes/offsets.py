@@ -18,6 +18,8 @@ from edgeloop.passes.spans import Span, crowds, lower_bound, meetings
 REPAIR_PAIRS = 2_000_000
 # How far above the best height, relative to the bound, the repair may walk.
 SLACK = 0.05
+# Spans that are few enough for a long search for an exact fit.
+FEW, FEW_TRIES = 128, 5000
 
 Order = list[int]
 
@@ -57,8 +59,9 @@ def _exact(
     spans: Sequence[Span], meets: list[list[int]], orders: Sequence[Order], bound: int
 ) -> list[int] | None:
     """Search for a layout at the bound; most real graphs have one that is found at once."""
-    for order in orders[:5]:
-        found = fit(spans, meets, order, bound, tries=300 + 3 * len(spans))
+    tries = FEW_TRIES if len(spans) <= FEW else 300 + 3 * len(spans)
+    for order in orders:
+        found = fit(spans, meets, order, bound, tries=tries)
         if found is not None:
             return found
     return None
