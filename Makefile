@@ -72,9 +72,18 @@ crash: $(VENV)/.test build ## 200 random kills of `edgeloop run`, each resumed
 asan: $(VENV)/.test ## build the core's tests with the address and undefined-behaviour sanitizers
 	@mkdir -p build
 	@$(VENV)/bin/cmake -S . -B build/asan -G Ninja -DCMAKE_MAKE_PROGRAM=$(VENV)/bin/ninja \
-	  -DEL_SANITIZE=ON -DEL_TESTS=ON -DEL_PYTHON=OFF >build/asan.log 2>&1 \
+	  -DEL_SANITIZE=address,undefined -DEL_TESTS=ON -DEL_PYTHON=OFF >build/asan.log 2>&1 \
 	  || { cat build/asan.log; exit 1; }
 	@$(VENV)/bin/cmake --build build/asan
+
+tsan: $(VENV)/.test build ## worker threads and the reader of weights under the thread sanitizer
+	@mkdir -p build/tsan
+	@$(VENV)/bin/cmake -S . -B build/tsan -G Ninja -DCMAKE_MAKE_PROGRAM=$(VENV)/bin/ninja -DEL_SIMD=OFF \
+	  -DEL_SANITIZE=thread -DEL_TESTS=ON -DEL_PYTHON=OFF >build/tsan.log 2>&1 \
+	  || { cat build/tsan.log; exit 1; }
+	@$(VENV)/bin/cmake --build build/tsan --target port_check
+	@PYTHONPATH=src:tests $(PY) -m tests.core.streamed build/tsan/a
+	@build/tsan/port_check build/tsan/a.table build/tsan/a.elp $$(cat build/tsan/a.start)
 
 firmware: $(VENV)/.test build ## train on a Cortex-M4F in QEMU; code, stack and RAM sizes
 	@PYTHONPATH=src $(PY) -m pytest tests/firmware -s $(ARGS)
@@ -132,4 +141,4 @@ clean: ## remove what was built
 	@rm -rf build dist src/edgeloop/_core*.so .cmake .ninja_* .skbuild-info.json CMakeCache.txt CMakeFiles \
 	  CMakeInit.txt build.ninja cmake_install.cmake libedgeloop.a
 
-.PHONY: help setup-system build demo test test-oracles lint types contracts crash asan fuzz firmware bench bench-peers speed quant cut growth memory resident wheel aarch64 readme clean
+.PHONY: help setup-system build demo test test-oracles lint types contracts crash asan tsan fuzz firmware bench bench-peers speed quant cut growth memory resident wheel aarch64 readme clean

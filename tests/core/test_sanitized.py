@@ -1,5 +1,5 @@
 """The core under the address and undefined-behaviour sanitizers: hostile step tables, int8 products
-of every instruction set."""
+of every instruction set, worker threads and the reader of weights."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from tests.core.seeds import write_seeds
+from tests.core.streamed import write_streamed
 
 ROOT = Path(__file__).parents[2]
 TOOLS = Path(sys.executable).parent
@@ -20,8 +21,8 @@ def built(tmp_path_factory) -> Path:
     build = ROOT / "build" / "asan"
     subprocess.run(
         [TOOLS / "cmake", "-S", ROOT, "-B", build, "-G", "Ninja",
-         f"-DCMAKE_MAKE_PROGRAM={TOOLS / 'ninja'}", "-DEL_SANITIZE=ON", "-DEL_TESTS=ON",
-         "-DEL_PYTHON=OFF"],
+         f"-DCMAKE_MAKE_PROGRAM={TOOLS / 'ninja'}", "-DEL_SANITIZE=address,undefined",
+         "-DEL_TESTS=ON", "-DEL_PYTHON=OFF"],
         check=True, capture_output=True,
     )
     subprocess.run([TOOLS / "cmake", "--build", build], check=True, capture_output=True)
@@ -58,3 +59,22 @@ def test_int8_products_have_the_portable_bits_in_the_memory_planned(built):
                           capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stdout + done.stderr[-3000:]
     assert done.stdout.startswith("int8 products agree on 0")
+
+
+@pytest.fixture(scope="module")
+def streamed(tmp_path_factory) -> list[str]:
+    return write_streamed(tmp_path_factory.mktemp("port") / "a")
+
+
+def test_workers_and_the_reader_of_weights_stay_in_their_memory(built, streamed):
+    done = subprocess.run([built / "port_check", *streamed], capture_output=True, text=True,
+                          timeout=600, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr[-3000:]
+    assert done.stdout.endswith("runs are equal\n")
+
+
+def test_a_step_that_does_not_wait_for_its_weights_is_noticed(built, streamed):
+    done = subprocess.run([built / "port_check", *streamed, "unordered"], capture_output=True,
+                          text=True, timeout=600, check=False)
+    assert done.returncode == 1
+    assert "other bytes" in done.stderr
