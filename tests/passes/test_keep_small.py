@@ -165,5 +165,5 @@ def test_the_solver_takes_fewer_bits_only_where_it_is_allowed():
         program = compiled("ds_cnn", budget=least - 64, allow=("saved",), **options)
         assert program.plan.ram_bytes < least
         least = program.plan.ram_bytes
-        kinds.append(program.plan.notes[-1].partition("wait in ")[2].partition(";")[0])
+        kinds.append(program.plan.notes[-1].partition("wait in ")[2].partition(" (")[0])
     assert set(kinds[:-1]) == {"f16"}

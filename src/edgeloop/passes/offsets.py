@@ -59,8 +59,9 @@ def _exact(
     spans: Sequence[Span], meets: list[list[int]], orders: Sequence[Order], bound: int
 ) -> list[int] | None:
     """Search for a layout at the bound; most real graphs have one that is found at once."""
-    tries = FEW_TRIES if len(spans) <= FEW else 300 + 3 * len(spans)
-    for order in orders:
+    few = len(spans) <= FEW
+    tries = FEW_TRIES if few else 300 + 3 * len(spans)
+    for order in orders if few else orders[:5]:
         found = fit(spans, meets, order, bound, tries=tries)
         if found is not None:
             return found

@@ -10,7 +10,7 @@ changes); then what changes results: activations that wait for backward in f16 o
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from edgeloop.errors import CompileError
@@ -39,7 +39,11 @@ METHOD = "method"  # allowed only by name; `edgeloop.smaller_lora` looks for tho
 TRAINS = ("train", "accumulate")
 # Bytes of the arena over those of a strip, as they are tried.
 STRIPS = (12, 24, 48)
-WAITING: tuple[Kind | None, ...] = (None, "f16", "i8")
+# How activations wait in fewer bits, and what that does to results.
+WAITING: dict[Kind, str] = {
+    "f16": "activations wait in f16 (gradients rounded to 11 bits)",
+    "i8": "activations wait in int8 (gradients noisier, not biased; loss curves within 1 %)",
+}
 # Entries that micro-batches cannot take the place of.
 WHOLE = ("features", "train_from", "eval_from", "grad", "accumulate")
 
@@ -96,7 +100,7 @@ def solve(
     for harm in _ladder(optimizer, allow):
         program = search.rung(harm, micros)
         if program is not None:
-            return program
+            return search.milder(harm, micros) or program
     search.least(micros)
     assert search.best is not None
     raise refusal(limit, search.best, search.bound, slowdown, search.suggestions(allow))
@@ -111,11 +115,16 @@ def _check(slowdown: float, allow: Sequence[str]) -> None:
 
 
 def _ladder(optimizer: Optimizer, allow: Sequence[str]) -> Iterator[Harm]:
-    """What may be done to results, the least harmful first."""
+    """What may be done to results, the least harmful first.
+
+    Where values that wait as int8 are too much, so are those in f16: `_Search.milder` tries these
+    afterwards.
+    """
     small = narrowed(optimizer) if "state" in allow else None
     for state in (None, small) if small else (None,):
-        for saved in WAITING if "saved" in allow else WAITING[:1]:
-            yield Harm(saved, optimizer=state)
+        yield Harm(optimizer=state)
+        if "saved" in allow:
+            yield Harm("i8", optimizer=state)
     if "int8" in allow:
         for state in (None, small) if small else (None,):
             yield Harm(int8=True, optimizer=state)
@@ -166,6 +175,10 @@ class _Search:
                     if program is not None:
                         return program
         return None
+
+    def milder(self, harm: Harm, micros: Sequence[int]) -> Program | None:
+        """Try f16 where int8 did."""
+        return None if harm.saved != "i8" else self.rung(replace(harm, saved="f16"), micros)
 
     def _merges(self, harm: Harm, rows: int) -> bool:
         """Tell whether a weight with LoRA in it is made in a step: memory for less work."""
@@ -343,11 +356,12 @@ def _how(harm: Harm, micro: int | None, graphs: Mapping[str, Graph], *, merge: b
     said = (
         f"{masks} activations kept as masks" if masks else "",
         "images in strips" if any(n.op == "take_rows" for n in nodes) else "",
-        "activations and gradients between operators in int8" if harm.int8 else "",
+        "activations and gradients between operators in int8 (loss curves within 4 %)"
+        if harm.int8 else "",
         f"{again} operations computed again" if again else "",
         "" if merge else "LoRA beside its weights",
         f"micro-batches of {micro}" if micro else "",
-        f"activations wait in {harm.saved.replace('i8', 'int8')}" if harm.saved else "",
-        "8-bit optimizer state" if harm.optimizer else "",
+        WAITING[harm.saved] if harm.saved else "",
+        "8-bit optimizer state (loss curves within 1 %)" if harm.optimizer else "",
     )
     return ", ".join(filter(None, said)) or "another order"
