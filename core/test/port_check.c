@@ -1,9 +1,9 @@
-/* The worker threads and the reader under the sanitizers: port_check TABLE PROGRAM START [unordered]
+/* Worker threads and the reader under the sanitizers: port_check TABLE PROGRAM START [unordered]
  *
- * Runs each entry of a program that reads weights from its file, with workers and a slow reader, and
- * again by the caller alone over weights in memory; params, state and outputs must be the same.
- * Then over a file that ends too early, which has to be said. `unordered`, the control: nobody waits
- * for what is read. */
+ * Runs each entry of a program that reads weights from its file, with workers and a slow reader,
+ * and again by the caller alone over weights in memory; params, state and outputs must be the same.
+ * Then over a file that ends too early, which has to be said. `unordered`, the control: nobody
+ * waits for what is read. */
 #define _POSIX_C_SOURCE 200809L
 #include <fcntl.h>
 #include <stdio.h>
@@ -63,7 +63,7 @@ static int equal(const el_program *p, const el_memory *a, const el_memory *b) {
   return 1;
 }
 
-/* Every entry several times, each beside a run of the caller alone over `alone`, if there is one. */
+/* Every entry several times, each beside a run of the caller over `alone`, if there is that. */
 static el_status run(const el_program *p, const el_memory *m, const el_memory *alone,
                      const el_reader_options *options) {
   el_reader *reader = el_reader_new(options);
