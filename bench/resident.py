@@ -126,6 +126,11 @@ def run(file: Path, mode: str, *numbers: int, group: Path | None = None) -> dict
             [sys.executable, "-c", TRAIN, str(file), mode, *map(str, numbers)], check=False,
             capture_output=True, text=True, preexec_fn=enter,
             env={**os.environ, "EDGELOOP_CACHE": cache})
+    return measured(done)
+
+
+def measured(done: subprocess.CompletedProcess[str]) -> dict[str, object] | int:
+    """What a process printed, or the number it ended with."""
     if done.returncode:
         print(done.stderr.strip()[-300:], file=sys.stderr)
         return done.returncode
@@ -134,13 +139,9 @@ def run(file: Path, mode: str, *numbers: int, group: Path | None = None) -> dict
 
 def peer(name: str, steps: int, dtype: str) -> dict[str, object] | int:
     """Run PyTorch + PEFT in a process; what it measured, or the number it ended with."""
-    done = subprocess.run(
+    return measured(subprocess.run(
         [sys.executable, str(HERE / "resident_torch.py"), name, str(steps), dtype], check=False,
-        capture_output=True, text=True)
-    if done.returncode:
-        print(done.stderr.strip()[-300:], file=sys.stderr)
-        return done.returncode
-    return dict(json.loads(done.stdout))
+        capture_output=True, text=True))
 
 
 def cgroup(limit: int) -> Path | None:

@@ -89,7 +89,7 @@ def add(command: Callable[[str], argparse.ArgumentParser]) -> None:
         help="most work of a step for the budget's sake, as a multiple (2)",
     )
     parser.add_argument(
-        "--allow", default="saved,state,int8", metavar="WHAT",
+        "--allow", metavar="WHAT",
         help="what the budget may do to results: saved (activations wait in f16 or int8), state "
         "(8-bit optimizer state), int8 (images pass between operators as int8 rows); '' for "
         "nothing (default saved,state,int8); method too: LoRA of a smaller rank, on fewer blocks",
@@ -238,7 +238,7 @@ def compile_(args: argparse.Namespace, out: Output) -> int:
         isa=args.isa,
         budget=args.budget,
         slowdown=args.slowdown,
-        allow=tuple(filter(None, args.allow.split(","))),
+        **({} if args.allow is None else {"allow": tuple(filter(None, args.allow.split(",")))}),
         resident=args.resident,
         target=args.target,
         seed=args.seed,

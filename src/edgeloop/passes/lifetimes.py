@@ -204,15 +204,8 @@ def buffers(m: Memory, order: Sequence[int] | None = None) -> list[Buffer]:
     out: list[Buffer] = []
     for t, k in enumerate(steps):
         a = access[k]
-        for i, c in enumerate(a.writes):
-            if m.regions[c] != "arena":
-                continue
-            taken = -1
-            if i == 0:
-                taken = next((r for r in a.takes if last[r] == t), -1)
-            for new, old in a.pins:
-                if new == c:
-                    taken = old
+        for c, takes, old in a.made:
+            taken = next((r for r in takes if last[r] == t), old)
             if taken >= 0:
                 b = home[taken]
                 b.cells.append(c)
