@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from edgeloop import compiler
 from edgeloop.cli import main
 
 
@@ -58,3 +59,17 @@ def test_the_method_of_a_loop(here, capsys):
         (here / "l.toml").write_text(text)
         assert main(["compile", "model.onnx", "-o", "new.elp", "--train", "l.toml"]) == 2
         assert "--train l.toml" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("given", "allowed"), [
+    ((), None), (("--allow", ""), ()), (("--allow", "saved,method"), ("saved", "method")),
+])
+def test_what_a_budget_may_do(here, capsys, monkeypatch, given, allowed):
+    """Without the option it is what `compile` allows by itself."""
+    asked = []
+    plain = compiler.compile
+    monkeypatch.setattr(
+        compiler, "compile", lambda *args, **kw: asked.append(kw) or plain(*args, **kw))
+    compiled(capsys, *given)
+    assert [kw.get("allow") for kw in asked] == [allowed]
+    assert "allow" in asked[0] or allowed is None
