@@ -4,6 +4,10 @@
 
 #include "product.h"
 
+/* Channels that a depthwise convolution in place sets aside at once: few for memory; as many as
+ * keep vectors busy where there are vectors. */
+enum { EL_PLANES = 4, EL_PLANES_VEC = 16 };
+
 /* Two axes (0 height, 1 width): output o and tap t meet input i = o * stride - pad + t * step. */
 typedef struct el_window {
   int32_t in[2], out[2], taps[2], stride[2], pad[2], step[2];
@@ -64,8 +68,11 @@ static inline size_t el_pixel(int32_t b, int32_t y, int32_t x, const int32_t siz
 /* The output that sees input `i` through tap `t` on axis `a`, or -1. */
 static inline int32_t el_seen_by(const el_window *w, int a, int32_t i, int32_t t) {
   int64_t at = (int64_t)i + w->pad[a] - (int64_t)t * w->step[a];
-  if (at < 0 || at % w->stride[a] != 0) return -1;
-  at /= w->stride[a];
+  if (at < 0) return -1;
+  if (w->stride[a] > 1) {
+    if (at % w->stride[a] != 0) return -1;
+    at /= w->stride[a];
+  }
   return at < w->out[a] ? (int32_t)at : -1;
 }
 

@@ -18,7 +18,7 @@ static uint64_t conv_work(const el_tensor *w, const el_tensor *y) {
 
 el_plan el_plan_conv2d, el_plan_conv2d_dx, el_plan_conv2d_dw, el_plan_max_pool2d,
     el_plan_max_pool2d_grad, el_plan_max_pool2d_tap, el_plan_max_pool2d_tap_grad,
-    el_plan_avg_pool2d, el_plan_avg_pool2d_grad;
+    el_plan_avg_pool2d, el_plan_avg_pool2d_grad, el_plan_depthwise_plane;
 
 el_status el_plan_conv2d(const el_call *call, el_isa isa, el_need *need) {
   if (call->n < 3 || call->n > 5 || call->n_attr != EL_W_END + 3) return EL_E_MISMATCH;
@@ -52,6 +52,23 @@ el_status el_plan_conv2d_dw(const el_call *call, el_isa isa, el_need *need) {
   }
   uint64_t work = conv_work(dw, &call->t[0]);
   return el_needs(need, work, el_conv_dw_scratch(&c, el_cut_products(work), isa));
+}
+
+el_status el_plan_depthwise_plane(const el_call *call, el_isa isa, el_need *need) {
+  if (call->n < 3 || call->n > 4 || call->n_attr != EL_W_END + 4) return EL_E_MISMATCH;
+  const el_tensor *x = &call->t[0], *w = &call->t[1], *y = &call->t[call->n - 1];
+  const el_word *a = call->attr;
+  el_conv c;
+  if (!conv_ok(call, x, w, y, &c) || !el_same_dims(x, y) || c.groups != c.in_c ||
+      a[EL_W_STRIDE].i != 1 || a[EL_W_STRIDE + 1].i != 1 || !el_optional(call, 2, NULL, c.out_c) ||
+      !el_act_ok(a[EL_W_END + 2].i) || (a[EL_W_END + 3].i != 0 && a[EL_W_END + 3].i != 1)) {
+    return EL_E_MISMATCH;
+  }
+  uint64_t pixels = (uint64_t)c.w.in[0] * (uint64_t)c.w.in[1];
+  uint64_t taps = (uint64_t)c.w.taps[0] * (uint64_t)c.w.taps[1];
+  uint64_t aside =
+      isa == EL_ISA_REF ? (pixels + taps) * EL_PLANES : (2 * pixels + taps + 1) * EL_PLANES_VEC;
+  return el_needs(need, conv_work(w, y), aside * sizeof(float));
 }
 
 /* Pools: the words after the window are kernel[2] and, for averages, the count rule and the part

@@ -118,6 +118,57 @@ void EL_K(depthwise)(const el_call *call, const el_conv *c, const float *weights
   forward(c, &p, el_cf32(&call->t[0]), w, zero_pixel(c, w), begin, end);
 }
 
+/* The geometry of dx as a convolution of dy with the taps reversed; strides of 1. */
+static el_conv turned(const el_conv *c) {
+  el_conv back = *c;
+  for (int a = 0; a < 2; a++) {
+    back.w.in[a] = c->w.out[a];
+    back.w.out[a] = c->w.in[a];
+    back.w.pad[a] = c->w.step[a] * (c->w.taps[a] - 1) - c->w.pad[a];
+  }
+  return back;
+}
+
+/* `count` channels, at most EL_PLANES_VEC, of pixels that lie to_step and from_step floats apart.
+ */
+static void copy_channels(float *to, size_t to_step, const float *from, size_t from_step,
+                          size_t pixels, size_t count) {
+  for (size_t i = 0; i < pixels; i++, to += to_step, from += from_step) {
+    size_t j = 0;
+    for (; j + 4 <= count; j += 4) store4(to + j, load4(from + j));
+    for (; j < count; j++) to[j] = from[j];
+  }
+}
+
+/* The portable kernel says what this is. A block of channels is an image of its own here: its
+ * copy, its result, its weights and its zeros are in scratch. */
+EL_KERNEL(depthwise_plane) {
+  const el_tensor *xt = &call->t[0], *wt = &call->t[1], *yt = &call->t[call->n - 1];
+  const float *bias = call->n > 3 && el_has(&call->t[2]) ? el_cf32(&call->t[2]) : NULL;
+  el_conv c = el_get_conv(call, xt, wt, yt);
+  int flip = call->attr[EL_W_END + 3].i;
+  size_t channels = (size_t)c.in_c, pixels = (size_t)c.w.in[0] * (size_t)c.w.in[1];
+  size_t taps = el_taps_of(&c), blocks = (channels + EL_PLANES_VEC - 1) / EL_PLANES_VEC, begin, end;
+  float *x = (float *)call->scratch, *y = x + pixels * EL_PLANES_VEC,
+        *w = y + pixels * EL_PLANES_VEC;
+  el_product p = {.c = y, .alpha = c.alpha, .keep = 1.0f, .act = call->attr[EL_W_END + 2].i};
+  if (flip) c = turned(&c);
+  el_range(call, (size_t)c.batch * blocks, 1, &begin, &end);
+  c.batch = 1;
+  for (size_t block = begin; block < end; block++) {
+    size_t first = block % blocks * EL_PLANES_VEC;
+    size_t count = channels - first < EL_PLANES_VEC ? channels - first : EL_PLANES_VEC;
+    float *image = el_f32(yt) + block / blocks * pixels * channels + first;
+    const float *from = el_cf32(xt) + (image - el_f32(yt));
+    copy_channels(x, count, from, channels, pixels, count);
+    c.in_c = c.out_c = c.groups = (int32_t)count;
+    turn_weights(&c, el_cf32(wt) + first * taps, 1.0f, flip, w);
+    p.bias = bias != NULL ? bias + first : NULL;
+    forward(&c, &p, x, w, zero_pixel(&c, w), 0, (size_t)c.w.out[0]);
+    copy_channels(image, channels, y, count, pixels, count);
+  }
+}
+
 /* dx[line of input row iy] += dy w, tap by tap; strides other than 1. */
 static void back_row(const el_conv *c, const float *dy, const float *w, int32_t b, int32_t iy,
                      float *dx) {
@@ -149,13 +200,8 @@ void EL_K(depthwise_dx)(const el_call *call, const el_conv *c, const float *weig
   float *w = scratch, *dx = el_f32(&call->t[call->n - 1]);
   size_t begin, end;
   el_range(call, (size_t)c->batch * (size_t)c->w.in[0], 1, &begin, &end);
-  if (c->w.stride[0] == 1 && c->w.stride[1] == 1) { /* a convolution of dy with the taps reversed */
-    el_conv back = *c;
-    for (int a = 0; a < 2; a++) {
-      back.w.in[a] = c->w.out[a];
-      back.w.out[a] = c->w.in[a];
-      back.w.pad[a] = c->w.step[a] * (c->w.taps[a] - 1) - c->w.pad[a];
-    }
+  if (c->w.stride[0] == 1 && c->w.stride[1] == 1) {
+    el_conv back = turned(c);
     turn_weights(c, weights, 1.0f, 1, w);
     el_product p = {.c = dx, .acc = acc, .alpha = c->alpha, .keep = 1.0f};
     forward(&back, &p, dy, w, zero_pixel(c, w), begin, end);

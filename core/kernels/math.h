@@ -28,6 +28,12 @@ static inline float el_from_bits(uint32_t u) {
 /* Select without a branch; both sides are always computed. */
 static inline float el_pick(int take_a, float a, float b) { return take_a ? a : b; }
 
+/* max(v, 0), NaN passes. A mask, because compilers make a branch of the plain form, which is
+ * guessed wrong as often as v changes its sign. */
+static inline float el_relu(float v) {
+  return el_from_bits(el_bits(v) & (0u - (uint32_t) !(v < 0.0f)));
+}
+
 /* A bijection of 32-bit words with good avalanche (xor-shift, multiply; as MurmurHash3 ends). */
 static inline uint32_t el_mix(uint32_t u) {
   u ^= u >> 16;

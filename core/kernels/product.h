@@ -10,6 +10,7 @@
 #define EL_PRODUCT_H
 
 #include "kernel.h"
+#include "math.h"
 
 enum { EL_ACT_NONE = 0, EL_ACT_RELU = 1, EL_ACT_RELU6 = 2, EL_ACTS = 3 };
 
@@ -39,7 +40,7 @@ static inline float el_finish(float sum, const el_product *p, float bias, float 
   float v = p->alpha * sum;
   if (p->bias != NULL) v = v + bias;
   if (p->acc != NULL) v = v + p->keep * acc;
-  if (p->act != EL_ACT_NONE && !(v > 0.0f)) v = v != v ? v : 0.0f;
+  if (p->act != EL_ACT_NONE) v = el_relu(v);
   if (p->act == EL_ACT_RELU6 && v > 6.0f) v = 6.0f;
   return v;
 }

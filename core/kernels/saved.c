@@ -30,11 +30,16 @@ EL_KERNEL(mask_grad) {
   const uint8_t *bits = (const uint8_t *)call->t[1].data;
   float *dx = el_f32(&call->t[2]);
   float slope = call->attr[0].f;
+  uint32_t scaled = slope == 0.0f ? 0 : ~UINT32_C(0);
   size_t i, end;
   el_range(call, el_size(&call->t[0]), 128, &i, &end);
-  EL_INDEPENDENT for (; i < end; i++) {
-    float other = el_pick(slope == 0.0f, 0.0f, dy[i] * slope);
-    dx[i] = el_pick((bits[i / 8] >> (i % 8)) & 1, dy[i], other);
+  for (; i < end; i += 8) {
+    unsigned byte = bits[i / 8];
+    size_t count = end - i < 8 ? end - i : 8;
+    EL_INDEPENDENT for (size_t j = 0; j < count; j++) {
+      uint32_t pass = 0u - ((byte >> j) & 1u), other = el_bits(dy[i + j] * slope) & scaled;
+      dx[i + j] = el_from_bits((el_bits(dy[i + j]) & pass) | (other & ~pass));
+    }
   }
 }
 

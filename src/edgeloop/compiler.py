@@ -158,7 +158,8 @@ def compile(  # noqa: A001  the public name is el.compile
         What the solver may do to results: "saved" (activations wait for backward in f16, then as
         int8 rows), "state" (``el.AdamW`` and ``el.Lion`` keep moments in 8 bits), "int8" (images
         and their gradients pass between operators as int8 rows); () for nothing but the order of
-        sums. "method", only where named: LoRA of a smaller rank, then on fewer of the last blocks.
+        sums. Only where named: "optimizer" (Lion with 8-bit state, then Adafactor, in Adam's
+        place), "method" (LoRA of a smaller rank, then on fewer of the last blocks).
     resident
         Bytes of frozen weights that may be in memory at once, such as "64 MiB"; what is more is
         read from the program's file while it computes (docs/guide/streaming.md). None: all of

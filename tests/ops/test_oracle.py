@@ -43,6 +43,7 @@ NO_COUNTERPART = {
     **dict.fromkeys(("pack_mask", "mask_grad", "pack_f16", "unpack_f16", "max_pool2d_tap",
                      "max_pool2d_tap_grad"),
                     "put in after differentiation; tests/passes/test_keep_small.py"),
+    "depthwise_plane": "put in after differentiation; tests/passes/test_in_place.py",
     **dict.fromkeys(("blank", "take_rows", "put_rows", "pack_i8", "unpack_i8"),
                     "put in after differentiation; tests/passes/test_strips.py"),
     **{n: "over codes of a frozen weight, put in after differentiation; tests/test_quantize.py"

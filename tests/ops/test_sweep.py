@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from edgeloop.ir import NUMPY_NAME, Graph, Type, Value
-from edgeloop.ops import NO_GRAD, OPS, Builder, OpDef, evaluate
+from edgeloop.ops import NO_GRAD, OPS, Builder, OpDef, Sample, evaluate
 from edgeloop.ops.kernels import OPCODES, TOLERANCE, run_kernel, variants
 
 CODE = {"float32": "f32", "float64": "f32", "int32": "i32", "uint8": "u8", "int8": "i8",
@@ -70,7 +70,8 @@ def distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         return np.where(a == b, 0, np.abs(a - b))
 
 
-def run(op: OpDef, sample, isa: str) -> list[np.ndarray]:
+def run(op: OpDef, sample, isa: str, over: int | None = None) -> list[np.ndarray]:
+    """Outputs of a kernel; ``over``: the input that the first one is written over."""
     inputs = [None if a is None else np.array(a, order="C") for a in sample.inputs]
     outputs = []
     updated = dict(op.updates)
@@ -78,6 +79,8 @@ def run(op: OpDef, sample, isa: str) -> list[np.ndarray]:
     for i, t in enumerate(types):
         fresh = np.full(t.shape, 77, NUMPY_NAME[t.dtype])
         outputs.append(inputs[updated[i]] if i in updated else fresh)
+    if over is not None:
+        outputs[0] = inputs[over]
     run_kernel(op, inputs, outputs, dict(sample.attrs), isa)
     return outputs
 
@@ -106,6 +109,37 @@ def test_kernel_agrees_with_reference(op: OpDef, sample, isa):
             bound = tol * eps * product_scale(op, sample, i)
             assert np.all(distance(g, e) <= bound + 1e-7)
             assert np.all(distance(p, e) <= bound + 1e-7)
+
+
+IN_PLACE = [
+    pytest.param(op, s, over, isa, id=f"{p.id}-{over}-{isa}")
+    for p in SAMPLES for op, s in (p.values,) if op.kernel for over in op.inplace
+    if over < len(s.inputs) and s.inputs[over] is not None
+    and types_of(s)[over] == as_tuple(op.infer(*types_of(s), **s.attrs))[0]
+    for isa in variants(op)
+]
+
+
+@pytest.mark.parametrize(("op", "sample", "over", "isa"), IN_PLACE)
+def test_a_result_over_an_input_is_the_same(op: OpDef, sample, over, isa):
+    for there, apart in zip(run(op, sample, isa, over), run(op, sample, isa), strict=True):
+        np.testing.assert_array_equal(there, apart)
+
+
+def test_every_operator_in_place_is_run_so():
+    declared = {op.name for op in OPS.values() if op.kernel and op.inplace}
+    assert {p.values[0].name for p in IN_PLACE} == declared
+
+
+def test_an_operator_that_reads_what_it_wrote_is_caught():
+    from edgeloop.ops.depthwise import DEPTHWISE_PLANE
+
+    (x, w), attrs = next(
+        (s.inputs, s.attrs) for s in DEPTHWISE_PLANE.samples()
+        if s.inputs[0].shape[1] > 1 and len(s.inputs) == 2 and not s.attrs["flip"])
+    wrong = Sample((x, w), {k: v for k, v in attrs.items() if k != "flip"})
+    with pytest.raises(AssertionError):
+        test_a_result_over_an_input_is_the_same(OPS["conv2d"], wrong, 0, "ref")
 
 
 def gradient_graph(op: OpDef, sample, wrt: set[int]):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from functools import partial
 
 import numpy as np
@@ -11,6 +12,7 @@ from models.saved import saved_share
 from models.zoo import ZOO
 
 import edgeloop as el
+from edgeloop.passes.recompute import recompute
 
 
 def compiled(name: str, *, batch: int = 4, optimizer=None, **more) -> el.Program:
@@ -55,6 +57,16 @@ def test_computing_again_keeps_every_bit(name, share):
     one, two = el.Session(free), el.Session(tight)
     one.step(x, y), two.step(x, y)
     assert all(np.array_equal(v, two.adapter()[k]) for k, v in one.adapter().items())
+
+
+def test_what_two_evictions_would_make_is_made_once_where_there_is_room(monkeypatch):
+    options = {"target": "mcu", "batch": 1, "budget": "120 KiB", "allow": ()}
+    tight = compiled("ds_cnn", **options)
+    monkeypatch.setattr(sys.modules[recompute.__module__], "_less", lambda trace, *_: trace)
+    plain = compiled("ds_cnn", **options)
+    assert tight.plan.step_flops < 0.96 * plain.plan.step_flops
+    x, y = data("ds_cnn", 1)
+    assert losses(tight, x, y) == losses(plain, x, y)
 
 
 @pytest.mark.parametrize("optimizer", [el.SGD(lr=0.05), el.SGD(lr=0.05, momentum=0.9), el.AdamW()])
@@ -124,6 +136,32 @@ def test_small_state_only_where_it_is_allowed_and_nothing_else_helps():
     assert program.scalars["weight_decay"][1] == 0.1
     with pytest.raises(el.BudgetError, match=r"allow=.*'state'"):
         full(el.AdamW(), budget=(wide + narrow) // 2, allow=())
+
+
+def test_another_optimizer_only_by_name_the_one_with_the_most_state_first():
+    case = ZOO["deep_ae"]
+
+    def full(optimizer, **more) -> el.Program:
+        return el.compile(case.build(), loss="mse", train=el.Full(), batch=1, optimizer=optimizer,
+                          entries=("train",), **more)
+
+    asked = el.AdamW(lr=2e-3, weight_decay=0.01)
+    kinds = (el.AdamW8bit(), el.Lion(bits=8), el.Adafactor())
+    need = [full(kind).plan.ram_bytes for kind in kinds]
+    assert need == sorted(need, reverse=True)
+    for nbytes, name in zip(need[1:], ("Lion(lr=0.0002", "Adafactor(lr=0.01"), strict=True):
+        program = full(asked, budget=nbytes, allow=("state", "optimizer"))
+        assert program.plan.ram_bytes <= nbytes
+        assert program.metadata["optimizer"].startswith(name)
+        assert f"{name}" in program.plan.notes[-1]
+        assert "in the place of AdamW (another course of training)" in program.plan.notes[-1]
+        session, (x, y) = el.Session(program), case.data(case.build())
+        first = session.step(x[:1], y[:1])
+        assert min(session.step(x[:1], y[:1]) for _ in range(30)) < 0.9 * first
+    with pytest.raises(el.BudgetError):
+        full(asked, budget=need[1])
+    with pytest.raises(el.BudgetError):  # there is none in the place of SGD
+        full(el.SGD(), budget=need[2] // 2, allow=("optimizer",))
 
 
 @pytest.mark.parametrize("more", [

@@ -92,7 +92,8 @@ def add(command: Callable[[str], argparse.ArgumentParser]) -> None:
         "--allow", metavar="WHAT",
         help="what the budget may do to results: saved (activations wait in f16 or int8), state "
         "(8-bit optimizer state), int8 (images pass between operators as int8 rows); '' for "
-        "nothing (default saved,state,int8); method too: LoRA of a smaller rank, on fewer blocks",
+        "nothing (default saved,state,int8); optimizer too: Lion, then Adafactor, in Adam's place; "
+        "method too: LoRA of a smaller rank, on fewer blocks",
     )
     parser.add_argument(
         "--resident", metavar="SIZE", help="frozen weights in memory at once; the others are read "

@@ -5,6 +5,7 @@ from edgeloop.ops import (
     attention,
     binary,
     conv,
+    depthwise,
     dropout,
     fake_quant,
     fetch,
@@ -47,8 +48,8 @@ from edgeloop.ops.registry import NO_GRAD, OPS, Attr, Grads, OpDef, Sample, regi
 
 __all__ = [
     "NO_GRAD", "OPS", "Attr", "Builder", "Grads", "OnnxNode", "OpDef", "Sample", "adafactor",
-    "attention", "binary", "conv", "dropout", "evaluate", "fake_quant", "fetch", "gather",
-    "group_norm", "index", "interpolate", "layer_norm", "linear", "loss", "loss_classes",
+    "attention", "binary", "conv", "depthwise", "dropout", "evaluate", "fake_quant", "fetch",
+    "gather", "group_norm", "index", "interpolate", "layer_norm", "linear", "loss", "loss_classes",
     "loss_head", "maps", "matmul", "merge_codes", "norm", "optim", "optim8", "pool", "quant",
     "quant_bf16", "quant_conv", "quant_head", "quant_i8", "quant_i8_conv", "recurrent", "reduce",
     "register", "rms_norm", "rotary", "rows", "saved", "select", "shape", "softmax", "trig",

@@ -196,6 +196,30 @@ class Trace:
         block.new |= again
         return Trace(drop_dead(block.placed(e.late), own=False), self.scratch, origin, self.m)
 
+    def twin(self, v: Value) -> Value | None:
+        """Return the value of the same contents that was made last before v, None without one."""
+        self.index()
+        c = self.m.cell.get(v, -1)
+        if self.root_of.get(c) is not v:  # a view, or gone by now
+            return None
+        own = self.maker[c]
+        made = [self.maker[t] for t in self.twins[self.origin.get(v, v)]]
+        before = max((k for k in made if k < own), default=None)
+        if before is None:
+            return None
+        output = self.graph.nodes[own].outputs.index(v)
+        return self.graph.nodes[before].outputs[output]
+
+    def served(self, v: Value, by: Value) -> Trace:
+        """Return the trace in which v is not made: its readers read an earlier value instead."""
+        nodes = [
+            n if v not in n.inputs else Node(
+                n.op, tuple(by if u is v else u for u in n.inputs), n.outputs, dict(n.attrs),
+                n.name)
+            for n in self.graph.nodes]
+        return Trace(drop_dead(self.graph.over(nodes), own=False), self.scratch, self.origin,
+                     self.m)
+
 
 @dataclass(slots=True)
 class Renewal:

@@ -160,7 +160,7 @@ def _packed(trace: Trace, w: _Wait, kind: Kind) -> Graph:
     layer, name = trace.graph.nodes[w.early].name, w.root.name
     pack: list[Node] = []
     if w.masks:
-        out = trace.graph.copy()
+        out = trace.graph.over(list(trace.graph.nodes))
         bits: dict[str, Value] = {}
         for n in w.masks:
             bits[_key(n)] = Value(renewal.unique(name, ".mask"), n.output.type)

@@ -15,10 +15,13 @@ from edgeloop.passes.schedule import schedule
 SPEND = 0.05
 # Evictions that are tried at one peak, and in all: counts, so that results do not depend on speed.
 TRIES, ALL_TRIES = 24, 400
+# Of these, looks at graphs whose peak is lowered by other means.
+EASES = 6
 # Visits of nodes by these tries, of graphs in strips, which have thousands.
 VISITS = 60_000
 # Peaks so far above a limit that neither another order nor another way brings them down to it.
 FAR = 1.25
+Ease = Callable[[Graph], Graph]
 # How far the limit falls at once where none is given; goals below it where it is not reached.
 STEP = 0.97
 GOALS = (1.0, 0.9, 0.8, 0.65, 0.5)
@@ -26,7 +29,7 @@ GOALS = (1.0, 0.9, 0.8, 0.65, 0.5)
 
 def recompute(
     graph: Graph, *, scratch: Callable[[Node], int] = no_scratch, limit: int | None = None,
-    spend: float = SPEND, frozen: bool = False, reorder: bool = True,
+    spend: float = SPEND, frozen: bool = False, reorder: bool = True, ease: Ease | None = None,
 ) -> Graph:
     """Evict values that are kept across the peak, and compute them again for their late readers.
 
@@ -46,6 +49,8 @@ def recompute(
         adapter's x A^T, and what was dropped out.
     reorder
         Whether nodes may change places afterwards.
+    ease
+        Lowers the peak of a graph by other means; with its help fewer things are computed again.
 
     Requires: scheduled. Ensures: scheduled, the same results bit for bit, at most ``spend`` more
     work, and a smaller peak, or else the very same graph.
@@ -56,6 +61,8 @@ def recompute(
     find = _as_far_as(trace, left, tries, frozen=frozen) if limit is None else _within(
         trace, limit, left, tries, frozen=frozen)
     far = limit is not None and find.top > FAR * limit
+    if limit is not None and find.top <= limit:
+        find = _less(find, limit, ease)
     if find.graph is graph or not reorder or far:
         return find.graph
     return schedule(find.graph, scratch=scratch)
@@ -103,6 +110,27 @@ def _lower(
         if tries <= 0:
             break
     return trace, left, tries
+
+
+def _less(trace: Trace, limit: int, ease: Ease | None) -> Trace:
+    """Let an earlier copy live on where that stays inside the limit, and make no later one.
+
+    Each eviction looks at one peak; what another one made since may serve its readers as well.
+    """
+    eases = EASES if ease is not None else 0
+    copies = [(work(n), v) for n in trace.graph.nodes for v in n.outputs if v in trace.origin]
+    copies.sort(key=lambda c: -c[0])
+    for _, v in copies[:TRIES]:
+        by = trace.twin(v)
+        if by is None:
+            continue
+        found = trace.served(v, by)
+        if ease is not None and limit < found.top and eases > 0:
+            eases -= 1
+            found = Trace(ease(found.graph), trace.scratch, trace.origin, trace.m)
+        if found.top <= limit:
+            trace = found
+    return trace
 
 
 def _anything(_: Graph, __: int) -> bool:

@@ -4,7 +4,8 @@ The order of harm: order of nodes, places and in-place updates (always); 1-bit m
 of which backward needs no more; computing values again; micro-batches whose gradients are
 accumulated, images worked on in strips, gradients stored before an update (the order of sums
 changes); then what changes results: activations that wait for backward in f16 or as int8 rows,
-8-bit state of the optimizer, activations and gradients that pass between operators as int8 rows.
+8-bit state of the optimizer, another optimizer where that is allowed by name, activations and
+gradients that pass between operators as int8 rows.
 """
 
 from __future__ import annotations
@@ -16,14 +17,15 @@ from functools import partial
 from edgeloop.errors import CompileError
 from edgeloop.ir import Graph, Node, verify
 from edgeloop.ops import OPS
-from edgeloop.options import Optimizer, narrowed
+from edgeloop.options import Optimizer, lighter, narrowed
 from edgeloop.passes.alive import alive_at_peak
 from edgeloop.passes.attach_loss import NORM
 from edgeloop.passes.bounds import node_bound
 from edgeloop.passes.evict import work
 from edgeloop.passes.fuse import part_sgd
+from edgeloop.passes.in_place import in_place
 from edgeloop.passes.keep_small import MASKED, Kind, keep_small, mask_of
-from edgeloop.passes.lifetimes import memory, peak_bytes
+from edgeloop.passes.lifetimes import live_bytes, memory, peak_bytes
 from edgeloop.passes.recompute import recompute
 from edgeloop.passes.schedule import schedule
 from edgeloop.passes.strip_rules import runs_in_strips
@@ -35,7 +37,8 @@ from edgeloop.solver.frame import Change, Draft, Frame, step_work
 from edgeloop.units import format_bytes
 
 ALLOWED = ("saved", "state", "int8")
-METHOD = "method"  # allowed only by name; `edgeloop.smaller_lora` looks for those
+# Allowed only by name; `edgeloop.smaller_lora` looks for the methods.
+OPTIMIZER, METHOD = NAMED = ("optimizer", "method")
 TRAINS = ("train", "accumulate")
 # Bytes of the arena over those of a strip, as they are tried.
 STRIPS = (12, 24, 48)
@@ -75,7 +78,7 @@ def solve(
     slowdown
         Most work of a step, as a multiple of the unconstrained one's.
     allow
-        Of ALLOWED: what may change results.
+        Of ALLOWED and NAMED: what may change results.
 
     Raises
     ------
@@ -90,7 +93,8 @@ def solve(
     found = frame.program(plain, ordered)
     if found.plan.ram_bytes <= limit:
         return found
-    search = _Search(draft_of, frame, limit, slowdown, step_work(ordered, 1), batch)
+    search = _Search(
+        draft_of, frame, limit, slowdown, step_work(ordered, 1), batch, optimizer)
     search.keep(found.plan, ordered, "")
     search.drafts[Change()] = plain
     trained = plain.made.get("train")
@@ -109,9 +113,9 @@ def solve(
 def _check(slowdown: float, allow: Sequence[str]) -> None:
     if isinstance(slowdown, bool) or not isinstance(slowdown, int | float) or not slowdown >= 1:
         raise CompileError(f"slowdown={slowdown!r}: it is a factor from 1 on, such as 1.33")
-    if isinstance(allow, str) or any(a not in (*ALLOWED, METHOD) for a in allow):
-        raise CompileError(
-            f"allow={allow!r}: a list of {', '.join(ALLOWED)}, {METHOD}, or () for nothing")
+    known = (*ALLOWED, *NAMED)
+    if isinstance(allow, str) or any(a not in known for a in allow):
+        raise CompileError(f"allow={allow!r}: a list of {', '.join(known)}, or () for nothing")
 
 
 def _ladder(optimizer: Optimizer, allow: Sequence[str]) -> Iterator[Harm]:
@@ -120,19 +124,32 @@ def _ladder(optimizer: Optimizer, allow: Sequence[str]) -> Iterator[Harm]:
     Where values that wait as int8 are too much, so are those in f16: `_Search.milder` tries these
     afterwards.
     """
-    small = narrowed(optimizer) if "state" in allow else None
-    for state in (None, small) if small else (None,):
+    states: list[Optimizer | None] = [None]
+    if "state" in allow and (small := narrowed(optimizer)) is not None:
+        states.append(small)
+    if OPTIMIZER in allow:
+        states += lighter(optimizer)
+    for state in states:
         yield Harm(optimizer=state)
         if "saved" in allow:
             yield Harm("i8", optimizer=state)
     if "int8" in allow:
-        for state in (None, small) if small else (None,):
+        for state in states:
             yield Harm(int8=True, optimizer=state)
 
 
 def _divisors(batch: int) -> list[int]:
     """Rows of a micro-batch, the largest first."""
     return [n for n in range(batch, 0, -1) if batch % n == 0]
+
+
+@dataclass(frozen=True, slots=True)
+class _Facts:
+    """Arena bytes of a graph in its order, those that any order needs, and its work."""
+
+    peak: int
+    bound: int
+    work: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +172,7 @@ class _Search:
     slowdown: float
     work: int
     batch: int
+    optimizer: Optimizer
     best: Best | None = None
     near: _Near | None = None
     # The least bytes that any order of any attempt needs, recomputed or not.
@@ -162,6 +180,7 @@ class _Search:
     drafts: dict[Change, Draft] = field(default_factory=dict)
     # What a rung made of a graph serves the later ones: by what was done and the graph itself.
     made: dict[tuple[object, int], tuple[Graph, Graph]] = field(default_factory=dict)
+    known: dict[int, tuple[Graph, _Facts]] = field(default_factory=dict)
 
     def rung(self, harm: Harm, micros: Sequence[int]) -> Program | None:
         """Try the sizes of micro-batches, the largest first.
@@ -234,10 +253,10 @@ class _Search:
             graphs = {
                 name: self._lowered(harm, name, g, room, parts) for name, g in draft.made.items()}
             slow = step_work(graphs, parts) / self.work
-            peak = max(peak_bytes(g, scratch) for g in graphs.values())
+            peak = max(self._facts(g).peak for g in graphs.values())
             if slow > self.slowdown:
                 return None
-            how = _how(harm, micro, graphs, merge=merge)
+            how = _how(harm, micro, graphs, self.optimizer, merge=merge)
             if room is None or peak > room:
                 near = _Near(draft.fixed_bytes + peak, draft, graphs, how)
                 if self.near is None or near.nbytes < self.near.nbytes:
@@ -261,29 +280,42 @@ class _Search:
         """
         scratch = self.frame.needs.scratch
         g = self._scheduled(graph)
-        own = sum(work(n) for n in g.nodes)
-        most = self.slowdown * (self.work / parts if name.startswith(TRAINS) else own)
-        found, least = g, peak_bytes(g, scratch)
+        own = self._facts(g)
+        most = self.slowdown * (self.work / parts if name.startswith(TRAINS) else own.work)
+        found, least = g, own.peak
         for ways in self._ways(harm, g, room):
             for way in ways:
-                peak = peak_bytes(way.graph, scratch)
-                if peak < least and way.work <= most:
-                    found, least = way.graph, peak
+                facts = self._facts(way.graph)
+                if facts.peak < least and facts.work <= most:
+                    found, least = way.graph, facts.peak
                 if room is not None and least <= room:
                     return verify(found, f"{way.how} ({name})")
             way = ways[-1]
-            hopeless = room is not None and node_bound(memory(way.graph, scratch)) > room
-            if hopeless or way.work > most:
+            facts = self._facts(way.graph)
+            if facts.work > most or (room is not None and facts.bound > room):
                 continue
             again = recompute(
-                way.graph, scratch=scratch, limit=room, spend=most / way.work - 1, frozen=True,
-                reorder=way.reorder)
-            peak = peak_bytes(again, scratch)
+                way.graph, scratch=scratch, limit=room, spend=most / facts.work - 1, frozen=True,
+                reorder=way.reorder, ease=partial(self._eased, room) if way.reorder else None)
+            peak = self._facts(again).peak
             if peak < least:
                 found, least = again, peak
             if room is not None and peak <= room:
                 break
         return verify(found, f"recompute ({name})")
+
+    def _facts(self, g: Graph) -> _Facts:
+        if id(g) not in self.known:
+            m = memory(g, self.frame.needs.scratch)
+            self.known[id(g)] = g, _Facts(
+                max(live_bytes(m), default=0), node_bound(m), sum(work(n) for n in g.nodes))
+        return self.known[id(g)][1]
+
+    def _eased(self, room: int | None, g: Graph) -> Graph:
+        """Do to a graph in which things are computed again what keeps every bit."""
+        scratch = self.frame.needs.scratch
+        small = keep_small(g, kind="mask", limit=room or 0, scratch=scratch)
+        return in_place(small, scratch=scratch)
 
     def _once(self, what: object, g: Graph, make: Callable[[Graph], Graph]) -> Graph:
         key = what, id(g)
@@ -307,9 +339,12 @@ class _Search:
             for start in (g,) if apart is g else (g, apart):
                 base = self._once(("mask", limit), start, partial(
                     keep_small, kind="mask", limit=limit, scratch=scratch))
-                ways = [_Way(start, "schedule"), _Way(base, "masks")]
+                there = self._once("in place", start, partial(in_place, scratch=scratch))
+                small = self._once(("mask", limit), there, partial(
+                    keep_small, kind="mask", limit=limit, scratch=scratch))
+                ways = [_Way(start, "schedule"), _Way(there, "in place"), _Way(small, "masks")]
                 if harm.saved:  # the others failed already
-                    small = keep_small(base, kind=harm.saved, limit=limit, scratch=scratch)
+                    small = keep_small(small, kind=harm.saved, limit=limit, scratch=scratch)
                     ways = [_Way(small, harm.saved)]
                 yield ways
         if harm.saved:
@@ -330,10 +365,6 @@ class _Way:
     how: str
     reorder: bool = True
 
-    @property
-    def work(self) -> int:
-        return sum(work(n) for n in self.graph.nodes)
-
 
 def _least(graph: Graph, scratch: Callable[[Node], int]) -> int:
     """Return arena bytes that no plan of a graph does without.
@@ -347,7 +378,9 @@ def _least(graph: Graph, scratch: Callable[[Node], int]) -> int:
     return node_bound(memory(graph, scratch), apart)
 
 
-def _how(harm: Harm, micro: int | None, graphs: Mapping[str, Graph], *, merge: bool) -> str:
+def _how(
+    harm: Harm, micro: int | None, graphs: Mapping[str, Graph], asked: Optimizer, *, merge: bool
+) -> str:
     """Say what was done, for notes and refusals."""
     nodes = [n for g in graphs.values() for n in g.nodes if not OPS[n.op].view]
     masks = len({b.name.partition(".rows")[0] for n in nodes if n.op in MASKED
@@ -362,6 +395,8 @@ def _how(harm: Harm, micro: int | None, graphs: Mapping[str, Graph], *, merge: b
         "" if merge else "LoRA beside its weights",
         f"micro-batches of {micro}" if micro else "",
         WAITING[harm.saved] if harm.saved else "",
-        "8-bit optimizer state (loss curves within 1 %)" if harm.optimizer else "",
+        "" if harm.optimizer is None else
+        "8-bit optimizer state (loss curves within 1 %)" if harm.optimizer == narrowed(asked) else
+        f"{harm.optimizer} in the place of {type(asked).__name__} (another course of training)",
     )
     return ", ".join(filter(None, said)) or "another order"
