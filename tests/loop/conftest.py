@@ -115,7 +115,9 @@ class MemoryStore:
     def transaction(self):
         return contextlib.nullcontext()
 
-    def commit(self, adapter, *, program_hash, parent, metrics, live, finish_job=False):
+    def commit(
+        self, adapter, *, program_hash, parent, metrics, live, finish_job=False, codec="f32"
+    ):
         number = len(self._versions) + 1
         version = Version(number, parent, program_hash, "", metrics, 0.0, live, 0)
         self._versions.append((version, adapter))
@@ -150,7 +152,7 @@ class MemoryStore:
 
     def event(self, kind, detail): ...
 
-    def prune(self, keep): ...
+    def gc(self, *, keep, quota): ...
 
 
 class Kit:

@@ -7,8 +7,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 import edgeloop as el
 from edgeloop import loop
-from edgeloop.errors import BudgetError, ConfigError, DataError
-from edgeloop.store import Store
+from edgeloop.errors import BudgetError, ConfigError, DataError, StateError
+from edgeloop.store import BACKUP, CODECS, Store, damage, rounded
 
 WIDTH, CLASSES = 6, 4
 NAMES = ["sit", "walk", "run", "climb"]
@@ -91,6 +91,51 @@ def edit(device, old, new):
     assert old in text
     path.write_text(text.replace(old, new))
     return path
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_what_is_judged_stored_and_served_is_the_same_version(kit, device, codec):
+    edit(device, "[budget]", f'[state]\nadapters = "{codec}"\nkeep_versions = 3\n[budget]')
+    x = np.stack([x for x, _ in kit.stream(50, seed=50)])
+    with loop.open_loop(device / "loop.toml") as running:
+        report = running.run()
+        served, version = running.live.predict(x)
+    assert report.promoted >= 1
+    with Store.open(device / "device.db", readonly=True) as store:
+        live, adapter = store.live(), store.adapter(version)
+        assert len(store.versions()) <= 3
+    assert (live.id, live.codec) == (version, codec)
+    assert {n: a.tobytes() for n, a in rounded(adapter, codec).items()} == {
+        n: a.tobytes() for n, a in adapter.items()} or codec == "int8"
+    with loop.open_loop(device / "loop.toml") as again:
+        again.run()
+        np.testing.assert_array_equal(again.live.predict(x)[0], served)
+
+
+def test_a_copy_is_kept_whenever_a_version_goes_live(device):
+    copy = device / f"device.db{BACKUP}"
+    path = edit(device, "[budget]", "[state]\nbackup = false\n[budget]")
+    report = loop.run(path)
+    assert report.promoted >= 1
+    assert not copy.exists()
+    for name in ("device.db", "device.db-wal", "device.db-shm"):
+        (device / name).unlink(missing_ok=True)
+    report = loop.run(edit(device, "backup = false", "backup = true"))
+    with Store.open(copy, readonly=True) as store:
+        assert store.live().id == report.live
+        assert damage(store) == []
+
+
+def test_a_copy_that_fails_stops_nothing_and_is_told(device, monkeypatch):
+    def full(*_):
+        raise StateError("the disk is full")
+
+    monkeypatch.setattr(Store, "copy_to", full)
+    report = loop.run(device / "loop.toml")
+    assert report.promoted >= 1
+    with Store.open(device / "device.db", readonly=True) as store:
+        told = [e.detail for e in store.events() if e.kind == "backup_failed"]
+    assert told == [{"reason": "the disk is full"}] * report.promoted
 
 
 def test_learns_from_a_csv(kit, device):

@@ -88,10 +88,10 @@ def test_unknown_parent_and_version(store):
         store.rollback()
 
 
-def test_prune_keeps_live_and_its_parent(store):
+def test_gc_keeps_live_and_its_parent(store):
     for n in range(6):
         commit(store, n, parent=n or None, live=n == 2)
-    assert store.prune(2) == 2
+    assert store.gc(keep=2) == [1, 4]
     assert [v.id for v in store.versions()] == [2, 3, 5, 6]
     assert store.rollback().id == 2
 

@@ -1,4 +1,4 @@
-"""export, import-adapter: adapters in the formats of other frameworks."""
+"""export, import-adapter: adapters in the formats of other frameworks; import: the whole state."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from edgeloop.cli.exits import OK
 from edgeloop.cli.places import Place, adapter_of, add_place
 from edgeloop.errors import CompileError, ConfigError, StateError
+from edgeloop.store import backup, restore
 
 if TYPE_CHECKING:
     import argparse
@@ -14,7 +15,8 @@ if TYPE_CHECKING:
 
     from edgeloop.cli.output import Output
 
-_FORMATS = ("peft", "onnx", "onnx-inputs", "onnx-adapter")
+_STATE = "state"
+_FORMATS = ("peft", "onnx", "onnx-inputs", "onnx-adapter", _STATE)
 
 
 def add(command: Callable[[str], argparse.ArgumentParser]) -> None:
@@ -25,12 +27,17 @@ def add(command: Callable[[str], argparse.ArgumentParser]) -> None:
     parser.add_argument(
         "--format", choices=_FORMATS, default="peft",
         help="peft (default): a folder; onnx: merged into the model; onnx-inputs: the model with "
-        "adapters as inputs, onnx-adapter: one of them",
+        "adapters as inputs, onnx-adapter: one of them; state: a verified copy of everything",
     )
     parser.add_argument("--model", metavar="ONNX", help="the model that was compiled, for onnx*")
     parser.add_argument("--new", metavar="ID", help="version, or 'shipped' (default: live)")
     _add_names(parser)
     parser.set_defaults(command=export)
+
+    parser = command("import")
+    parser.add_argument("copy", help="what `export --format state` or the loop's backup wrote")
+    add_place(parser)
+    parser.set_defaults(command=import_state)
 
     parser = command("import-adapter")
     parser.add_argument("adapter", help="folder that PEFT wrote")
@@ -47,8 +54,10 @@ def _add_names(parser: argparse.ArgumentParser) -> None:
 
 
 def export(args: argparse.Namespace, out: Output) -> int:
-    """Write one version in the format that was asked for."""
+    """Write one version, or the whole state, in the format that was asked for."""
     place = Place.of(args.state, args.program)
+    if args.format == _STATE:
+        return _copy(args, place, out)
     program = place.load_program("an adapter is exported by its program")
     if args.new == "shipped":
         version, adapter = None, None
@@ -68,6 +77,30 @@ def export(args: argparse.Namespace, out: Output) -> int:
     out.result({"output": args.output, "format": args.format, "version": version})
     what = "the shipped adapter" if version is None else f"version {version}"
     out.line(f"{args.output}: {what}, format {args.format}")
+    return OK
+
+
+def _copy(args: argparse.Namespace, place: Place, out: Output) -> int:
+    with place.store(readonly=True) as store:
+        live = store.live()
+        backup(store, args.output)
+    version = None if live is None else live.id
+    out.result({"output": args.output, "format": _STATE, "version": version})
+    out.line(f"{args.output}: all of {place.state}, read back and intact; it holds private data")
+    return OK
+
+
+def import_state(args: argparse.Namespace, out: Output) -> int:
+    """Put a copy in the place of the state file: everything in it is checked first."""
+    place = Place.of(args.state)
+    aside = restore(args.copy, place.state)
+    with place.store(readonly=True) as store:
+        live = store.live()
+    version = None if live is None else live.id
+    out.result({"state": str(place.state), "live": version, "replaced": aside and str(aside)})
+    out.line(f"{place.state}: version {version} is live" if live else f"{place.state}: as shipped")
+    if aside is not None:
+        out.line(f"what stood there is now {aside}")
     return OK
 
 

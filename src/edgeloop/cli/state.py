@@ -1,27 +1,26 @@
-"""status, versions, rollback, uninstall: a device's state."""
+"""status, uninstall: a device's state as a whole."""
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeloop.cli.exits import OK
 from edgeloop.cli.output import show
 from edgeloop.cli.places import Place, add_place
+from edgeloop.cli.versions import described, show_time
 from edgeloop.errors import StateError
-from edgeloop.store import STATE_FORMAT, Store, is_state_file
+from edgeloop.store import BACKUP, REPLACED, STATE_FORMAT, Store, is_state_file
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable
 
     from edgeloop.cli.output import Output
-    from edgeloop.store import Version
 
-# Figures of the loop that fit beside a version on one line; --json has them all.
-_SHOWN = ("samples", "steps", "training_seconds")
-_BESIDE = ("", "-wal", "-shm", "-journal", ".lock")
+_BESIDE = tuple(
+    f"{copy}{end}" for copy in ("", BACKUP, REPLACED)
+    for end in ("", "-wal", "-shm", "-journal", ".lock", ".part"))
 
 
 def add(command: Callable[[str], argparse.ArgumentParser]) -> None:
@@ -30,15 +29,6 @@ def add(command: Callable[[str], argparse.ArgumentParser]) -> None:
     add_place(parser)
     parser.add_argument("--events", type=int, default=5, metavar="N", help="last events to show")
     parser.set_defaults(command=status)
-
-    parser = command("versions")
-    add_place(parser)
-    parser.set_defaults(command=versions)
-
-    parser = command("rollback")
-    add_place(parser)
-    parser.add_argument("--to", type=int, metavar="ID", help="this version instead of the parent")
-    parser.set_defaults(command=rollback)
 
     parser = command("uninstall")
     add_place(parser)
@@ -85,49 +75,6 @@ def status(args: argparse.Namespace, out: Output) -> int:
     return OK
 
 
-def versions(args: argparse.Namespace, out: Output) -> int:
-    """List the versions."""
-    with Place.of(args.state).store(readonly=True) as store:
-        found = store.versions()
-    out.result({"versions": [described(version) for version in found]})
-    if not found:
-        out.line("no versions yet: the device uses the adapter its program shipped with")
-        return OK
-    names = [name for name in _SHOWN if any(name in v.metrics for v in found)]
-    out.table(
-        ["id", "live", "parent", "created", "bytes", "sha256", *names],
-        [
-            [
-                v.id,
-                "*" if v.live else "",
-                v.parent,
-                show_time(v.created),
-                v.bytes,
-                v.sha256[:8],
-                *(v.metrics.get(name) for name in names),
-            ]
-            for v in found
-        ],
-    )
-    return OK
-
-
-def rollback(args: argparse.Namespace, out: Output) -> int:
-    """Go back one version, or to the one named."""
-    with Place.of(args.state).store(readonly=False) as store:
-        before = store.live()
-        if args.to is None:
-            after = store.rollback()
-        else:
-            with store.transaction():
-                store.promote(args.to)
-                store.event("rollback", {"from": before.id if before else None, "to": args.to})
-            after = store.version(args.to)
-    out.result({"from": before.id if before else None, "live": after.id})
-    out.line(f"version {after.id} is live" + (f" (was {before.id})" if before else ""))
-    return OK
-
-
 def uninstall(args: argparse.Namespace, out: Output) -> int:
     """Say what remains on the device; delete it with --purge."""
     place = Place.of(args.state)
@@ -159,25 +106,6 @@ def _purge(place: Place, files: list[Path]) -> None:
             raise
     for path in files:
         path.unlink(missing_ok=True)
-
-
-def described(version: Version) -> dict[str, Any]:
-    """Return a version for JSON."""
-    return {
-        "id": version.id,
-        "parent": version.parent,
-        "live": version.live,
-        "created": version.created,
-        "bytes": version.bytes,
-        "program_hash": version.program_hash,
-        "sha256": version.sha256,
-        "metrics": version.metrics,
-    }
-
-
-def show_time(seconds: float) -> str:
-    """Write a time in the device's own zone."""
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
 
 
 def _line_worthy(value: Any) -> bool:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from edgeloop.errors import DeltaError
+from edgeloop.store.codec import from_planes, to_planes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -31,17 +32,13 @@ class Codec(NamedTuple):
 
 
 def _xor_encode(parent: np.ndarray, result: np.ndarray, sizes: Sequence[int]) -> bytes:
-    # Sign and exponent bytes barely change; as planes of their own they compress to little.
     del sizes
-    bits = parent.view("<u4") ^ result.view("<u4")
-    return np.ascontiguousarray(bits.view(np.uint8).reshape(-1, 4).T).tobytes()
+    return to_planes(parent.view("<u4") ^ result.view("<u4"))
 
 
 def _xor_decode(parent: np.ndarray, raw: bytes, sizes: Sequence[int]) -> np.ndarray:
     del sizes
-    planes = np.frombuffer(raw, np.uint8).reshape(4, -1)
-    bits = np.ascontiguousarray(planes.T).view("<u4").reshape(-1)
-    result: np.ndarray = (parent.view("<u4") ^ bits).view("<f4")
+    result: np.ndarray = (parent.view("<u4") ^ from_planes(raw, "<u4")).view("<f4")
     return result
 
 
@@ -51,15 +48,12 @@ def _f16_encode(parent: np.ndarray, result: np.ndarray, sizes: Sequence[int]) ->
     if change.size and np.abs(change).max() > np.finfo(np.float16).max:
         msg = "a weight changed by more than float16 can hold: use codec 'xor'"
         raise DeltaError(msg)
-    halves = change.astype("<f2")
-    return np.ascontiguousarray(halves.view(np.uint8).reshape(-1, 2).T).tobytes()
+    return to_planes(change.astype("<f2"))
 
 
 def _f16_decode(parent: np.ndarray, raw: bytes, sizes: Sequence[int]) -> np.ndarray:
     del sizes
-    planes = np.frombuffer(raw, np.uint8).reshape(2, -1)
-    halves = np.ascontiguousarray(planes.T).view("<f2").reshape(-1)
-    result: np.ndarray = parent + halves.astype("<f4")
+    result: np.ndarray = parent + from_planes(raw, "<f2").astype("<f4")
     return result
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from edgeloop.errors import ConfigError
 from edgeloop.loop.schema import Bytes, Range, Seconds, read, table
+from edgeloop.store import CODECS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,13 +192,19 @@ class BudgetConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class StateConfig:
-    """[state]: the SQLite file, and how many versions it keeps (the live one and its parent stay).
+    """[state]: the SQLite file, and what it keeps: versions and bytes of their weights at most.
 
-    A relative path is taken from the configuration's folder.
+    A relative path is taken from the configuration's folder. The live version, its parent and
+    pinned ones stay whatever the limits are. ``adapters``: how the weights of new versions are
+    stored (docs/guide/state.md). ``backup``: keep a verified copy of the file beside it, made
+    whenever a version goes live.
     """
 
     path: Path = Path("device.db")
     keep_versions: int = field(default=50, metadata={"range": Range(2)})
+    quota: Bytes | None = None
+    adapters: str = field(default="f32", metadata={"choices": CODECS})
+    backup: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)

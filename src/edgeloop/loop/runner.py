@@ -69,6 +69,8 @@ class Loop:
         Seconds, monotonic.
     keep
         How the features below the program's cut are kept during an update; "": not at all.
+    copy
+        Makes a verified copy of the state file, whenever a version goes live; None: none.
     """
 
     def __init__(
@@ -92,6 +94,7 @@ class Loop:
         on_event: Callable[..., None] | None = None,
         clock: Callable[[], float] = time.monotonic,
         keep: str = "",
+        copy: Callable[[], None] | None = None,
     ) -> None:
         g = config.gate
         self.config = config
@@ -127,6 +130,7 @@ class Loop:
             emit=self._emit,
             clock=clock,
             keep=keep,
+            copy=copy,
         )
 
     def stop(self) -> None:

@@ -6,6 +6,7 @@ import math
 import re
 import time
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from edgeloop.data.augment import Augment
@@ -23,7 +24,7 @@ from edgeloop.options import parse_train
 from edgeloop.program import Program
 from edgeloop.runtime import Session
 from edgeloop.runtime.feature_cache import sample_bytes
-from edgeloop.store import Store
+from edgeloop.store import BACKUP, Store, backup
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -117,6 +118,7 @@ def open_loop(
             on_event=on_event,
             clock=clock,
             keep=keep,
+            copy=partial(backup, store, f"{store.path}{BACKUP}") if config.state.backup else None,
         )
 
 

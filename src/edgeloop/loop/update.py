@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from edgeloop.errors import StateError
 from edgeloop.loop.gate import Evidence, Gate, PairedGate
 from edgeloop.loop.learner import scores
 from edgeloop.loop.report import Update
 from edgeloop.loop.trainer import Lesson, Outcome, Pool, Progress, Trainer
-from edgeloop.store import Job
+from edgeloop.store import Job, rounded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -42,6 +44,8 @@ class Updater:
         Writes the loop's own state; called inside the transactions that need it.
     keep
         How the trainer keeps features; "": not at all.
+    copy
+        Makes a verified copy of the state file; None: there is none.
 
     Attributes
     ----------
@@ -66,6 +70,7 @@ class Updater:
         emit: Callable[..., None],
         clock: Callable[[], float],
         keep: str = "",
+        copy: Callable[[], None] | None = None,
     ) -> None:
         g = config.gate
         self.config = config
@@ -79,6 +84,7 @@ class Updater:
         self._gate = gate or PairedGate(g.min_samples, g.confidence, g.max_anchor_loss)
         self._isa = isa
         self._keep = keep
+        self._copy = copy
         self._save = save
         self._emit = emit
         self._clock = clock
@@ -193,6 +199,10 @@ class Updater:
             outcome = Outcome(None, progress)
             reason = "the live version makes too few mistakes for another to prove better"
         if outcome.adapter is not None:
+            # What is judged, stored and served is the very same version.
+            exact = rounded(outcome.adapter, self.config.state.adapters)
+            outcome = replace(outcome, adapter=exact)
+            self._learner.load_adapter(exact)
             evidence = Evidence(
                 live=live,
                 candidate=scores(self._learner, x, y),
@@ -229,7 +239,19 @@ class Updater:
         )
         kind = "rejected" if version is None else "promoted"
         self._emit(kind, job=p.job, version=version, reason=reason, cycle_seconds=cycle)
+        if version is not None:
+            self._back_up()
         return update
+
+    def _back_up(self) -> None:
+        """Copy the state file; where that fails, the last copy stays and the diary tells why."""
+        if self._copy is None:
+            return
+        try:
+            self._copy()
+        except StateError as error:
+            self._store.event("backup_failed", {"reason": str(error)})
+            self._emit("backup_failed", reason=str(error))
 
     def _finish(
         self, outcome: Outcome, metrics: dict[str, Any], reason: str, *, promote: bool
@@ -252,8 +274,10 @@ class Updater:
                     metrics=metrics,
                     live=True,
                     finish_job=True,
+                    codec=self.config.state.adapters,
                 ).id
-                store.prune(self.config.state.keep_versions)
+                state = self.config.state
+                store.gc(keep=state.keep_versions, quota=state.quota)
             else:
                 store.clear_job()
             store.event(

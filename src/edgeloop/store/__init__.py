@@ -1,16 +1,22 @@
 """The device's state in one SQLite file: versions, the running job, samples, events."""
 
+from edgeloop.store.backup import BACKUP, REPLACED, backup, damage, restore
 from edgeloop.store.codec import (
     adapter_from_bytes,
     adapter_to_bytes,
     array_from_bytes,
     array_to_bytes,
 )
-from edgeloop.store.records import SETS, Event, Job, Sample, Version
+from edgeloop.store.compress import CODECS, rounded
+from edgeloop.store.records import LINEAGES, SETS, Event, Job, Sample, Version
 from edgeloop.store.schema import STATE_FORMAT, is_state_file
 from edgeloop.store.store import Store
 
 __all__ = [
+    "BACKUP",
+    "CODECS",
+    "LINEAGES",
+    "REPLACED",
     "SETS",
     "STATE_FORMAT",
     "Event",
@@ -22,5 +28,9 @@ __all__ = [
     "adapter_to_bytes",
     "array_from_bytes",
     "array_to_bytes",
+    "backup",
+    "damage",
     "is_state_file",
+    "restore",
+    "rounded",
 ]

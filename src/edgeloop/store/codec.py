@@ -87,6 +87,21 @@ def array_from_bytes(blob: bytes) -> np.ndarray:
         raise StateError(msg) from error
 
 
+def to_planes(words: np.ndarray) -> bytes:
+    """Bytes of fixed-size words [n], all lowest ones first, all second lowest ones next, ...
+
+    Of small differences the high planes barely change, so that they compress to little.
+    """
+    return np.ascontiguousarray(words.view(np.uint8).reshape(-1, words.itemsize).T).tobytes()
+
+
+def from_planes(raw: bytes, dtype: str) -> np.ndarray:
+    """Inverse of :func:`to_planes`: words [n] of a little-endian dtype."""
+    planes = np.frombuffer(raw, np.uint8).reshape(np.dtype(dtype).itemsize, -1)
+    words: np.ndarray = np.ascontiguousarray(planes.T).view(dtype).reshape(-1)
+    return words
+
+
 def to_json(value: Any) -> str:
     """Canonical JSON; NumPy scalars become numbers."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), default=_plain)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgeloop.errors import StateError
 from edgeloop.store.lock import ProcessLock
-from edgeloop.store.schema import APPLICATION_ID, STATE_FORMAT, TABLES
+from edgeloop.store.schema import APPLICATION_ID, MIGRATIONS, STATE_FORMAT, TABLES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,6 +30,7 @@ class Connection:
     def __init__(self, path: Path, *, readonly: bool) -> None:
         self.path = path
         self.readonly = readonly
+        self.format = STATE_FORMAT  # of the tables as they are
         self._depth = 0
         self._lock: ProcessLock | None = None
         self._db: sqlite3.Connection | None = None
@@ -100,8 +101,21 @@ class Connection:
                 os.fsync(folder)
             finally:
                 os.close(folder)
-        elif (verdict := self.query("PRAGMA quick_check(1)")[0][0]) != "ok":
+            return
+        if (verdict := self.query("PRAGMA quick_check(1)")[0][0]) != "ok":
             raise sqlite3.DatabaseError(verdict)
+        self._migrate()
+
+    def _migrate(self) -> None:
+        """Bring an older file to today's format: in one transaction, or not at all."""
+        if self.format == STATE_FORMAT:
+            return
+        with self.transaction():
+            for step in range(self.format, STATE_FORMAT):
+                for statement in MIGRATIONS[step]:
+                    self.query(statement)
+            self.query(f"PRAGMA user_version={STATE_FORMAT}")
+        self.format = STATE_FORMAT
 
     def _check_format(self) -> None:
         owner = self.query("PRAGMA application_id")[0][0]
@@ -115,6 +129,7 @@ class Connection:
                 f"{STATE_FORMAT}: install a newer edgeloop, the file was left as it is"
             )
             raise StateError(msg)
+        self.format = found
 
     def query(self, sql: str, values: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
         """Run one statement and return all its rows."""
@@ -150,6 +165,22 @@ class Connection:
         finally:
             self._depth = 0
 
+    def copy_to(self, path: Path) -> None:
+        """Write a copy of what is committed, as one file without a log; synced."""
+        if self._db is None:
+            msg = f"state {self.path} is closed"
+            raise StateError(msg)
+        with self._in_words("copying"):
+            path.unlink(missing_ok=True)
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+            other = sqlite3.connect(path, isolation_level=None)
+            try:
+                other.execute("PRAGMA synchronous=FULL")
+                self._db.backup(other)
+                other.execute("PRAGMA journal_mode=DELETE")
+            finally:
+                other.close()
+
     @property
     def in_transaction(self) -> bool:
         """Whether a transaction is open."""
@@ -179,7 +210,9 @@ class Connection:
         if "locked" in text or "busy" in text:
             return f"{head}; another process is using it: wait for it or stop it"
         if type(error) is sqlite3.DatabaseError or "malformed" in text:
-            return f"{head}; the file is damaged: restore a copy, or move it away to start afresh"
+            copy = Path(f"{self.path}.backup")
+            way = f"`edgeloop import {copy} {self.path}`" if copy.is_file() else "restore a copy"
+            return f"{head}; the file is damaged: {way}, or move it away to start afresh"
         return head
 
     def close(self) -> None:

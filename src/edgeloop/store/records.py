@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import numpy as np
 
+LINEAGES = ("local", "fleet")
 SETS = ("train", "rehearsal", "gate", "validation", "anchor")
 
 
@@ -22,11 +23,23 @@ class Version:
     parent : int or None
         The version this one was trained from; None: the adapter the program shipped with.
     sha256 : str
-        Of the stored safetensors bytes.
+        Of the weights as safetensors bytes, however they are stored: the version's identity.
     created : float
         Seconds since 1970, by the device's clock.
     bytes : int
         Size of the stored weights.
+    codec : str
+        How they are stored (:mod:`edgeloop.store.compress`).
+    base : int or None
+        The version that they are stored as a difference to.
+    stored : str
+        SHA-256 of the bytes as they are stored.
+    lineage : str
+        "local": learnt on this device; "fleet": arrived from elsewhere.
+    label : str or None
+        A name for people.
+    pinned : bool
+        Kept whatever the retention rules say.
     """
 
     id: int
@@ -37,6 +50,12 @@ class Version:
     created: float
     live: bool
     bytes: int
+    codec: str = "f32"
+    base: int | None = None
+    stored: str = ""
+    lineage: str = "local"
+    label: str | None = None
+    pinned: bool = False
 
 
 @dataclass

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 APPLICATION_ID = 0x45444C50  # "EDLP"
-STATE_FORMAT = 1
+STATE_FORMAT = 2
 
 # STRICT lets quick_check notice a value whose type rotted.
 TABLES = (
@@ -19,7 +19,13 @@ TABLES = (
         sha256 TEXT NOT NULL,
         metrics TEXT NOT NULL,
         created REAL NOT NULL,
-        adapter BLOB NOT NULL) STRICT""",
+        adapter BLOB NOT NULL,
+        codec TEXT NOT NULL DEFAULT 'f32',
+        base INTEGER REFERENCES version(id),
+        stored TEXT,
+        lineage TEXT NOT NULL DEFAULT 'local',
+        label TEXT,
+        pinned INTEGER NOT NULL DEFAULT 0) STRICT""",
     """CREATE TABLE live (
         one INTEGER PRIMARY KEY CHECK (one = 1),
         version INTEGER NOT NULL REFERENCES version(id)) STRICT""",
@@ -52,6 +58,23 @@ TABLES = (
         kind TEXT NOT NULL,
         detail TEXT NOT NULL) STRICT""",
 )
+
+# From each format to the next one: columns only, so that nothing that was written is touched.
+MIGRATIONS = {
+    1: (
+        "ALTER TABLE version ADD COLUMN codec TEXT NOT NULL DEFAULT 'f32'",
+        "ALTER TABLE version ADD COLUMN base INTEGER REFERENCES version(id)",
+        "ALTER TABLE version ADD COLUMN stored TEXT",
+        "ALTER TABLE version ADD COLUMN lineage TEXT NOT NULL DEFAULT 'local'",
+        "ALTER TABLE version ADD COLUMN label TEXT",
+        "ALTER TABLE version ADD COLUMN pinned INTEGER NOT NULL DEFAULT 0",
+    ),
+}
+# What a reader, who migrates nothing, asks of each format.
+VERSION_COLUMNS = {
+    1: "'f32', NULL, version.sha256, 'local', NULL, 0",
+    2: "codec, base, coalesce(stored, version.sha256), lineage, label, pinned",
+}
 
 
 def is_state_file(path: Path) -> bool:

@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Any, Self
 
 from edgeloop.errors import StateError
 from edgeloop.store.codec import (
-    adapter_from_bytes,
-    adapter_to_bytes,
     array_from_bytes,
     array_to_bytes,
     from_json,
@@ -19,23 +17,18 @@ from edgeloop.store.codec import (
     to_json,
 )
 from edgeloop.store.connection import Connection
-from edgeloop.store.records import SETS, Event, Job, Sample, Version
+from edgeloop.store.records import SETS, Event, Job, Sample
+from edgeloop.store.versions import Versions
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from contextlib import AbstractContextManager
 
-    import numpy as np
-
 _EVENTS_KEPT = 10_000
 _DEVICE = "device_id"
-_VERSION = (
-    "SELECT id, parent, program_hash, version.sha256, metrics, created,"
-    " id IS (SELECT version FROM live), length(adapter) FROM version"
-)
 
 
-class Store:
+class Store(Versions):
     """A device's state: use :meth:`open`.
 
     Every method is one durable transaction unless called inside :meth:`transaction`; a
@@ -96,144 +89,18 @@ class Store:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def check(self) -> list[str]:
+        """Check SQLite's own structure; returns what is wrong, nothing for an intact file."""
+        found = [str(row[0]) for row in self._db.query("PRAGMA integrity_check(10)")]
+        return [] if found == ["ok"] else found
+
+    def copy_to(self, path: Path) -> None:
+        """Write what is committed as one file without a log, synced, in nobody's place yet."""
+        self._db.copy_to(path)
+
     def transaction(self) -> AbstractContextManager[None]:
         """Group several calls into one durable commit: all of them happen, or none."""
         return self._db.transaction()
-
-    # Versions
-
-    def commit(
-        self,
-        adapter: Mapping[str, np.ndarray],
-        *,
-        program_hash: str,
-        parent: int | None,
-        metrics: Mapping[str, Any],
-        live: bool,
-        finish_job: bool = False,
-    ) -> Version:
-        """Store a new version, in one transaction.
-
-        Parameters
-        ----------
-        live : bool
-            Make it the live version as well.
-        finish_job : bool
-            Clear the running job in the same transaction.
-
-        Raises
-        ------
-        StateError
-            A weight is not finite, `parent` is unknown, or the disk is full: nothing changed.
-        """
-        blob = adapter_to_bytes(adapter)
-        with self.transaction():
-            if parent is not None:
-                self.version(parent)
-            row = self._db.query(
-                "INSERT INTO version (parent, program_hash, sha256, metrics, created, adapter)"
-                " VALUES (?, ?, ?, ?, ?, ?) RETURNING id",
-                (parent, program_hash, sha256(blob), to_json(metrics), time.time(), blob),
-            )
-            if live:
-                self.promote(row[0][0])
-            if finish_job:
-                self.clear_job()
-            return self.version(row[0][0])
-
-    def versions(self) -> list[Version]:
-        """All versions, oldest first."""
-        return [_version(row) for row in self._db.query(f"{_VERSION} ORDER BY id")]
-
-    def version(self, id: int) -> Version:  # noqa: A002 - the word of the table
-        """One version by number; StateError when there is none."""
-        rows = self._db.query(f"{_VERSION} WHERE id = ?", (id,))
-        if not rows:
-            msg = f"state {self.path} has no version {id}: `edgeloop versions` lists them"
-            raise StateError(msg)
-        return _version(rows[0])
-
-    def live(self) -> Version | None:
-        """Return the version that predictions use; None: the adapter the program shipped with."""
-        rows = self._db.query(f"{_VERSION} WHERE id IN (SELECT version FROM live)")  # noqa: S608
-        return _version(rows[0]) if rows else None
-
-    def adapter(self, id: int) -> dict[str, np.ndarray]:  # noqa: A002
-        """Weights of a version by name, as fresh arrays.
-
-        A damaged live version gives way to its nearest intact ancestor (or to the shipped
-        adapter), so that the next start works; the error says so.
-
-        Raises
-        ------
-        StateError
-            No such version, or its bytes do not have the recorded SHA-256.
-        """
-        version = self.version(id)
-        blob = self._db.query("SELECT adapter FROM version WHERE id = ?", (id,))[0][0]
-        if sha256(blob) == version.sha256:
-            return adapter_from_bytes(blob)
-        msg = f"version {id} lost: its bytes in {self.path} do not have the recorded SHA-256"
-        if not version.live:
-            raise StateError(f"{msg}; the live version is not affected")
-        heir = self._intact_ancestor(version)
-        name = "the adapter the program shipped with" if heir is None else f"version {heir}"
-        if self._db.readonly or self._db.in_transaction:
-            raise StateError(f"{msg}; {name} is intact: `edgeloop rollback` goes back to it")
-        with self.transaction():
-            self._db.query("DELETE FROM live")
-            if heir is not None:
-                self.promote(heir)
-            self.event("version_lost", {"version": id, "live": heir})
-        raise StateError(f"{msg}; {name} is live now: start again")
-
-    def _intact_ancestor(self, version: Version) -> int | None:
-        while version.parent is not None:
-            version = self.version(version.parent)
-            rows = self._db.query("SELECT adapter FROM version WHERE id = ?", (version.id,))
-            if sha256(rows[0][0]) == version.sha256:
-                return version.id
-        return None
-
-    def promote(self, id: int) -> None:  # noqa: A002
-        """Make a version the live one."""
-        with self.transaction():
-            self.version(id)
-            self._db.query("INSERT OR REPLACE INTO live (one, version) VALUES (1, ?)", (id,))
-
-    def rollback(self) -> Version:
-        """Move live to its parent and return that; the version left behind is kept."""
-        with self.transaction():
-            live = self.live()
-            if live is None:
-                msg = f"state {self.path} has no live version: there is nothing to roll back"
-                raise StateError(msg)
-            if live.parent is None:
-                msg = f"version {live.id} in {self.path} has no parent to roll back to"
-                raise StateError(msg)
-            self.promote(live.parent)
-            self.event("rollback", {"from": live.id, "to": live.parent})
-            return self.version(live.parent)
-
-    def prune(self, keep: int) -> int:
-        """Delete the oldest versions but `keep`, never the live one, its parent or the job's.
-
-        Returns
-        -------
-        int
-            How many were deleted.
-        """
-        with self.transaction():
-            rows = self._db.query(
-                "DELETE FROM version WHERE id NOT IN"
-                " (SELECT id FROM version ORDER BY id DESC LIMIT ?)"
-                " AND id NOT IN (SELECT version FROM live)"
-                " AND id NOT IN (SELECT parent FROM version WHERE parent IS NOT NULL"
-                "                AND id IN (SELECT version FROM live))"
-                " AND id NOT IN (SELECT parent FROM job WHERE parent IS NOT NULL) RETURNING id",
-                (keep,),
-            )
-        return len(rows)
 
     # The running job
 
@@ -313,6 +180,16 @@ class Store:
             found.append(Sample(set, array_from_bytes(x), int(label) if y_is_int else label, key))
         return found
 
+    def damaged_samples(self) -> list[tuple[str, str]]:
+        """Set and key of each sample that is not what was written; holds one at a time."""
+        found = []
+        for (seq,) in self._db.query("SELECT seq FROM sample ORDER BY seq"):
+            (kind, key, x, y, digest), = self._db.query(
+                "SELECT kind, key, x, y, sha256 FROM sample WHERE seq = ?", (seq,))
+            if sha256(kind.encode(), key.encode(), x, y) != digest:
+                found.append((kind, key))
+        return found
+
     def sample_counts(self) -> dict[str, int]:
         """How many samples each set holds, without reading them."""
         return dict(self._db.query("SELECT kind, count(*) FROM sample GROUP BY kind"))
@@ -347,6 +224,10 @@ class Store:
             raise StateError(msg)
         return value
 
+    def kv_names(self) -> list[str]:
+        """Return the names of the values."""
+        return [row[0] for row in self._db.query("SELECT key FROM kv ORDER BY key")]
+
     def event(self, kind: str, detail: Mapping[str, Any]) -> None:
         """Write one line into the diary, which keeps the newest ten thousand."""
         with self.transaction():
@@ -362,13 +243,6 @@ class Store:
             "SELECT id, created, kind, detail FROM event ORDER BY id DESC LIMIT ?", (limit,)
         )
         return [Event(i, at, kind, from_json(detail)) for i, at, kind, detail in reversed(rows)]
-
-
-def _version(row: tuple[Any, ...]) -> Version:
-    number, parent, program_hash, digest, metrics, created, live, size = row
-    return Version(
-        number, parent, program_hash, digest, from_json(metrics), created, bool(live), size or 0
-    )
 
 
 def _job_digest(
