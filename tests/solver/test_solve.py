@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import re
 import sys
 from functools import partial
@@ -114,6 +115,20 @@ def test_what_cannot_be_is_proven_and_what_was_not_found_says_how_near_it_came()
     assert "what would make one: budget=" in text
     best = error.value.needed
     assert compiled("ds_cnn", budget=best, slowdown=1.0).plan.ram_bytes <= best
+
+
+@pytest.mark.parametrize("on", [True, False])
+def test_the_collector_is_as_it_was_however_the_search_ends(on):
+    was = gc.isenabled()
+    try:
+        (gc.enable if on else gc.disable)()
+        compiled("ds_cnn", budget=int(0.5 * ram("ds_cnn")))
+        assert gc.isenabled() == on
+        with pytest.raises(el.BudgetError):
+            compiled("ds_cnn", budget="1 KiB")
+        assert gc.isenabled() == on
+    finally:
+        (gc.enable if was else gc.disable)()
 
 
 def test_entries_that_share_gradients_take_no_micro_batches():

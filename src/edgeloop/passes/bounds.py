@@ -43,7 +43,7 @@ def any_order_bound(m: Memory) -> int:
         for p in ps:
             after[p].add(k)
     ancestors, descendants = _closure(before), _closure(after)
-    elsewhere = _maybe_output(m)
+    elsewhere = maybe_output(m)
     sizes = [
         0 if region != "arena" or c in elsewhere else m.sizes[c]
         for c, region in enumerate(m.regions)
@@ -95,7 +95,7 @@ def _bits(mask: int, count: int) -> Array:
     return np.unpackbits(raw, count=count, bitorder="little").astype(np.int64)
 
 
-def _maybe_output(m: Memory) -> set[int]:
+def maybe_output(m: Memory) -> set[int]:
     """Cells that may be handed down, operator by operator, to a graph output."""
     out = set(m.kept)
     grown = True
@@ -121,7 +121,7 @@ def node_bound(m: Memory, without: Collection[int] = ()) -> int:
     While a node runs, its operands and its scratch are there: that holds for any plan of these
     nodes. Cells that might end up in the memory of a graph output are left out.
     """
-    elsewhere = _maybe_output(m)
+    elsewhere = maybe_output(m)
     bound = 0
     for k, a in enumerate(m.access):
         if k in without:

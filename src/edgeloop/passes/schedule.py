@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from edgeloop.ir import Graph, Node
 from edgeloop.ops import OPS
 from edgeloop.passes.bounds import any_order_bound, precedence
-from edgeloop.passes.lifetimes import Memory, live_bytes, memory, no_scratch
+from edgeloop.passes.curve import Curve, cost_of
+from edgeloop.passes.lifetimes import Memory, memory, no_scratch
 from edgeloop.passes.units import contracted
 
 # Node visits that the local search may spend; a count, so that results never depend on speed.
@@ -17,7 +18,6 @@ SEARCH_VISITS = 300_000
 # nodes that move at once.
 AGAIN_ROUNDS, AGAIN_VISITS, AGAIN_NODES, AGAIN_MOVES = 100, 150_000, 64, 6
 
-Cost = tuple[int, int]
 Key = Callable[[int, int, int], tuple[int, ...]]
 
 
@@ -57,14 +57,14 @@ def _best_order(m: Memory, given: list[int]) -> list[int]:
     before = precedence(m)
     orders = [given] + [_greedy(m, before, given, key) for key in _KEYS]
     orders.append(_greedy_from_end(m, before, given))
-    best = min(orders, key=lambda order: _cost(m, order))
+    best = min(orders, key=lambda order: cost_of(m, order))
     bound = any_order_bound(m)
-    if _cost(m, best)[0] > bound:
+    if cost_of(m, best)[0] > bound:
         best, _ = _search(m, before, best, SEARCH_VISITS)
         if len(best) <= AGAIN_NODES:
             best = _search_again(m, before, best, bound)
     hoisted = _hoist_updates(m, before, best)
-    return hoisted if _cost(m, hoisted)[0] <= _cost(m, best)[0] else best
+    return hoisted if cost_of(m, hoisted)[0] <= cost_of(m, best)[0] else best
 
 
 def _with_views(graph: Graph, m: Memory, order: list[int]) -> list[Node]:
@@ -96,12 +96,6 @@ def _hoist_updates(m: Memory, before: list[set[int]], order: list[int]) -> list[
         out += ready
         done.update(ready)
     return out
-
-
-def _cost(m: Memory, order: Sequence[int]) -> Cost:
-    """Peak first; then the area under the curve, so that a search sees progress."""
-    live = live_bytes(m, order)
-    return max(live, default=0), sum(live)
 
 
 # key(bytes allocated, bytes freed, position in the given order): the least runs next.
@@ -198,35 +192,31 @@ def _search(
 
     Returns the order and the visits that are left.
     """
-    after = _successors(before)
-    cost, improved = _cost(m, order), True
+    after, curve, improved = _successors(before), Curve(m, order), True
     while improved:
         improved = False
-        for k in [*order[::-1], *order]:
-            low, high, now = _places(before, after, order, k)
+        for k in [*curve.order[::-1], *curve.order]:
+            low, high = _places(before, after, curve.place, k)
             for to in dict.fromkeys((high, low)):
-                if to == now:
+                if to == curve.place[k]:
                     continue
                 visits -= len(order)
                 if visits < 0:
-                    return order, visits
-                trial = [n for n in order if n != k]
-                trial.insert(to, k)
-                found = _cost(m, trial)
-                if found < cost:
-                    order, cost, improved = trial, found, True
+                    return curve.order, visits
+                if curve.moved(k, to) < curve.cost:
+                    curve.move(k, to)
+                    improved = True
                     break
-    return order, visits
+    return curve.order, visits
 
 
 def _places(
-    before: list[set[int]], after: list[list[int]], order: list[int], k: int
-) -> tuple[int, int, int]:
-    """The earliest and latest place of a node among the others, and where it is."""
-    place = {n: t for t, n in enumerate(order)}
+    before: list[set[int]], after: list[list[int]], place: Mapping[int, int], k: int
+) -> tuple[int, int]:
+    """The earliest and latest place of a node among the others."""
     low = max((place[p] for p in before[k]), default=-1) + 1
-    high = min((place[s] for s in after[k]), default=len(order)) - 1
-    return low, high, place[k]
+    high = min((place[s] for s in after[k]), default=len(place)) - 1
+    return low, high
 
 
 def _search_again(
@@ -237,7 +227,7 @@ def _search_again(
     Away is, by turns, a few nodes at random places, and a random node with all that it needs
     before everything else: whole branches change places.
     """
-    after, cost, visits = _successors(before), _cost(m, best), AGAIN_VISITS
+    after, cost, visits = _successors(before), cost_of(m, best), AGAIN_VISITS
     rng = random.Random(0)  # noqa: S311  the same orders in every run
     for turn in range(AGAIN_ROUNDS):
         if visits < 0 or cost[0] <= bound:
@@ -245,11 +235,12 @@ def _search_again(
         trial = list(best) if turn % 2 else _first(before, best, rng.choice(best))
         for _ in range(AGAIN_MOVES if turn % 2 else 0):
             k = rng.choice(trial)
-            low, high, now = _places(before, after, trial, k)
-            del trial[now]
+            place = {n: t for t, n in enumerate(trial)}
+            low, high = _places(before, after, place, k)
+            del trial[place[k]]
             trial.insert(rng.randint(low, high), k)
         trial, visits = _search(m, before, trial, visits)
-        found = _cost(m, trial)
+        found = cost_of(m, trial)
         if found < cost:
             best, cost = trial, found
     return best

@@ -10,7 +10,9 @@ gradients that pass between operators as int8 rows.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -63,6 +65,19 @@ class Harm:
     optimizer: Optimizer | None = None
 
 
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Keep Python's collector from walking the graphs: no cycles, and a fifth of the time."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
+
+
+@_uncollected()
 def solve(
     draft_of: Callable[[Change], Draft], frame: Frame, optimizer: Optimizer, *, batch: int,
     limit: int, slowdown: float, allow: Sequence[str],
