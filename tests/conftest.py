@@ -155,7 +155,7 @@ def device(new_device):
 
 @pytest.fixture(scope="session")
 def shim(tmp_path_factory):
-    """LD_PRELOAD library of tests/store/shim.c: logs writes and syncs, or lets the disk be full."""
+    """LD_PRELOAD library of tests/store/shim.c: logs writes and syncs, fills the disk, or kills."""
     library = tmp_path_factory.mktemp("shim") / "shim.so"
     compiler = shutil.which("cc") or shutil.which("gcc")
     assert compiler, "these tests need a C compiler, as edgeloop's build does"

@@ -116,7 +116,8 @@ class MemoryStore:
         return contextlib.nullcontext()
 
     def commit(
-        self, adapter, *, program_hash, parent, metrics, live, finish_job=False, codec="f32"
+        self, adapter, *, program_hash, parent, metrics, live, finish_job=False, codec="f32",
+        lesson=(),
     ):
         number = len(self._versions) + 1
         version = Version(number, parent, program_hash, "", metrics, 0.0, live, 0)
@@ -153,6 +154,10 @@ class MemoryStore:
     def event(self, kind, detail): ...
 
     def gc(self, *, keep, quota): ...
+
+    def arrived(self, keys, source): ...
+
+    def tidy_arrivals(self): ...
 
 
 class Kit:

@@ -36,7 +36,7 @@ def test_saved_and_loaded_it_goes_on_alike(kit, store):
     fill(memory, data[:60])
     memory.retire()
     fill(memory, data[60:90], 60)
-    state = json.loads(json.dumps(memory.save(store)))
+    state = json.loads(json.dumps(memory.save(store, "stream")))
     other = Memory(config, (kit.width,))
     other.load(store, state)
     assert content(other) == content(memory)
@@ -53,20 +53,20 @@ def test_only_what_changed_is_written(kit, store):
     written = []
     real = store.put_samples
     store.put_samples = lambda items: written.extend(items) or real(items)
-    memory.save(store)
+    memory.save(store, "stream")
     assert len(written) == 30
     written.clear()
-    memory.save(store)
+    memory.save(store, "stream")
     assert written == []
 
 
 def test_retired_samples_are_dropped_from_disk(kit, store):
     memory = Memory(kit.config(), (kit.width,))
     fill(memory, kit.stream(30))
-    memory.save(store)
+    memory.save(store, "stream")
     kept = len(store.samples("train"))
     memory.retire()
-    memory.save(store)
+    memory.save(store, "stream")
     assert store.samples("train") == []
     assert len(store.samples("rehearsal")) == min(kept, 24)
 

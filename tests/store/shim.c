@@ -1,12 +1,15 @@
 /* LD_PRELOAD shim: records what a process does to files whose path contains EL_SHIM_MATCH,
- * or lets the disk be full from the EL_SHIM_FULL_AT-th write to them on.
+ * lets the disk be full from the EL_SHIM_FULL_AT-th write to them on, or kills the process right
+ * before the EL_SHIM_KILL_AT-th of these calls.
  *
  * Log records: one text line "W <path> <offset> <length>", followed by the bytes written;
- * "S <path>" for fsync and fdatasync; "T <path> <size>" for ftruncate; "U <path>" for unlink. */
+ * "S <path>" for fsync and fdatasync; "T <path> <size>" for ftruncate; "U <path>" for unlink;
+ * "R <new path>" for rename. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,8 +20,9 @@ typedef ssize_t (*write_fn)(int, const void *, size_t);
 typedef int (*sync_fn)(int);
 typedef int (*truncate_fn)(int, off_t);
 typedef int (*unlink_fn)(const char *);
+typedef int (*rename_fn)(const char *, const char *);
 
-static long writes;
+static long writes, calls;
 
 static void *real(const char *name) { return dlsym(RTLD_NEXT, name); }
 
@@ -38,7 +42,8 @@ static int path_of(int fd, char *path, size_t size) {
 
 static void record(const char *head, const void *data, size_t n) {
     static int log = -1;
-    const char *name = getenv("EL_SHIM_LOG");
+    const char *name = getenv("EL_SHIM_LOG"), *at = getenv("EL_SHIM_KILL_AT");
+    if (at && ++calls == atol(at)) kill(getpid(), SIGKILL);
     if (!name) return;
     if (log < 0) log = open(name, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
     write_fn next = (write_fn)real("write");
@@ -116,4 +121,13 @@ int unlink(const char *path) {
         record(head, NULL, 0);
     }
     return ((unlink_fn)real("unlink"))(path);
+}
+
+int rename(const char *from, const char *to) {
+    char head[640];
+    if (watched(to)) {
+        snprintf(head, sizeof head, "R %s\n", to);
+        record(head, NULL, 0);
+    }
+    return ((rename_fn)real("rename"))(from, to);
 }

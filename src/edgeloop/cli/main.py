@@ -46,6 +46,7 @@ COMMANDS = {
     "import": ("adapters", "put a verified copy of the state in its place"),
     "import-adapter": ("adapters", "check a PEFT adapter and make it the live version"),
     "doctor": ("doctor", "what this machine can do; exit status 1 when a basic is missing"),
+    "forget": ("state", "delete samples and all that was made of them, name what learnt from them"),
     "uninstall": ("state", "what remains after `pip uninstall edgeloop`, and its removal"),
 }
 

@@ -1,7 +1,8 @@
-"""status, uninstall: a device's state as a whole."""
+"""status, forget, uninstall: a device's state as a whole."""
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,7 @@ from edgeloop.cli.exits import OK
 from edgeloop.cli.output import show
 from edgeloop.cli.places import Place, add_place
 from edgeloop.cli.versions import described, show_time
-from edgeloop.errors import StateError
+from edgeloop.errors import ConfigError, StateError
 from edgeloop.store import BACKUP, REPLACED, STATE_FORMAT, Store, is_state_file
 
 if TYPE_CHECKING:
@@ -29,6 +30,15 @@ def add(command: Callable[[str], argparse.ArgumentParser]) -> None:
     add_place(parser)
     parser.add_argument("--events", type=int, default=5, metavar="N", help="last events to show")
     parser.set_defaults(command=status)
+
+    parser = command("forget")
+    add_place(parser)
+    parser.add_argument(
+        "--since", metavar="TIME", help="first kept then or later: 2026-11-28, 2026-11-28T07:30"
+    )
+    parser.add_argument("--source", metavar="NAME", help="what came from this source")
+    parser.add_argument("--sample", metavar="KEY", help="the item of this key")
+    parser.set_defaults(command=forget)
 
     parser = command("uninstall")
     add_place(parser)
@@ -73,6 +83,39 @@ def status(args: argparse.Namespace, out: Output) -> int:
         short = {name: value for name, value in event.detail.items() if _line_worthy(value)}
         out.line(f"{show_time(event.created)}  {show(event.kind)}  {show(short)}".rstrip())
     return OK
+
+
+def forget(args: argparse.Namespace, out: Output) -> int:
+    """Delete samples and all that was made of them; name the versions that learnt from them."""
+    if args.since is None and args.source is None and args.sample is None:
+        msg = "forget: say what: --since TIME, --source NAME, --sample KEY; several: all must hold"
+        raise ConfigError(msg)
+    from edgeloop.loop.forget import forget as forgotten
+
+    with Place.of(args.state).store(readonly=False) as store:
+        gone = forgotten(
+            store, since=args.since and _time(args.since), source=args.source, key=args.sample)
+        live = store.live()
+    out.result(
+        {"items": gone.items, "samples": gone.samples, "job": gone.job,
+         "versions": list(gone.versions)}
+    )
+    out.line(f"forgotten: {gone.items} items, {gone.samples} samples of them"
+             + (", and the update under way" if gone.job else ""))
+    if gone.versions:
+        learnt = ", ".join(map(str, gone.versions))
+        out.line(f"versions {learnt} were trained on them and stay: weights do not forget")
+        if live is not None and live.id in gone.versions:
+            out.line("one of them is live: `edgeloop rollback --to ID`, then `edgeloop gc`")
+    return OK
+
+
+def _time(text: str) -> float:
+    try:
+        return datetime.fromisoformat(text).timestamp()
+    except ValueError as error:
+        msg = f"--since {text!r}: write 2026-11-28 or 2026-11-28T07:30, in the device's own zone"
+        raise ConfigError(msg) from error
 
 
 def uninstall(args: argparse.Namespace, out: Output) -> int:

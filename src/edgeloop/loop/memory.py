@@ -71,8 +71,11 @@ class Memory:
         ring = self.fresh
         self.rehearsal.offer(ring.x[slot], ring.y[slot], ring.key[slot])
 
-    def save(self, store: Store) -> dict[str, Any]:
-        """Write the slots that changed; return the rest of the state as JSON types."""
+    def save(self, store: Store, source: str) -> dict[str, Any]:
+        """Write the slots that changed; return the rest of the state as JSON types.
+
+        ``source``: where samples that are new come from.
+        """
         if self._fresh_dropped:
             store.drop_samples(TRAIN)
             self._fresh_dropped = False
@@ -84,6 +87,7 @@ class Memory:
                     for i in sorted(slots.changed)
                 ]
             )
+            store.arrived([slots.key[i] for i in sorted(slots.changed)], source)
             slots.changed.clear()
         return self._layout() | {name: slots.state() for name, slots in self._sets.items()}
 
@@ -109,6 +113,15 @@ class Memory:
 
     def _layout(self) -> dict[str, Any]:
         return {"layout": {name: list(slots.x.shape) for name, slots in self._sets.items()}}
+
+
+def unsettled(state: dict[str, Any]) -> dict[str, Any]:
+    """Return a state of :meth:`Memory.save` whose samples are sorted in anew when it is loaded.
+
+    For samples that are gone: the others move up, and what is left of a class counts as all that
+    there ever was of it.
+    """
+    return state | {"layout": {}}
 
 
 class BaseMemory:

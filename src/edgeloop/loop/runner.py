@@ -221,7 +221,7 @@ class Loop:
                 "jobs": self._jobs,
                 "anchor": self._updater.anchor,
                 "anchors": self._anchors,
-                "memory": self._memory.save(self._store),
+                "memory": self._memory.save(self._store, self._source.name),
             }
             self._store.put_kv(STATE, json.dumps(state).encode())
 

@@ -259,6 +259,8 @@ class Updater:
         """End the update in one transaction; return the number of the new version."""
         store, version = self._store, None
         used = promote and outcome.adapter is not None
+        pools = (self._memory.fresh, self._memory.rehearsal)
+        lesson = [pool.key[i] for pool in pools for i in pool.slots()]
         # What has not become part of the live version yet is tried again with the next samples,
         # while the ring has room for both.
         fresh = self._memory.fresh
@@ -275,9 +277,11 @@ class Updater:
                     live=True,
                     finish_job=True,
                     codec=self.config.state.adapters,
+                    lesson=lesson,
                 ).id
                 state = self.config.state
                 store.gc(keep=state.keep_versions, quota=state.quota)
+                store.tidy_arrivals()
             else:
                 store.clear_job()
             store.event(

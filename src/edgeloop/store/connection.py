@@ -58,7 +58,11 @@ class Connection:
         if not self.readonly:
             self._create()
         uri = self.path.absolute().as_uri()
-        mode = "ro" if self.readonly else "rw"
+        # A writer that died on its way to a log left a journal: whoever comes next, a reader too,
+        # has to take back what that holds before anything can be read.
+        journal = Path(f"{self.path}-journal")
+        left = journal.is_file() and journal.stat().st_size > 0
+        mode = "ro" if self.readonly and not left else "rw"
         # A read-only folder without a log cannot hold SQLite's shared index: nothing moves there.
         wal = Path(f"{self.path}-wal")
         if self.readonly and not wal.exists() and not os.access(self.path.parent, os.W_OK):

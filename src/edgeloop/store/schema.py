@@ -10,6 +10,17 @@ if TYPE_CHECKING:
 APPLICATION_ID = 0x45444C50  # "EDLP"
 STATE_FORMAT = 2
 
+# When and from where a sample came first, and which samples a version was trained on: by key.
+_ORIGINS = (
+    """CREATE TABLE arrival (
+        key TEXT PRIMARY KEY,
+        source TEXT NOT NULL,
+        at REAL NOT NULL) WITHOUT ROWID, STRICT""",
+    """CREATE TABLE lesson (
+        version INTEGER NOT NULL REFERENCES version(id) ON DELETE CASCADE,
+        key TEXT NOT NULL,
+        PRIMARY KEY (version, key)) WITHOUT ROWID, STRICT""",
+)
 # STRICT lets quick_check notice a value whose type rotted.
 TABLES = (
     """CREATE TABLE version (
@@ -57,9 +68,10 @@ TABLES = (
         created REAL NOT NULL,
         kind TEXT NOT NULL,
         detail TEXT NOT NULL) STRICT""",
+    *_ORIGINS,
 )
 
-# From each format to the next one: columns only, so that nothing that was written is touched.
+# From each format to the next one: what is new only, so that nothing that was written is touched.
 MIGRATIONS = {
     1: (
         "ALTER TABLE version ADD COLUMN codec TEXT NOT NULL DEFAULT 'f32'",
@@ -68,6 +80,7 @@ MIGRATIONS = {
         "ALTER TABLE version ADD COLUMN lineage TEXT NOT NULL DEFAULT 'local'",
         "ALTER TABLE version ADD COLUMN label TEXT",
         "ALTER TABLE version ADD COLUMN pinned INTEGER NOT NULL DEFAULT 0",
+        *_ORIGINS,
     ),
 }
 # What a reader, who migrates nothing, asks of each format.

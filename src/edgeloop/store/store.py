@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 _EVENTS_KEPT = 10_000
 _DEVICE = "device_id"
+_ITEM = "substr(key, instr(key, ':') + 1)"
 
 
 class Store(Versions):
@@ -121,6 +122,10 @@ class Store(Versions):
         program_hash, parent, snapshot, rng, cursor, journal, isa = fields
         return Job(program_hash, parent, snapshot, rng, from_json(cursor), from_json(journal), isa)
 
+    def has_job(self) -> bool:
+        """Whether a job is under way, damaged or not."""
+        return bool(self._db.query("SELECT 1 FROM job"))
+
     def save_job(self, job: Job) -> None:
         """Checkpoint the job, replacing the last checkpoint."""
         fields = (
@@ -203,6 +208,68 @@ class Store(Versions):
             for key in keys:
                 self._db.query("DELETE FROM sample WHERE kind = ? AND key = ?", (set, key))
 
+    # Where samples came from. In the loop a sample's key is its slot, a colon, and the item's key.
+
+    def arrived(self, keys: Iterable[str], source: str) -> None:
+        """Note when, and from where, items of these keys came; the first time counts."""
+        with self.transaction():
+            for key in keys:
+                self._db.query(
+                    "INSERT OR IGNORE INTO arrival VALUES (?, ?, ?)", (key, source, time.time()))
+
+    def tidy_arrivals(self) -> None:
+        """Drop what is noted of items that no sample and no version knows any more."""
+        with self.transaction():
+            self._db.query(
+                f"DELETE FROM arrival WHERE key NOT IN (SELECT {_ITEM} FROM sample)"  # noqa: S608
+                " AND key NOT IN (SELECT key FROM lesson)")
+
+    def from_where(
+        self, *, since: float | None = None, source: str | None = None, key: str | None = None
+    ) -> list[str]:
+        """Keys of the items that are kept, or were trained on, and meet all that is asked.
+
+        Of samples older than format 2 of this file nobody noted when and from where they came:
+        they meet any ``since`` and ``source``.
+        """
+        if self._db.format < 2:
+            rows = self._db.query(f"SELECT DISTINCT {_ITEM}, NULL, NULL FROM sample")  # noqa: S608
+        else:
+            rows = self._db.query(
+                f"SELECT item, source, at FROM (SELECT {_ITEM} AS item FROM sample"  # noqa: S608
+                " UNION SELECT key FROM lesson) LEFT JOIN arrival ON arrival.key = item")
+        return sorted(
+            item for item, whence, at in rows
+            if (key is None or item == key)
+            and (source is None or whence is None or whence == source)
+            and (since is None or at is None or at >= since))
+
+    def trained_on(self, keys: Iterable[str]) -> list[int]:
+        """Numbers of the versions that were trained on any of these items."""
+        if self._db.format < 2:
+            return []
+        wanted = set(keys)
+        return sorted({v for v, key in self._db.query("SELECT version, key FROM lesson")
+                       if key in wanted})
+
+    def forget_items(self, keys: Iterable[str]) -> tuple[int, int]:
+        """Delete all samples of these items; returns of how many items, and how many samples.
+
+        Which versions were trained on them, when and from where they came stays known, by key.
+        """
+        counts = []
+        with self.transaction():
+            for key in keys:
+                rows = self._db.query(
+                    f"DELETE FROM sample WHERE {_ITEM} = ? RETURNING seq", (key,))  # noqa: S608
+                counts.append(len(rows))
+            self.tidy_arrivals()
+        return sum(n > 0 for n in counts), sum(counts)
+
+    def shrink_log(self) -> None:
+        """Move what is committed into the file, and cut the log to nothing."""
+        self._db.query("PRAGMA wal_checkpoint(TRUNCATE)")
+
     # Small things by name, and the diary
 
     def put_kv(self, key: str, value: bytes) -> None:
@@ -212,6 +279,11 @@ class Store(Versions):
                 "INSERT OR REPLACE INTO kv (key, value, sha256) VALUES (?, ?, ?)",
                 (key, value, sha256(key.encode(), value)),
             )
+
+    def drop_kv(self, key: str) -> None:
+        """Delete a value; there need not be one."""
+        with self.transaction():
+            self._db.query("DELETE FROM kv WHERE key = ?", (key,))
 
     def kv(self, key: str) -> bytes | None:
         """Return the value kept under `key`, or None; StateError when its bytes are damaged."""

@@ -52,6 +52,7 @@ class Versions:
         codec: str = "f32",
         lineage: str = "local",
         label: str | None = None,
+        lesson: Iterable[str] = (),
     ) -> Version:
         """Store a new version, in one transaction.
 
@@ -70,6 +71,8 @@ class Versions:
             "local": learnt on this device; "fleet": arrived from elsewhere.
         label : str, optional
             A name for people.
+        lesson : iterable of str
+            Keys of the samples that it was trained on.
 
         Raises
         ------
@@ -99,6 +102,8 @@ class Versions:
                 (parent, program_hash, sha256(exact), to_json(metrics), time.time(), blob,
                  codec, None if base is None else base.id, sha256(blob), lineage, label),
             )
+            for key in sorted(set(lesson)):
+                self._db.query("INSERT INTO lesson VALUES (?, ?)", (row[0][0], key))
             if live:
                 self.promote(row[0][0])
             if finish_job:
