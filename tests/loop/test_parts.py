@@ -83,7 +83,7 @@ def test_plan_adds_up_and_refuses(kit):
     assert plan.total == sum(by_name.values())
     assert not plan.fits
     with pytest.raises(
-        BudgetError, match=r"(?s)needs \d\.\d\d MiB, the budget is 1\.00 MiB.*SQLite"
+        BudgetError, match=r"(?s)needs \d+\.\d\d MiB, the budget is 1\.00 MiB.*SQLite"
     ):
         plan.check()
     assert plan.to_json()["fits"] is False

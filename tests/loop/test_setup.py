@@ -245,6 +245,9 @@ def test_plan_itemises(device):
     names = [item.name for item in plan.items]
     assert {"program", "training session", "rehearsal", "SQLite"} <= set(names)
     assert not (device / "device.db").exists()
+    edit(device, "[budget]", "[state]\nbackup = false\n[budget]")
+    alone = {i.name: i.bytes for i in loop.plan(device / "loop.toml").items}["SQLite"]
+    assert {i.name: i.bytes for i in plan.items}["SQLite"] == 2 * alone
 
 
 @pytest.mark.parametrize(

@@ -99,7 +99,7 @@ def show_one(args: argparse.Namespace, out: Output) -> int:
         while at.parent is not None:
             at = store.version(at.parent)
             line.append(at.id)
-        intact = version.id not in store.damaged()
+        intact = store.intact(version)
     out.result(described(version) | {"ancestors": line[1:], "intact": intact})
     stored = version.codec if version.base is None else f"{version.codec} of {version.base}"
     out.facts(

@@ -117,7 +117,8 @@ def plan_ram(
         items.append(RamItem("features to train on", count * kept, f"{count} {why}"))
         items.append(RamItem(
             "features to validate on", b.validation * (kept + whole), f"{b.validation} {why}"))
-    items.append(RamItem("SQLite", SQLITE_BYTES, "page cache, log index"))
+    files, of = (2, ", of the state and its copy") if config.state.backup else (1, "")
+    items.append(RamItem("SQLite", files * SQLITE_BYTES, f"page cache, log index{of}"))
     items.append(RamItem("working memory", WORKING_BYTES, "features, one window, objects, stacks"))
     return RamPlan(tuple(items), config.budget.ram)
 

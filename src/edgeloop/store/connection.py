@@ -15,6 +15,8 @@ from edgeloop.store.schema import APPLICATION_ID, MIGRATIONS, STATE_FORMAT, TABL
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+_CACHE = "PRAGMA cache_size=-512"  # KiB; the loop's RAM plan counts on it
+
 
 class Connection:
     """A state file in use.
@@ -83,6 +85,7 @@ class Connection:
             raise StateError(msg)
         if not fresh:
             self._check_format()
+        self.query(_CACHE)
         if self.readonly:
             return
         for pragma in (
@@ -91,7 +94,6 @@ class Connection:
             "foreign_keys=ON",
             "secure_delete=ON",  # a dropped sample is overwritten, not left in free pages
             "journal_size_limit=1048576",
-            "cache_size=-512",  # KiB; the loop's RAM plan counts on it
         ):
             self.query(f"PRAGMA {pragma}")
         if fresh:
@@ -180,6 +182,7 @@ class Connection:
             other = sqlite3.connect(path, isolation_level=None)
             try:
                 other.execute("PRAGMA synchronous=FULL")
+                other.execute(_CACHE)
                 self._db.backup(other)
                 other.execute("PRAGMA journal_mode=DELETE")
             finally:

@@ -182,9 +182,10 @@ class Versions:
 
     def damaged(self) -> list[int]:
         """Numbers of the versions whose weights cannot be read back."""
-        return [v.id for v in self.versions() if not self._intact(v)]
+        return [v.id for v in self.versions() if not self.intact(v)]
 
-    def _intact(self, version: Version) -> bool:
+    def intact(self, version: Version) -> bool:
+        """Whether the weights of a version can be read back."""
         try:
             self._read(version)
         except _DamagedError:
@@ -194,7 +195,7 @@ class Versions:
     def _intact_ancestor(self, version: Version) -> int | None:
         while version.parent is not None:
             version = self.version(version.parent)
-            if self._intact(version):
+            if self.intact(version):
                 return version.id
         return None
 
@@ -207,7 +208,7 @@ class Versions:
         while at is not None and at.base is not None:
             length, at = length + 1, self.version(at.base)
         assert base is not None
-        if length >= LONGEST_CHAIN or not self._intact(base) or not like(adapter, self._read(base)):
+        if length >= LONGEST_CHAIN or not self.intact(base) or not like(adapter, self._read(base)):
             return None
         return base
 
@@ -282,7 +283,7 @@ class Versions:
         for v in self.versions():
             if v.base not in ids or v.id in ids:
                 continue
-            if self._intact(v):
+            if self.intact(v):
                 blob = adapter_to_bytes(self._read(v))
                 self._db.query(
                     "UPDATE version SET adapter = ?, codec = 'f32', stored = ? WHERE id = ?",
