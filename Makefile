@@ -94,8 +94,9 @@ fuzz: build asan ## hostile step tables under the sanitizers, ten minutes (FUZZ_
 	@rm -rf build/seeds && PYTHONPATH=src $(PY) -m tests.core.seeds build/seeds
 	@build/asan/fuzz_check $(FUZZ_SECONDS) $(FUZZ_SEED) build/seeds/*.table
 
-# With one of the goals `speed`, `quant`, `cut`, `growth`, `memory` or `resident` beside it, `bench` leaves the work to that.
-ifeq ($(filter speed quant cut growth memory resident,$(MAKECMDGOALS)),)
+# With one of the goals `speed`, `quant`, `cut`, `growth`, `memory`, `resident` or `wear` beside it,
+# `bench` leaves the work to that.
+ifeq ($(filter speed quant cut growth memory resident wear,$(MAKECMDGOALS)),)
 bench: $(VENV)/.oracles build ## kernels; W1 to W3 beside PyTorch eager
 	@PYTHONPATH=src $(PY) bench/gemm.py
 	@EDGELOOP_TORCH=$(PY) $(PY) bench/peers/build.py --models W1 W2 W3
@@ -127,6 +128,9 @@ cut: $(VENV)/.test build ## `make bench cut`: ten epochs over kept features besi
 resident: $(VENV)/.oracles build ## `make bench resident`: a 1.1 B model trains in 192 MB, a 135 M one in 40 MiB
 	@PYTHONPATH=src $(PY) bench/resident.py $(ARGS)
 
+wear: $(VENV)/.base build ## `make bench wear`: what checkpoints, versions and copies write, and in a day
+	@PYTHONPATH=src $(PY) bench/wear.py $(ARGS)
+
 wheel: $(VENV)/.base ## wheel and sdist into dist/
 	@$(PIP) install build && $(PY) -m build --outdir dist . >build/wheel.log 2>&1 || { tail -30 build/wheel.log; exit 1; }
 	@ls dist
@@ -141,4 +145,4 @@ clean: ## remove what was built
 	@rm -rf build dist src/edgeloop/_core*.so .cmake .ninja_* .skbuild-info.json CMakeCache.txt CMakeFiles \
 	  CMakeInit.txt build.ninja cmake_install.cmake libedgeloop.a
 
-.PHONY: help setup-system build demo test test-oracles lint types contracts crash asan tsan fuzz firmware bench bench-peers speed quant cut growth memory resident wheel aarch64 readme clean
+.PHONY: help setup-system build demo test test-oracles lint types contracts crash asan tsan fuzz firmware bench bench-peers speed quant cut growth memory resident wear wheel aarch64 readme clean

@@ -158,6 +158,26 @@ def test_every_checkpoint_leads_to_the_same_bits(kit, every):
         assert (resumed.adapter["w"] == whole.adapter["w"]).all()
 
 
+def test_checkpoints_by_time_lead_to_the_same_bits_too(kit):
+    given = lesson(kit, remembered=9, base=9)
+    plain = Run(kit, Clock(0.01), epochs=4)(given)
+    timed = {}
+    for seconds in (0.05, 0.2):
+        options = {"epochs": 4, "checkpoint_every": 1, "checkpoint_seconds": f"{seconds} s"}
+        first = Run(kit, Clock(0.01), **options)
+        whole = first(given)
+        assert (whole.adapter["w"] == plain.adapter["w"]).all()
+        timed[seconds] = len(first.checkpoints)
+        progress, snapshot, _ = first.checkpoints[0]
+        assert progress["elapsed"] >= seconds
+        again = Run(kit, Clock(0.01), **options)
+        again.learner.restore(snapshot)
+        best = first.checkpoints[0][2]
+        resumed = again(given, Progress(**{**progress, "curve": list(progress["curve"])}), best)
+        assert (resumed.adapter["w"] == whole.adapter["w"]).all()
+    assert plain.progress.step > timed[0.05] > timed[0.2] > 0
+
+
 def test_not_finite_keeps_the_best_so_far(kit):
     class Fragile(kit.Softmax):
         def step(self, x, y):

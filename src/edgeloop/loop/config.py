@@ -125,6 +125,8 @@ class TrainConfig:
         Share of the stream set aside for early stopping.
     checkpoint_every
         Steps between checkpoints: at most this many are lost to a power cut.
+    checkpoint_seconds
+        Time between checkpoints instead, for slow steps or storage that wears; None: by steps.
     target
         "label", or "input" for a model that reproduces its input.
     seed
@@ -144,6 +146,7 @@ class TrainConfig:
     validation: float = field(default=0.15, metadata={"range": Range(0, 0.5)})
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     checkpoint_every: int = field(default=32, metadata={"range": Range(1)})
+    checkpoint_seconds: Seconds | None = None
     target: str = field(default="label", metadata={"choices": ("label", "input")})
     seed: int = field(default=0, metadata={"range": Range(0)})
     method: str | None = None

@@ -143,7 +143,7 @@ class Trainer:
     clock
         Seconds, monotonic; decides deadlines only.
     checkpoint
-        Called every `config.checkpoint_every` steps and when the deadline falls.
+        Called as often as `config` says, and when the deadline falls.
     emit
         Called as ``emit(kind, **detail)`` to show progress.
     keep
@@ -181,7 +181,8 @@ class Trainer:
             Snapshot of the best epoch so far, if there was one.
         """
         p, config, learner = progress, self._config, self._learner
-        began = self._clock() - p.elapsed
+        saved = self._clock()
+        began = saved - p.elapsed
         steps = -(-len(lesson.order(config, p.job, 0)) // self._batch)  # in every epoch
         slowest_step = last_judge = 0.0
         unsaved = False
@@ -218,8 +219,10 @@ class Trainer:
                 if self._judge(lesson, p, epoch + 1, len(order)):
                     best, unsaved = learner.snapshot(), True
                 last_judge = self._clock() - now
-            if p.step % config.checkpoint_every == 0:
-                p.elapsed = self._clock() - began
+            if (p.step % config.checkpoint_every == 0 if config.checkpoint_seconds is None
+                    else self._clock() - saved >= config.checkpoint_seconds):
+                saved = self._clock()
+                p.elapsed = saved - began
                 self._checkpoint(p, learner.snapshot(), best if unsaved else None)
                 unsaved = False
 
