@@ -74,6 +74,10 @@ class StateError(EdgeLoopError):
     """The state file is damaged, locked, full, or of another version."""
 
 
+class DamagedError(StateError):
+    """Bytes of the state file, or of something in it, are not what was written."""
+
+
 class DeltaError(EdgeLoopError):
     """A delta package is damaged or does not belong to this program or parent."""
 

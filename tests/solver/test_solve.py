@@ -168,7 +168,7 @@ def test_another_optimizer_only_by_name_the_one_with_the_most_state_first():
         program = full(asked, budget=nbytes, allow=("state", "optimizer"))
         assert program.plan.ram_bytes <= nbytes
         assert program.metadata["optimizer"].startswith(name)
-        assert f"{name}" in program.plan.notes[-1]
+        assert name in program.plan.notes[-1]
         assert "in the place of AdamW (another course of training)" in program.plan.notes[-1]
         session, (x, y) = el.Session(program), case.data(case.build())
         first = session.step(x[:1], y[:1])

@@ -173,3 +173,18 @@ def test_a_full_disk_leaves_the_old_copy(path, monkeypatch):
         with pytest.raises(StateError, match="disk full"):
             backup(store, copy)
     assert copy.read_bytes() == good
+
+
+def test_what_a_path_is_called_says_nothing_of_the_file(tmp_path, path):
+    """Of a foreign file in a folder called damaged, the name is no reason to replace it."""
+    copy = tmp_path / "copy.db"
+    with Store.open(path) as store:
+        backup(store, copy)
+    folder = tmp_path / "damaged"
+    folder.mkdir()
+    foreign = folder / "notes.db"
+    alter(foreign, "CREATE TABLE note (text TEXT)")
+    before = foreign.read_bytes()
+    with pytest.raises(StateError, match="not edgeloop state"):
+        restore(copy, foreign)
+    assert foreign.read_bytes() == before

@@ -154,3 +154,18 @@ def test_lineage_and_label(store):
         with pytest.raises(StateError, match="no version 9"):
             call(9)
     assert [v.id for v in store.versions()] == [1]
+
+
+def test_a_damaged_version_never_becomes_live(path):
+    with Store.open(path) as store:
+        commit(store, 0)
+        commit(store, 1, parent=1)
+        commit(store, 2, parent=2, live=False)
+    for number in (1, 3):
+        alter(path, "UPDATE version SET adapter = zeroblob(length(adapter)) WHERE id = ?", number)
+    with Store.open(path) as store:
+        for become_live in (store.rollback, lambda: store.promote(3)):
+            with pytest.raises(StateError, match=r"version [13] lost: .*; version 2 stays live"):
+                become_live()
+            assert store.live().id == 2
+        assert [e.kind for e in store.events()] == []

@@ -27,10 +27,15 @@ def add(command: Callable[[str], argparse.ArgumentParser]) -> None:
     add_place(parser)
     parser.set_defaults(command=versions)
 
-    parser = command("show")
-    add_place(parser)
-    parser.add_argument("--id", type=int, metavar="ID", help="version (default: live)")
-    parser.set_defaults(command=show_one)
+    one = {name: command(name) for name in ("show", "pin", "label")}
+    for parser in one.values():
+        add_place(parser)
+        parser.add_argument("--id", type=int, metavar="ID", help="version (default: live)")
+    one["show"].set_defaults(command=show_one)
+    one["pin"].add_argument("--off", action="store_true", help="no longer")
+    one["pin"].set_defaults(command=pin)
+    one["label"].add_argument("--text", required=True, help="its name; '' for none")
+    one["label"].set_defaults(command=label)
 
     parser = command("promote")
     add_place(parser)
@@ -41,18 +46,6 @@ def add(command: Callable[[str], argparse.ArgumentParser]) -> None:
     add_place(parser)
     parser.add_argument("--to", type=int, metavar="ID", help="this version instead of the parent")
     parser.set_defaults(command=rollback)
-
-    parser = command("pin")
-    add_place(parser)
-    parser.add_argument("--id", type=int, metavar="ID", help="version (default: live)")
-    parser.add_argument("--off", action="store_true", help="no longer")
-    parser.set_defaults(command=pin)
-
-    parser = command("label")
-    add_place(parser)
-    parser.add_argument("--id", type=int, metavar="ID", help="version (default: live)")
-    parser.add_argument("--text", required=True, help="its name; '' for none")
-    parser.set_defaults(command=label)
 
     parser = command("gc")
     add_place(parser)
@@ -134,7 +127,6 @@ def _go(args: argparse.Namespace, out: Output, what: str, to: int | None) -> int
         if to is None:
             after = store.rollback()
         else:
-            store.adapter(to)  # a damaged one never becomes live
             with store.transaction():
                 store.promote(to)
                 store.event(what, {"from": before.id if before else None, "to": to})

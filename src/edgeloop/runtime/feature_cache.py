@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeloop.errors import BudgetError, InputError, ProgramError
+from edgeloop.int8_rows import from_int8_rows, to_int8_rows
 from edgeloop.program.table import NUMPY
 
 if TYPE_CHECKING:
@@ -162,13 +163,10 @@ def _coded(a: Array, kind: np.dtype[Any]) -> list[Array]:
         return [np.clip(a, -_LARGEST_F16, _LARGEST_F16)]
     if kind != np.int8:
         return [a]
-    scale = np.abs(a).max(axis=-1, keepdims=True) / np.float32(127)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        codes = np.where(scale > 0, np.rint(a / scale), 0)
-    return [np.clip(codes, -127, 127), scale]
+    return list(to_int8_rows(a))
 
 
 def _decoded(parts: list[Array]) -> Array:
     if len(parts) == 2:
-        return np.multiply(parts[0], parts[1], dtype=np.float32)
+        return from_int8_rows(parts[0], parts[1])
     return parts[0].astype(np.float32) if parts[0].dtype == np.float16 else parts[0]

@@ -349,14 +349,12 @@ class _Search:
         """
         scratch, limit = self.frame.needs.scratch, room or 0
         apart = self._once("apart", g, part_sgd)
-        base = apart = self._scheduled(apart) if apart is not g else g
+        apart = self._scheduled(apart) if apart is not g else g
+        mask = partial(keep_small, kind="mask", limit=limit, scratch=scratch)
         if not harm.int8:
             for start in (g,) if apart is g else (g, apart):
-                base = self._once(("mask", limit), start, partial(
-                    keep_small, kind="mask", limit=limit, scratch=scratch))
                 there = self._once("in place", start, partial(in_place, scratch=scratch))
-                small = self._once(("mask", limit), there, partial(
-                    keep_small, kind="mask", limit=limit, scratch=scratch))
+                small = self._once(("mask", limit), there, mask)
                 ways = [_Way(start, "schedule"), _Way(there, "in place"), _Way(small, "masks")]
                 if harm.saved:  # the others failed already
                     small = keep_small(small, kind=harm.saved, limit=limit, scratch=scratch)
@@ -364,6 +362,7 @@ class _Search:
                 yield ways
         if harm.saved:
             return
+        base = apart if harm.int8 else self._once(("mask", limit), apart, mask)
         for share in STRIPS if harm.int8 else STRIPS[:1]:
             strip = (room or peak_bytes(g, scratch)) // share
             cut, units = strips(base, strip=strip, int8=harm.int8)

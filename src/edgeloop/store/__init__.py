@@ -1,6 +1,6 @@
 """The device's state in one SQLite file: versions, the running job, samples, events."""
 
-from edgeloop.store.backup import BACKUP, REPLACED, backup, damage, restore
+from edgeloop.store.backup import REPLACED, backup, damage, restore
 from edgeloop.store.codec import (
     adapter_from_bytes,
     adapter_to_bytes,
@@ -8,6 +8,7 @@ from edgeloop.store.codec import (
     array_to_bytes,
 )
 from edgeloop.store.compress import CODECS, rounded
+from edgeloop.store.connection import BACKUP
 from edgeloop.store.records import LINEAGES, SETS, Event, Job, Sample, Version
 from edgeloop.store.schema import STATE_FORMAT, is_state_file
 from edgeloop.store.store import Store

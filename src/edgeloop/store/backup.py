@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
-from edgeloop.errors import StateError
+from edgeloop.errors import DamagedError, StateError
 from edgeloop.store.lock import ProcessLock
 from edgeloop.store.store import Store
 
-BACKUP = ".backup"  # behind the name of the state file: the copy that the loop keeps
 REPLACED = ".replaced"  # what `restore` found in its place
 
 
@@ -92,11 +92,8 @@ def restore(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> P
 
 def _settle(target: Path) -> None:
     """Move the log of an intact file into the file, so that it is all there is of it."""
-    try:
+    with suppress(DamagedError):  # in use, of a newer format, of somebody else: refused
         Store.open(target).close()
-    except StateError as error:
-        if "damaged" not in str(error):  # in use, of a newer format, of somebody else
-            raise
 
 
 def _set_aside(target: Path) -> Path | None:

@@ -21,6 +21,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from edgeloop.errors import StateError
+from edgeloop.int8_rows import from_int8_rows, to_int8_rows
 from edgeloop.store.codec import adapter_from_bytes, adapter_to_bytes, from_planes, to_planes
 
 if TYPE_CHECKING:
@@ -55,12 +56,8 @@ def encode(adapter: Adapter, codec: str, base: Adapter | None = None) -> bytes:
             small = np.abs(value).max(initial=0.0) <= np.finfo(np.float16).max
             out[name] = value.astype(np.float16) if small else value
         else:
-            rows = value.reshape(-1, value.shape[-1] if value.ndim else 1)
-            scale = np.abs(rows).max(axis=1, initial=0.0) / np.float32(127)
-            safe = np.where(scale > 0, scale, np.float32(1))
-            steps = np.clip(np.rint(rows / safe[:, None]), -127, 127).astype(np.int8)
-            out[name] = steps.reshape(value.shape)
-            out[name + _SCALE] = scale.astype(np.float32)
+            codes, scales = to_int8_rows(np.atleast_1d(value))
+            out[name], out[name + _SCALE] = codes.reshape(value.shape), scales.reshape(-1)
     return save(out)
 
 
@@ -89,7 +86,7 @@ def decode(blob: bytes, codec: str, base: Adapter | None = None) -> dict[str, np
                 out[name] = np.array(value, np.float32)
             else:
                 scale = found[name + _SCALE]
-                rows = value.reshape(len(scale), -1).astype(np.float32) * scale[:, None]
+                rows = from_int8_rows(value.reshape(len(scale), -1), scale[:, None])
                 out[name] = rows.reshape(value.shape)
     except (SafetensorError, zlib.error, KeyError, ValueError, TypeError) as error:
         msg = f"bytes of an adapter stored as {codec} cannot be read: {error}"

@@ -8,13 +8,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeloop.errors import StateError
+from edgeloop.errors import DamagedError, StateError
 from edgeloop.store.lock import ProcessLock
 from edgeloop.store.schema import APPLICATION_ID, MIGRATIONS, STATE_FORMAT, TABLES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+BACKUP = ".backup"  # behind the name of the state file: the copy that the loop keeps
 _CACHE = "PRAGMA cache_size=-512"  # KiB; the loop's RAM plan counts on it
 
 
@@ -198,29 +199,29 @@ class Connection:
         try:
             yield
         except sqlite3.Error as error:
-            raise StateError(self._explain(error, doing)) from error
+            raise self._explained(error, doing) from error
         except UnicodeError as error:  # rotten text, even inside SQLite's own messages
-            raise StateError(
-                self._explain(sqlite3.DatabaseError("malformed text"), doing)
-            ) from error
+            raise self._explained(sqlite3.DatabaseError("malformed text"), doing) from error
         except OSError as error:
             msg = f"state {self.path}: {doing} failed: {error.strerror}; check path and rights"
             raise StateError(msg) from error
 
-    def _explain(self, error: sqlite3.Error, doing: str) -> str:
+    def _explained(self, error: sqlite3.Error, doing: str) -> StateError:
         text = str(error)
         head = f"state {self.path}: {doing} failed: {text}"
         if "full" in text or "disk I/O" in text:
-            return f"{head}; earlier versions and the last checkpoint are intact: free disk space"
+            return StateError(
+                f"{head}; earlier versions and the last checkpoint are intact: free disk space")
         if "readonly" in text or "unable to open" in text:
-            return f"{head}; check the rights of the file and its folder"
+            return StateError(f"{head}; check the rights of the file and its folder")
         if "locked" in text or "busy" in text:
-            return f"{head}; another process is using it: wait for it or stop it"
+            return StateError(f"{head}; another process is using it: wait for it or stop it")
         if type(error) is sqlite3.DatabaseError or "malformed" in text:
-            copy = Path(f"{self.path}.backup")
+            copy = Path(f"{self.path}{BACKUP}")
             way = f"`edgeloop import {copy} {self.path}`" if copy.is_file() else "restore a copy"
-            return f"{head}; the file is damaged: {way}, or move it away to start afresh"
-        return head
+            return DamagedError(
+                f"{head}; the file is damaged: {way}, or move it away to start afresh")
+        return StateError(head)
 
     def close(self) -> None:
         """Close the file and let the next process in; closing twice is fine."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 from edgeloop.errors import StateError
 from edgeloop.store.codec import (
@@ -17,14 +17,13 @@ from edgeloop.store.codec import (
     to_json,
 )
 from edgeloop.store.connection import Connection
-from edgeloop.store.records import SETS, Event, Job, Sample
+from edgeloop.store.records import SETS, Job, Sample
 from edgeloop.store.versions import Versions
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
     from contextlib import AbstractContextManager
 
-_EVENTS_KEPT = 10_000
 _DEVICE = "device_id"
 _ITEM = "substr(key, instr(key, ':') + 1)"
 
@@ -35,9 +34,6 @@ class Store(Versions):
     Every method is one durable transaction unless called inside :meth:`transaction`; a
     method that raises has changed nothing. Not for use from several threads.
     """
-
-    def __init__(self, connection: Connection) -> None:
-        self._db = connection
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], *, readonly: bool = False) -> Store:
@@ -270,7 +266,7 @@ class Store(Versions):
         """Move what is committed into the file, and cut the log to nothing."""
         self._db.query("PRAGMA wal_checkpoint(TRUNCATE)")
 
-    # Small things by name, and the diary
+    # Small things by name
 
     def put_kv(self, key: str, value: bytes) -> None:
         """Keep a small value by name."""
@@ -299,22 +295,6 @@ class Store(Versions):
     def kv_names(self) -> list[str]:
         """Return the names of the values."""
         return [row[0] for row in self._db.query("SELECT key FROM kv ORDER BY key")]
-
-    def event(self, kind: str, detail: Mapping[str, Any]) -> None:
-        """Write one line into the diary, which keeps the newest ten thousand."""
-        with self.transaction():
-            row = self._db.query(
-                "INSERT INTO event (created, kind, detail) VALUES (?, ?, ?) RETURNING id",
-                (time.time(), kind, to_json(detail)),
-            )
-            self._db.query("DELETE FROM event WHERE id <= ?", (row[0][0] - _EVENTS_KEPT,))
-
-    def events(self, limit: int = 100) -> list[Event]:
-        """Return the newest `limit` events, oldest first."""
-        rows = self._db.query(
-            "SELECT id, created, kind, detail FROM event ORDER BY id DESC LIMIT ?", (limit,)
-        )
-        return [Event(i, at, kind, from_json(detail)) for i, at, kind, detail in reversed(rows)]
 
 
 def _job_digest(

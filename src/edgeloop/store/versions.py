@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from edgeloop.errors import StateError
+from edgeloop.errors import DamagedError, StateError
 from edgeloop.store.codec import adapter_to_bytes, from_json, sha256, to_json
 from edgeloop.store.compress import CODECS, decode, encode, like, rounded
+from edgeloop.store.diary import Diary
 from edgeloop.store.records import LINEAGES, Version
 from edgeloop.store.schema import VERSION_COLUMNS
 
@@ -15,8 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     import numpy as np
-
-    from edgeloop.store.connection import Connection
 
 # Versions in a row that are stored as differences: reading the last one reads them all.
 LONGEST_CHAIN = 8
@@ -35,10 +34,8 @@ _SELECT = {
 }
 
 
-class Versions:
-    """The part of :class:`edgeloop.store.Store` that knows versions; not for use alone."""
-
-    _db: Connection
+class Versions(Diary):
+    """The part of :class:`edgeloop.store.Store` that knows versions."""
 
     def commit(
         self,
@@ -144,20 +141,20 @@ class Versions:
         version = self.version(id)
         try:
             return self._read(version)
-        except _DamagedError as error:
+        except DamagedError as error:
             msg = str(error)
         if not version.live:
-            raise StateError(f"{msg}; the live version is not affected")
+            raise DamagedError(f"{msg}; the live version is not affected")
         heir = self._intact_ancestor(version)
         name = "the adapter the program shipped with" if heir is None else f"version {heir}"
         if self._db.readonly or self._db.in_transaction:
-            raise StateError(f"{msg}; {name} is intact: `edgeloop rollback` goes back to it")
+            raise DamagedError(f"{msg}; {name} is intact: `edgeloop rollback` goes back to it")
         with self._db.transaction():
             self._db.query("DELETE FROM live")
             if heir is not None:
                 self.promote(heir)
             self.event("version_lost", {"version": id, "live": heir})
-        raise StateError(f"{msg}; {name} is live now: start again")
+        raise DamagedError(f"{msg}; {name} is live now: start again")
 
     def _read(self, version: Version) -> dict[str, np.ndarray]:
         """Weights of a version whose bytes, and those of what they differ from, are intact."""
@@ -165,19 +162,19 @@ class Versions:
         msg = (f"version {version.id} lost: its bytes in {self._db.path} do not have the recorded "
                "SHA-256")
         if sha256(blob) != version.stored:
-            raise _DamagedError(msg)
+            raise DamagedError(msg)
         base = None
         if version.codec == "xor":
             lost = f"version {version.id} lost: it is stored as a difference"
             if version.base is None:
-                raise _DamagedError(f"{lost} to one that is gone")
+                raise DamagedError(f"{lost} to one that is gone")
             try:
                 base = self._read(self.version(version.base))
-            except _DamagedError as error:
-                raise _DamagedError(f"{lost}; {error}") from error
+            except DamagedError as error:
+                raise DamagedError(f"{lost}; {error}") from error
         adapter = decode(blob, version.codec, base)
         if version.codec != "f32" and sha256(adapter_to_bytes(adapter)) != version.sha256:
-            raise _DamagedError(msg)
+            raise DamagedError(msg)
         return adapter
 
     def damaged(self) -> list[int]:
@@ -188,7 +185,7 @@ class Versions:
         """Whether the weights of a version can be read back."""
         try:
             self._read(version)
-        except _DamagedError:
+        except DamagedError:
             return False
         return True
 
@@ -203,19 +200,23 @@ class Versions:
         """What a version may be stored as a difference to: its intact parent, or nothing."""
         if parent is None:
             return None
-        base: Version | None = self.version(parent)
-        length, at = 1, base
-        while at is not None and at.base is not None:
+        base = at = self.version(parent)
+        length = 1
+        while at.base is not None:
             length, at = length + 1, self.version(at.base)
-        assert base is not None
         if length >= LONGEST_CHAIN or not self.intact(base) or not like(adapter, self._read(base)):
             return None
         return base
 
     def promote(self, id: int) -> None:  # noqa: A002
-        """Make a version the live one."""
+        """Make a version the live one; DamagedError, and nothing changes, when it is not intact."""
         with self._db.transaction():
-            self.version(id)
+            try:
+                self._read(self.version(id))
+            except DamagedError as error:
+                live = self.live()
+                stays = "nothing is live" if live is None else f"version {live.id} stays live"
+                raise DamagedError(f"{error}; {stays}") from error
             self._db.query("INSERT OR REPLACE INTO live (one, version) VALUES (1, ?)", (id,))
 
     def rollback(self) -> Version:
@@ -292,14 +293,6 @@ class Versions:
         # The newest first: a version may be another one's base.
         for i in sorted(ids, reverse=True):
             self._db.query("DELETE FROM version WHERE id = ?", (i,))
-
-    def event(self, kind: str, detail: Mapping[str, Any]) -> None:
-        """Write one line into the diary."""
-        raise NotImplementedError
-
-
-class _DamagedError(Exception):
-    """Bytes of a version, or of what it is stored as a difference to, are not what was written."""
 
 
 def _version(row: tuple[Any, ...]) -> Version:
