@@ -84,3 +84,11 @@ class DeltaError(EdgeLoopError):
 
 class AdapterError(EdgeLoopError):
     """An adapter of another format is damaged, or does not fit the program; or the reverse."""
+
+
+class TrustError(DeltaError):
+    """Something signed is not to be believed here, or what this device believes in is missing."""
+
+
+class MissingParentError(DeltaError):
+    """A package builds on an adapter that is not here: ask for the full package."""

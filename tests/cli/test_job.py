@@ -47,7 +47,7 @@ def test_learning_is_seen_in_predictions_and_undone_by_rollback(here, capsys):
 def test_pack_travels_to_a_device_that_never_trained(here, new_device, capsys, monkeypatch):
     run_json(capsys, "run", "loop.toml")
     made = run_json(capsys, "pack", "loop.toml", "-o", "update.eld", "--old", "shipped")[0]
-    assert set(made["metadata"]) >= {"device_id", "data_sha256", "samples", "training_seconds"}
+    assert set(made["metadata"]) >= {"device_id", "data_hmac", "samples", "training_seconds"}
     learned = accuracy(capsys, "loop.toml", "stream.csv")
     other = new_device("other")
     monkeypatch.chdir(other.folder)

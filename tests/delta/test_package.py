@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import hashlib
 import struct
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from edgeloop import delta
 from edgeloop.errors import DeltaError
 from edgeloop.store import Store
+from edgeloop.trust import Envelope
 
 META = {"program_hash": "cd" * 32, "device_id": "press-7", "samples": 32, "created": 1.5}
 HEADER = 48
@@ -34,12 +36,9 @@ def moved(parent, seed=9, scale=1e-2):
 
 def reseal(manifest, payload):
     """A package whose hashes are right, whatever it says: what a hostile sender can make."""
-    manifest = dataclasses.replace(manifest, payload_sha256=hashlib.sha256(payload).hexdigest())
-    exact = manifest.exact
-    head = struct.pack(
-        "<4sHHII32s", b"EDLD", 1, 0, len(exact), len(payload), hashlib.sha256(exact).digest()
-    )
-    return head + exact + payload
+    manifest = dataclasses.replace(
+        manifest, payload_sha256=hashlib.sha256(payload).hexdigest(), payload_bytes=len(payload))
+    return delta.seal(Envelope(delta.DELTA, manifest.exact), payload)
 
 
 def test_lossless_round_trip():
@@ -52,9 +51,9 @@ def test_lossless_round_trip():
     }
     assert rebuilt["gain"].shape == ()
     assert delta.pack(parent, result, META) == package
-    manifest, _ = delta.unpack(package)
+    _, manifest, _ = delta.unpack(package)
     assert manifest.metadata == {"device_id": "press-7", "samples": 32, "created": 1.5}
-    assert manifest.exact in package
+    assert base64.b64encode(manifest.exact) in package
 
 
 @pytest.mark.parametrize(("codec", "tolerance"), [("f16", 1e-3), ("int8", 1.0 / 127)])
@@ -67,14 +66,14 @@ def test_lossy_codecs_round_each_change(codec, tolerance):
     for name in parent:
         change = np.abs(result[name] - parent[name]).max()
         assert np.abs(rebuilt[name] - result[name]).max() <= tolerance * change
-    assert delta.unpack(package)[0].result == delta.adapter_digest(rebuilt)
+    assert delta.unpack(package).manifest.result == delta.adapter_digest(rebuilt)
 
 
 @pytest.mark.parametrize("codec", ["xor", "f16", "int8"])
 def test_unchanged_weights_stay_and_cost_little(codec):
     parent = {"w": adapter(0)["conv.A"].repeat(100, 0)}
     package = delta.pack(parent, parent, META, codec=codec)
-    assert len(package) < 700
+    assert len(package) < 1300
     assert delta.apply(parent, package)["w"].tobytes() == parent["w"].tobytes()
 
 
@@ -102,16 +101,23 @@ def test_cut_and_extended_packages_are_refused(data):
 @settings(max_examples=200, deadline=None)
 @given(st.binary(max_size=300))
 def test_hostile_manifests_are_refused(exact):
-    digest = hashlib.sha256(exact).digest()
-    head = struct.pack("<4sHHII32s", b"EDLD", 1, 0, len(exact), 0, digest)
     with pytest.raises(DeltaError):
-        delta.unpack(head + exact)
+        delta.unpack(delta.seal(Envelope(delta.DELTA, exact), b""))
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.binary(max_size=300))
+def test_hostile_envelopes_are_refused(text):
+    head = struct.pack("<4sHHII32s", b"EDLD", 2, 0, len(text), 0, hashlib.sha256(text).digest())
+    with pytest.raises(DeltaError):
+        delta.unpack(head + text)
 
 
 @pytest.mark.parametrize("exact", [b"[" * 60000, b"[]", b'{"a":1}', b'{"codec":NaN}', b"\xff"])
 def test_odd_json_is_refused(exact):
-    digest = hashlib.sha256(exact).digest()
-    head = struct.pack("<4sHHII32s", b"EDLD", 1, 0, len(exact), 0, digest)
+    with pytest.raises(DeltaError):
+        delta.unpack(delta.seal(Envelope(delta.DELTA, exact), b""))
+    head = struct.pack("<4sHHII32s", b"EDLD", 2, 0, len(exact), 0, hashlib.sha256(exact).digest())
     with pytest.raises(DeltaError):
         delta.unpack(head + exact)
 
@@ -129,7 +135,7 @@ def test_wrong_parent_program_and_shapes():
 
 def test_bomb_is_refused_without_being_inflated():
     parent = adapter(0)
-    manifest, _ = delta.unpack(delta.pack(parent, moved(parent), META))
+    _, manifest, _ = delta.unpack(delta.pack(parent, moved(parent), META))
     bomb = reseal(manifest, zlib.compress(bytes(200 << 20), 9))
     tracemalloc.start()
     with pytest.raises(DeltaError, match="not as long"):
@@ -141,8 +147,8 @@ def test_bomb_is_refused_without_being_inflated():
 
 def test_resealed_other_content_misses_the_result_digest():
     parent = adapter(0)
-    manifest, _ = delta.unpack(delta.pack(parent, moved(parent), META))
-    _, other = delta.unpack(delta.pack(parent, moved(parent, seed=5), META))
+    _, manifest, _ = delta.unpack(delta.pack(parent, moved(parent), META))
+    _, _, other = delta.unpack(delta.pack(parent, moved(parent, seed=5), META))
     with pytest.raises(DeltaError, match="does not have the stated SHA-256"):
         delta.apply(parent, reseal(manifest, other))
     with pytest.raises(DeltaError, match="not as long"):
@@ -156,7 +162,7 @@ def test_weights_that_are_not_finite_are_refused(codec):
     bad["bias"][0] = np.nan
     with pytest.raises(DeltaError, match="not finite"):
         delta.pack(parent, bad, META, codec=codec)
-    manifest, payload = delta.unpack(delta.pack(parent, moved(parent), META, codec=codec))
+    _, manifest, payload = delta.unpack(delta.pack(parent, moved(parent), META, codec=codec))
     raw = b"\xff" * len(zlib.decompress(payload))
     if codec == "xor":  # parent XOR this is a NaN
         flat = np.concatenate([parent[n].reshape(-1) for n in sorted(parent)])
@@ -178,7 +184,7 @@ def test_pack_says_what_is_wrong():
         delta.pack({"w": np.zeros(2)}, {"w": np.zeros(2)}, META)
     with pytest.raises(DeltaError, match="cannot be written"):
         delta.pack(parent, parent, {**META, "x": float("nan")})
-    with pytest.raises(DeltaError, match="under 64 KiB"):
+    with pytest.raises(DeltaError, match="at most 64 KiB"):
         delta.pack(parent, parent, {**META, "x": "y" * 70000})
     with pytest.raises(DeltaError, match="more than float16"):
         delta.pack({"w": np.zeros(1, "f4")}, {"w": np.full(1, 1e6, "f4")}, META, codec="f16")

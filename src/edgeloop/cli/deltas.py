@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,10 @@ import numpy as np
 from edgeloop import delta
 from edgeloop.cli.exits import OK
 from edgeloop.cli.places import Place, adapter_of, add_place, shipped_adapter
-from edgeloop.errors import ConfigError, DeltaError, StateError
+from edgeloop.cli.times import parse_time
+from edgeloop.delta.programs import install_program, is_program
+from edgeloop.errors import ConfigError, StateError
+from edgeloop.trust import load_signer
 
 if TYPE_CHECKING:
     import argparse
@@ -21,7 +25,7 @@ if TYPE_CHECKING:
     from edgeloop.store import Store, Version
 
 # What of a version's metrics travels along: figures, never samples.
-_CARRIED = ("data_sha256", "samples", "training_seconds", "epochs", "steps", "gate")
+_CARRIED = ("samples", "training_seconds", "epochs", "steps", "gate")
 
 
 def add(command: Callable[[str], argparse.ArgumentParser]) -> None:
@@ -40,7 +44,16 @@ def add(command: Callable[[str], argparse.ArgumentParser]) -> None:
     parser.add_argument(
         "--codec", choices=("xor", "f16", "int8"), default="xor", help="xor is lossless (default)"
     )
+    parser.add_argument("--full", action="store_true", help="needs no parent where it arrives")
+    parser.add_argument("--back", action="store_true",
+                        help="no weights: whoever takes it goes back to this version")
+    parser.add_argument("--install", metavar="PROGRAM", help="a program in place of a version")
     parser.add_argument("--device-id", help="instead of the random one kept in the state")
+    parser.add_argument("--key", action="append", default=[], metavar="KEY",
+                        help="release key that signs it: file, or NAME:ADDRESS; may be repeated")
+    parser.add_argument("--sequence", type=int, metavar="N", help="number of the release")
+    parser.add_argument("--audience", metavar="WHOM", help="fleet:NAME or device:KEY_ID")
+    parser.add_argument("--expires", metavar="TIME", help="2027-01-31: not to be taken after it")
     parser.set_defaults(command=pack)
 
     parser = command("apply")
@@ -83,69 +96,106 @@ def diff(args: argparse.Namespace, out: Output) -> int:
 
 
 def pack(args: argparse.Namespace, out: Output) -> int:
-    """Write a delta package."""
+    """Write a delta package, or one that carries a program."""
+    stated = _stated(args)
+    signers = [load_signer(key) for key in args.key]
+    if args.install is not None:
+        from edgeloop.delta.programs import pack_program
+
+        manifest = pack_program(Path(args.install), Path(args.output), signers=signers, **stated)
+        size = Path(args.output).stat().st_size
+        out.result({"output": args.output, "bytes": size, "program": manifest.program_hash,
+                    "sequence": manifest.sequence})
+        out.line(f"{args.output}: program {manifest.program_hash[:12]}, {size} bytes")
+        return OK
     place = Place.of(args.state, args.program)
     with place.store(readonly=True) as store:
         new, old = _pair(store, args)
-        before, after = adapter_of(store, place, old), store.adapter(new.id)
+        after = store.adapter(new.id)
+        before = None if args.full else after if args.back else adapter_of(store, place, old)
         device = args.device_id or store.device_id
+        data = new.metrics.get("data_sha256")
+        keyed = None if data is None else store.keyed(data)
     metadata: dict[str, Any] = {
         "program_hash": new.program_hash,
         "device_id": device,
         "version": new.id,
-        "created": new.created,
     }
     metadata |= {name: new.metrics[name] for name in _CARRIED if name in new.metrics}
-    package = delta.pack(before, after, metadata, codec=args.codec)
+    if keyed is not None:
+        metadata["data_hmac"] = keyed
+    package = delta.pack(before, after, metadata, codec="none" if args.back else args.codec,
+                         signers=signers, **{"created": new.created} | stated)
     write_atomically(Path(args.output), package)
-    manifest, _ = delta.unpack(package)
+    manifest = delta.unpack(package).manifest
     whole = sum(array.nbytes for array in after.values())
     result = {
         "output": args.output,
         "bytes": len(package),
         "adapter_bytes": whole,
-        "old": old,
+        "old": None if args.full or args.back else old,
         "new": new.id,
-        "codec": args.codec,
+        "codec": manifest.codec,
         "result": manifest.result,
+        "sequence": manifest.sequence,
         "metadata": manifest.metadata,
     }
     out.result(result)
+    whence = "full" if args.full else "back" if args.back else _name(old)
     out.line(
-        f"{args.output}: {_name(old)} -> version {new.id}, {len(package)} bytes "
+        f"{args.output}: {whence} -> version {new.id}, {len(package)} bytes "
         f"(the adapter has {whole}), result {manifest.result[:12]}"
     )
     return OK
 
 
+def _stated(args: argparse.Namespace) -> dict[str, Any]:
+    """What the command says of a release."""
+    if bool(args.key) != (args.sequence is not None and args.audience is not None):
+        msg = ("pack: a release has all of --key, --sequence and --audience; a package for your "
+               "own hands none of them")
+        raise ConfigError(msg)
+    if not args.key:
+        return {}
+    stated: dict[str, Any] = {
+        "sequence": args.sequence, "audience": args.audience, "created": round(time.time())}
+    if args.expires is not None:
+        stated["expires"] = parse_time(args.expires, "--expires")
+    return stated
+
+
 def apply(args: argparse.Namespace, out: Output) -> int:
-    """Take in a delta package: all its checks first, then one transaction."""
-    package = delta.read(args.package)
-    manifest, _ = delta.unpack(package)
+    """Take in a package: all its checks first, then one transaction."""
     place = Place.of(args.state, args.program)
     with place.store(readonly=False) as store:
-        parent = next((v for v in store.versions() if v.sha256 == manifest.parent), None)
-        if parent is not None:
-            before, program_hash = store.adapter(parent.id), parent.program_hash
-        else:
-            program = place.load_program(
-                "the package was not made from a version here; to try the shipped adapter"
-            )
-            before, program_hash = shipped_adapter(program), program.hash
-        adapter = delta.apply(before, package, program_hash=program_hash)
-        if any(v.sha256 == manifest.result for v in store.versions()):
-            msg = f"delta package refused: {args.package} is already a version here"
-            raise DeltaError(msg)
-        version = store.commit(
-            adapter,
-            program_hash=program_hash,
-            parent=parent.id if parent else None,
-            metrics={"source": "delta", **manifest.metadata},
-            live=not args.aside,
-        )
-    out.result({"version": version.id, "live": version.live, "parent": version.parent})
-    out.line(f"version {version.id} " + ("is live" if version.live else "is stored, not live"))
+        version, action = take(store, Path(args.package), place, aside=args.aside)
+    out.result({"version": version.id, "live": version.live, "parent": version.parent,
+                "action": action})
+    out.line(f"version {version.id} " + SAID[action])
     return OK
+
+
+SAID = {
+    "live": "is live",
+    "aside": "is stored, not live",
+    "again": "was taken before: nothing changed",
+    "rebase": "is stored; what was learnt here stays live until the next `edgeloop run` has learnt "
+              "it again on this one",
+}
+
+
+def take(store: Store, package: Path, place: Place, *, aside: bool = False) -> delta.Installed:
+    """Install a package, of whichever kind, on the device of an open state file."""
+    trust = delta.trust_of(store)
+    if package.is_file() and is_program(package):
+        return install_program(store, package, trust=trust)
+
+    def shipped() -> tuple[dict[str, np.ndarray], str]:
+        program = place.load_program(
+            "the package was not made from a version here; to try the shipped adapter")
+        return shipped_adapter(program), program.hash
+
+    return delta.install(store, delta.read(package), trust=trust, shipped=shipped, aside=aside)
 
 
 def write_atomically(path: Path, data: bytes) -> None:

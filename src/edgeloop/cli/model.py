@@ -128,11 +128,16 @@ def _inspect_package(path: Path, out: Output) -> int:
     from dataclasses import asdict
 
     from edgeloop import delta
+    from edgeloop.delta.programs import is_program, read_program_manifest
 
-    manifest, payload = delta.unpack(delta.read(path))
-    facts = {"kind": "delta package", "file": str(path), "payload_bytes": len(payload)}
-    out.result(facts | asdict(manifest))
-    out.facts(facts | asdict(manifest))
+    if is_program(path):
+        manifest, _ = read_program_manifest(path, None)
+        kind = "program package"
+    else:
+        manifest, kind = delta.unpack(delta.read(path)).manifest, "delta package"
+    facts = {"kind": kind, "file": str(path)} | asdict(manifest)
+    out.result(facts)
+    out.facts(facts)
     return OK
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeloop.cli.exits import OK
 from edgeloop.cli.output import show
 from edgeloop.cli.places import Place, add_place
+from edgeloop.cli.times import parse_time
 from edgeloop.cli.versions import described, show_time
 from edgeloop.errors import ConfigError, StateError
 from edgeloop.store import BACKUP, REPLACED, STATE_FORMAT, Store, is_state_file
@@ -94,7 +94,8 @@ def forget(args: argparse.Namespace, out: Output) -> int:
 
     with Place.of(args.state).store(readonly=False) as store:
         gone = forgotten(
-            store, since=args.since and _time(args.since), source=args.source, key=args.sample)
+            store, since=args.since and parse_time(args.since, "--since"), source=args.source,
+            key=args.sample)
         live = store.live()
     out.result(
         {"items": gone.items, "samples": gone.samples, "job": gone.job,
@@ -108,14 +109,6 @@ def forget(args: argparse.Namespace, out: Output) -> int:
         if live is not None and live.id in gone.versions:
             out.line("one of them is live: `edgeloop rollback --to ID`, then `edgeloop gc`")
     return OK
-
-
-def _time(text: str) -> float:
-    try:
-        return datetime.fromisoformat(text).timestamp()
-    except ValueError as error:
-        msg = f"--since {text!r}: write 2026-11-28 or 2026-11-28T07:30, in the device's own zone"
-        raise ConfigError(msg) from error
 
 
 def uninstall(args: argparse.Namespace, out: Output) -> int:

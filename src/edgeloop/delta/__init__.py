@@ -1,13 +1,47 @@
-"""Adapter deltas: what changed between two adapters, small, checked and ready to send."""
+"""Adapter deltas: what changed between two adapters, small, signed and ready to send."""
 
+from edgeloop.delta.accept import (
+    MARK,
+    REBASE,
+    Installed,
+    install,
+    learnt_here,
+    note,
+    trust_of,
+    verified,
+)
+from edgeloop.delta.manifest import DELTA, PROGRAM, Manifest
 from edgeloop.delta.package import (
     MAX_PACKAGE_BYTES,
-    Manifest,
+    Package,
     adapter_digest,
     apply,
     pack,
     read,
+    rebuild,
+    seal,
     unpack,
 )
 
-__all__ = ["MAX_PACKAGE_BYTES", "Manifest", "adapter_digest", "apply", "pack", "read", "unpack"]
+__all__ = [
+    "DELTA",
+    "MARK",
+    "MAX_PACKAGE_BYTES",
+    "PROGRAM",
+    "REBASE",
+    "Installed",
+    "Manifest",
+    "Package",
+    "adapter_digest",
+    "apply",
+    "install",
+    "learnt_here",
+    "note",
+    "pack",
+    "read",
+    "rebuild",
+    "seal",
+    "trust_of",
+    "unpack",
+    "verified",
+]

@@ -1,65 +1,53 @@
-"""The delta package: header, manifest, compressed difference (docs/spec/delta.md).
+"""The delta package: header, signed envelope, compressed difference (docs/spec/delta.md).
 
-Order of checks on the way in: size, framing, hash, and only then parsing, decompression
-(bounded by what the parent's shapes allow), finiteness and the digest of the result.
+Order of checks on the way in: size, framing, hash, signature, and only then parsing, decompression
+(bounded by what the shapes here allow), finiteness and the digest of the result.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import struct
 import zlib
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from edgeloop.delta.codecs import CODECS
+from edgeloop.delta.manifest import (
+    DELTA,
+    MAX_MANIFEST_BYTES,
+    NOTHING,
+    Manifest,
+    canonical,
+    parse,
+    refuse,
+)
 from edgeloop.errors import DeltaError, StateError
 from edgeloop.store import adapter_to_bytes
+from edgeloop.trust import Envelope
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
+
+    from edgeloop.trust import Signer
 
 MAX_PACKAGE_BYTES = 64 << 20
-_MAX_MANIFEST_BYTES = 64 << 10
+_MAX_ENVELOPE_BYTES = 128 << 10
 _MAGIC = b"EDLD"
-_FORMAT = 1
-_HEADER = struct.Struct("<4sHHII32s")  # magic, format, zero, manifest, payload, manifest SHA-256
+_FORMAT = 2
+_HEADER = struct.Struct("<4sHHII32s")  # magic, format, zero, envelope, payload, envelope SHA-256
+HEADER_BYTES = _HEADER.size
 
 
-@dataclass(frozen=True)
-class Manifest:
-    """What a package says about itself; `exact` are its bytes, the thing to sign.
+class Package(NamedTuple):
+    """A package taken apart: what was signed, what it says, and the compressed payload."""
 
-    Attributes
-    ----------
-    program_hash : str
-        The program (and with it the frozen base) the adapters belong to.
-    shapes : str
-        SHA-256 over names and shapes of all weights.
-    parent, result : str
-        SHA-256 of the two adapters, as the store writes them.
-    metadata : dict
-        What the sender adds: data hash, device id, samples, training duration, created.
-    """
-
-    codec: str
-    program_hash: str
-    shapes: str
-    parent: str
-    result: str
-    raw_bytes: int
-    payload_sha256: str
-    metadata: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def exact(self) -> bytes:
-        """The canonical bytes of this manifest."""
-        return _canonical(asdict(self))
+    envelope: Envelope
+    manifest: Manifest
+    payload: bytes
 
 
 def adapter_digest(adapter: Mapping[str, np.ndarray]) -> str:
@@ -71,23 +59,29 @@ def adapter_digest(adapter: Mapping[str, np.ndarray]) -> str:
 
 
 def pack(
-    parent_adapter: Mapping[str, np.ndarray],
+    parent_adapter: Mapping[str, np.ndarray] | None,
     adapter: Mapping[str, np.ndarray],
     metadata: Mapping[str, Any],
     *,
     codec: str = "xor",
+    signers: Iterable[Signer] = (),
+    **stated: Any,
 ) -> bytes:
     """Write the difference of two adapters.
 
     Parameters
     ----------
     parent_adapter, adapter : dict of float32 arrays
-        Same names and shapes.
+        Same names and shapes. Without a parent the package is full: it stands for itself.
     metadata : mapping
         ``program_hash`` is required; everything else (JSON) travels along.
-    codec : {"xor", "f16", "int8"}
-        "xor" is lossless; the others round each change, and the result digest is that of
-        the rounded adapter.
+    codec : {"xor", "f16", "int8", "none"}
+        "xor" is lossless; "f16" and "int8" round each change, and the result digest is that of
+        the rounded adapter; "none" carries nothing: whoever takes it has the result already.
+    signers
+        Who signs the manifest; nobody: a package for one's own hands.
+    stated
+        ``sequence``, ``audience``, ``device``, ``created`` and ``expires`` of :class:`Manifest`.
 
     Raises
     ------
@@ -95,74 +89,112 @@ def pack(
         Names or shapes differ, a weight is not finite or not float32, or the metadata
         cannot be written.
     """
-    if codec not in CODECS:
-        msg = f"delta codec {codec!r} is unknown: use one of {', '.join(CODECS)}"
+    if codec not in (*CODECS, NOTHING):
+        msg = f"delta codec {codec!r} is unknown: use one of {', '.join((*CODECS, NOTHING))}"
         raise DeltaError(msg)
     extra = dict(metadata)
     program_hash = extra.pop("program_hash", None)
     if not isinstance(program_hash, str):
         msg = "delta metadata needs 'program_hash': the program both adapters belong to"
         raise DeltaError(msg)
-    fingerprint = _fingerprint(parent_adapter)
-    if _fingerprint(adapter) != fingerprint:
+    before = nothing_like(adapter) if parent_adapter is None else parent_adapter
+    shapes = fingerprint(before)
+    if fingerprint(adapter) != shapes:
         msg = "the two adapters differ in names or shapes: they belong to different programs"
         raise DeltaError(msg)
-    parent, result = _flat(parent_adapter), _flat(adapter)
-    sizes = [np.size(parent_adapter[name]) for name in sorted(parent_adapter)]
+    parent, result = _flat(before), _flat(adapter)
+    sizes = [np.size(before[name]) for name in sorted(before)]
     if not (np.isfinite(parent).all() and np.isfinite(result).all()):
         msg = "an adapter weight is not finite: such an adapter is not sent"
         raise DeltaError(msg)
-    with np.errstate(over="ignore"):
-        raw = CODECS[codec].encode(parent, result, sizes)
-        rebuilt = _unflat(CODECS[codec].decode(parent, raw, sizes), parent_adapter)
-    payload = zlib.compress(raw, 9)
+    raw, rebuilt = b"", dict(adapter)
+    if codec != NOTHING:
+        with np.errstate(over="ignore"):
+            raw = CODECS[codec].encode(parent, result, sizes)
+            rebuilt = _unflat(CODECS[codec].decode(parent, raw, sizes), before)
+    payload = zlib.compress(raw, 9) if raw else b""
     manifest = Manifest(
         codec,
         program_hash,
-        fingerprint,
-        adapter_digest(parent_adapter),
+        shapes,
+        None if parent_adapter is None or codec == NOTHING else adapter_digest(before),
         adapter_digest(rebuilt),
         len(raw),
+        len(payload),
         hashlib.sha256(payload).hexdigest(),
-        extra,
-    ).exact
-    if len(manifest) > _MAX_MANIFEST_BYTES:
-        msg = f"delta metadata makes a manifest of {len(manifest)} bytes: keep it under 64 KiB"
+        metadata=extra,
+        **stated,
+    )
+    if len(manifest.exact) > MAX_MANIFEST_BYTES:
+        msg = f"delta metadata makes a manifest of {len(manifest.exact)} bytes: at most 64 KiB"
         raise DeltaError(msg)
-    digest = hashlib.sha256(manifest).digest()
-    head = _HEADER.pack(_MAGIC, _FORMAT, 0, len(manifest), len(payload), digest)
-    return head + manifest + payload
+    parse(manifest.exact)  # what nobody would take is not sent
+    return seal(Envelope.sign(DELTA, manifest.exact, signers), payload)
 
 
-def unpack(package: bytes) -> tuple[Manifest, bytes]:
-    """Check a package's framing and hashes; return its manifest and the compressed payload.
+def seal(envelope: Envelope, payload: bytes) -> bytes:
+    """Put an envelope and a payload into one file."""
+    text = envelope.to_bytes()
+    return head_of(text, len(payload)) + text + payload
+
+
+def head_of(envelope: bytes, payload_bytes: int) -> bytes:
+    """The header in front of an envelope and a payload of so many bytes."""
+    digest = hashlib.sha256(envelope).digest()
+    return _HEADER.pack(_MAGIC, _FORMAT, 0, len(envelope), payload_bytes, digest)
+
+
+def framed(head: bytes, size: int, *, limit: int = MAX_PACKAGE_BYTES) -> tuple[int, int, bytes]:
+    """Check a header against the size of the file; lengths and SHA-256 of the envelope."""
+    if size > limit:
+        refuse(f"it has {size} bytes, more than the limit of {limit}")
+    if size < _HEADER.size or len(head) < _HEADER.size:
+        refuse("it is shorter than its header")
+    magic, number, zero, envelope_bytes, payload_bytes, digest = _HEADER.unpack_from(head)
+    if magic != _MAGIC:
+        refuse("it does not begin with the mark of a delta")
+    if number != _FORMAT or zero:
+        refuse(f"it has format {number}, this edgeloop reads {_FORMAT}: "
+               + ("update edgeloop" if number > _FORMAT else "pack it again"))
+    if envelope_bytes > _MAX_ENVELOPE_BYTES:
+        refuse("its manifest is too large")
+    if size != _HEADER.size + envelope_bytes + payload_bytes:
+        refuse("its length does not match its header: it was cut or extended")
+    return envelope_bytes, payload_bytes, digest
+
+
+def open_envelope(package: bytes) -> tuple[Envelope, bytes]:
+    """Check a package's framing; return the envelope, unverified and unread, and the payload."""
+    length, _, digest = framed(package[: _HEADER.size], len(package))
+    text = package[_HEADER.size : _HEADER.size + length]
+    if hashlib.sha256(text).digest() != digest:
+        refuse("its manifest does not have the stated SHA-256: it was changed on the way")
+    return Envelope.parse(text), package[_HEADER.size + length :]
+
+
+def read_manifest(envelope: Envelope, payload: bytes) -> Package:
+    """Read what an envelope says of a payload, and check that it is said of this one."""
+    if envelope.kind != DELTA:
+        refuse(f"it is a document of type {envelope.kind[:80]!r}, not a delta")
+    manifest = parse(envelope.payload)
+    if manifest.codec not in (*CODECS, NOTHING):
+        refuse(f"its codec {manifest.codec!r} is unknown: update edgeloop")
+    if len(payload) != manifest.payload_bytes:
+        refuse("its content is not as long as its manifest says")
+    if hashlib.sha256(payload).hexdigest() != manifest.payload_sha256:
+        refuse("its content does not have the stated SHA-256: it was changed on the way")
+    return Package(envelope, manifest, payload)
+
+
+def unpack(package: bytes) -> Package:
+    """Check a package's framing and hashes; who signed it is for the caller to judge.
 
     Raises
     ------
     DeltaError
         Too large, truncated, of another format, or any byte changed.
     """
-    if len(package) > MAX_PACKAGE_BYTES:
-        _refuse(f"it has {len(package)} bytes, more than the limit of {MAX_PACKAGE_BYTES}")
-    if len(package) < _HEADER.size:
-        _refuse("it is shorter than its header")
-    magic, number, zero, manifest_bytes, payload_bytes, digest = _HEADER.unpack_from(package)
-    if magic != _MAGIC:
-        _refuse("it does not begin with the mark of a delta")
-    if number != _FORMAT or zero:
-        _refuse(f"it has format {number}, this edgeloop reads {_FORMAT}: update edgeloop")
-    if manifest_bytes > _MAX_MANIFEST_BYTES:
-        _refuse("its manifest is too large")
-    if len(package) != _HEADER.size + manifest_bytes + payload_bytes:
-        _refuse("its length does not match its header: it was cut or extended")
-    exact = package[_HEADER.size : _HEADER.size + manifest_bytes]
-    payload = package[_HEADER.size + manifest_bytes :]
-    if hashlib.sha256(exact).digest() != digest:
-        _refuse("its manifest does not have the stated SHA-256: it was changed on the way")
-    manifest = _parse(exact)
-    if hashlib.sha256(payload).hexdigest() != manifest.payload_sha256:
-        _refuse("its content does not have the stated SHA-256: it was changed on the way")
-    return manifest, payload
+    return read_manifest(*open_envelope(package))
 
 
 def apply(
@@ -173,7 +205,7 @@ def apply(
     Parameters
     ----------
     parent_adapter : dict of float32 arrays
-        The very adapter the package was made from.
+        The very adapter the package was made from; for a full package any of the same shapes.
     program_hash : str, optional
         When given, the package must belong to this program.
 
@@ -182,14 +214,27 @@ def apply(
     DeltaError
         Damaged, for another program or parent, not finite, or not leading to the stated result.
     """
-    manifest, payload = unpack(package)
+    return rebuild(unpack(package), parent_adapter, program_hash=program_hash)
+
+
+def rebuild(
+    package: Package, parent_adapter: Mapping[str, np.ndarray], *, program_hash: str | None = None
+) -> dict[str, np.ndarray]:
+    """Do as :func:`apply`, for a package that is unpacked already."""
+    _, manifest, payload = package
     if program_hash is not None and manifest.program_hash != program_hash:
-        _refuse(f"it is for program {manifest.program_hash[:12]}, not {program_hash[:12]}")
-    if _fingerprint(parent_adapter) != manifest.shapes:
-        _refuse("its weights have other names or shapes than the adapter here")
-    digest = adapter_digest(parent_adapter)
-    if digest != manifest.parent:
-        _refuse(f"it was made from adapter {manifest.parent[:12]}, the one here is {digest[:12]}")
+        refuse(f"it is for program {manifest.program_hash[:12]}, not {program_hash[:12]}")
+    if fingerprint(parent_adapter) != manifest.shapes:
+        refuse("its weights have other names or shapes than the adapter here")
+    if manifest.codec == NOTHING:
+        refuse("it carries no weights: it names a version that must be here already")
+    if manifest.parent is None:
+        parent_adapter = nothing_like(parent_adapter)
+    else:
+        digest = adapter_digest(parent_adapter)
+        if digest != manifest.parent:
+            refuse(f"it was made from adapter {manifest.parent[:12]}, the one here is "
+                   f"{digest[:12]}")
     codec = CODECS[manifest.codec]
     parent = _flat(parent_adapter)
     sizes = [np.size(parent_adapter[name]) for name in sorted(parent_adapter)]
@@ -197,11 +242,16 @@ def apply(
     with np.errstate(all="ignore"):  # hostile scales may overflow; the check is below
         flat = codec.decode(parent, raw, sizes)
     if not np.isfinite(flat).all():
-        _refuse("it leads to weights that are not finite")
+        refuse("it leads to weights that are not finite")
     result = _unflat(flat, parent_adapter)
     if adapter_digest(result) != manifest.result:
-        _refuse("the adapter it leads to does not have the stated SHA-256")
+        refuse("the adapter it leads to does not have the stated SHA-256")
     return result
+
+
+def nothing_like(adapter: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """An adapter of zeros: what a full package changes."""
+    return {name: np.zeros(np.shape(array), np.float32) for name, array in adapter.items()}
 
 
 def read(path: str | os.PathLike[str], *, limit: int = MAX_PACKAGE_BYTES) -> bytes:
@@ -218,43 +268,9 @@ def read(path: str | os.PathLike[str], *, limit: int = MAX_PACKAGE_BYTES) -> byt
     return package
 
 
-def _refuse(why: str) -> NoReturn:
-    msg = f"delta package refused: {why}; nothing was changed"
-    raise DeltaError(msg)
-
-
-def _canonical(value: Any) -> bytes:
-    try:
-        text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    except (TypeError, ValueError, RecursionError) as error:
-        msg = f"delta metadata cannot be written as JSON: {error}"
-        raise DeltaError(msg) from error
-    return text.encode("ascii")
-
-
-def _parse(exact: bytes) -> Manifest:
-    try:
-        value = json.loads(exact)
-        if not isinstance(value, dict):
-            _refuse("its manifest is not an object")
-        manifest = Manifest(**value)
-        # One spelling only: no doubled keys, no NaN, nothing two readers could see differently.
-        if manifest.exact != exact:
-            _refuse("its manifest is not in canonical form")
-    except (ValueError, TypeError, RecursionError) as error:
-        msg = "delta package refused: its manifest cannot be read; nothing was changed"
-        raise DeltaError(msg) from error
-    texts = (manifest.program_hash, manifest.shapes, manifest.parent, manifest.result)
-    if not all(isinstance(text, str) for text in (*texts, manifest.codec)):
-        _refuse("its manifest has a field of the wrong type")
-    if manifest.codec not in CODECS:
-        _refuse(f"its codec {manifest.codec!r} is unknown: update edgeloop")
-    if not isinstance(manifest.metadata, dict):
-        _refuse("its metadata is not an object")
-    return manifest
-
-
 def _inflate(payload: bytes, size: int) -> bytes:
+    if not payload and not size:
+        return b""
     stream = zlib.decompressobj()
     try:
         raw = stream.decompress(payload, size + 1)
@@ -262,17 +278,18 @@ def _inflate(payload: bytes, size: int) -> bytes:
         msg = f"delta package refused: its content does not decompress ({error})"
         raise DeltaError(msg) from error
     if len(raw) != size or not stream.eof or stream.unused_data:
-        _refuse("its content is not as long as the weights here need")
+        refuse("its content is not as long as the weights here need")
     return raw
 
 
-def _fingerprint(adapter: Mapping[str, np.ndarray]) -> str:
+def fingerprint(adapter: Mapping[str, np.ndarray]) -> str:
+    """SHA-256 over names and shapes of an adapter's weights."""
     for name, array in adapter.items():
         if np.asarray(array).dtype != np.float32:
             msg = f"adapter weight {name!r} is {np.asarray(array).dtype}, not float32"
             raise DeltaError(msg)
     shapes = [[name, list(np.shape(adapter[name]))] for name in sorted(adapter)]
-    return hashlib.sha256(_canonical(shapes)).hexdigest()
+    return hashlib.sha256(canonical(shapes)).hexdigest()
 
 
 def _flat(adapter: Mapping[str, np.ndarray]) -> np.ndarray:

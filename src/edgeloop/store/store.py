@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import os
 import time
 from pathlib import Path
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
 _DEVICE = "device_id"
+_KEYED_BY = "secret"  # keys what leaves the device in place of a hash of its data
 _ITEM = "substr(key, instr(key, ':') + 1)"
 
 
@@ -53,8 +55,9 @@ class Store(Versions):
         """
         store = cls(Connection(Path(path), readonly=readonly))
         try:
-            if not readonly and not store._db.query("SELECT 1 FROM kv WHERE key = ?", (_DEVICE,)):
-                store.put_kv(_DEVICE, os.urandom(16).hex().encode())
+            for key in () if readonly else (_DEVICE, _KEYED_BY):
+                if not store._db.query("SELECT 1 FROM kv WHERE key = ?", (key,)):
+                    store.put_kv(key, os.urandom(16).hex().encode())
         except BaseException:
             store.close()
             raise
@@ -70,6 +73,14 @@ class Store(Versions):
         """Random name of this device, made with the state file; tells nothing about the machine."""
         value = self.kv(_DEVICE)
         return None if value is None else value.decode("ascii")
+
+    def keyed(self, text: str) -> str | None:
+        """HMAC-SHA256 of a text under this device's own secret; None where it has none yet.
+
+        Two devices give the same text other digests, and nobody without the secret can try texts.
+        """
+        secret = self.kv(_KEYED_BY)
+        return None if secret is None else hmac.new(secret, text.encode(), "sha256").hexdigest()
 
     @property
     def sqlite_version(self) -> str:

@@ -1,0 +1,205 @@
+"""A package becomes a version: verified, promised in the journal, then one transaction."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from edgeloop.delta.manifest import DELTA, NOTHING
+from edgeloop.delta.package import Package, adapter_digest, open_envelope, read_manifest, rebuild
+from edgeloop.errors import DeltaError, MissingParentError, TrustError
+from edgeloop.trust import Release, Trust
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    import numpy as np
+
+    from edgeloop.store import Store, Version
+
+MARK = "trust"  # value in the store: what it has seen of the trust journal
+TAKEN = "release"  # value in the store: the release that was taken last
+REBASE = "rebase"  # value in the store: the version that what was learnt here is to build upon
+
+
+class Installed(NamedTuple):
+    """What a package did.
+
+    Attributes
+    ----------
+    version : Version
+        What it led to.
+    action : str
+        "live"; "aside" (stored only); "rebase" (the local version stays live until what was
+        learnt here has been learnt again on this one); "again" (nothing: it was taken before).
+    """
+
+    version: Version
+    action: str
+
+
+def trust_of(store: Store) -> Trust | None:
+    """What the device of a state file believes; None: it was never enrolled.
+
+    Raises
+    ------
+    TrustError
+        The journal is missing, damaged, another one, or older than the state file has seen it.
+    """
+    mark = store.kv(MARK)
+    if mark is None:
+        return Trust.of(store.path)
+    trust = Trust(store.path)
+    trust.check_mark(json.loads(mark))
+    return trust
+
+
+def note(store: Store, trust: Trust) -> None:
+    """Note in the state file what its trust journal holds."""
+    store.put_kv(MARK, json.dumps(trust.mark).encode())
+
+
+def note_release(store: Store, trust: Trust, release: Release) -> None:
+    """Note which release was taken last, in the transaction that takes it."""
+    store.put_kv(TAKEN, release.digest.encode())
+    note(store, trust)
+
+
+def verified(package: bytes, trust: Trust | None) -> tuple[Package, bool]:
+    """Open a package as far as its device may: signature first, content later.
+
+    Returns
+    -------
+    (Package, bool)
+        And whether it is the newest release here, once more.
+
+    Raises
+    ------
+    DeltaError
+        It is damaged, or, on an enrolled device, not to be believed.
+    """
+    envelope, payload = open_envelope(package)
+    if trust is not None:
+        trust.root.demand("release", DELTA, envelope)
+    opened = read_manifest(envelope, payload)
+    if trust is None:
+        return opened, False
+    release = opened.manifest.release()
+    if release is None:
+        msg = "delta package refused: it is signed, but for no release of this fleet"
+        raise TrustError(msg)
+    return opened, trust.check(envelope, release)
+
+
+def install(
+    store: Store,
+    package: bytes,
+    *,
+    trust: Trust | None,
+    shipped: Callable[[], tuple[Mapping[str, np.ndarray], str]],
+    aside: bool = False,
+) -> Installed:
+    """Take in a package: all its checks first, then the journal, then one transaction.
+
+    Parameters
+    ----------
+    trust
+        What :func:`trust_of` says; None: the device takes packages from its operator's hands.
+    shipped
+        Gives the program's own adapter and the program's hash, where that is needed.
+    aside : bool
+        Store it without making it live.
+
+    Raises
+    ------
+    MissingParentError
+        It builds on an adapter, or names one, that is not here: a full package is needed.
+    DeltaError
+        It is refused; the state is as it was.
+    """
+    opened, again = verified(package, trust)
+    manifest = opened.manifest
+    release = manifest.release()
+    known = _known(store, manifest.result)
+    if again and known is not None and release and store.kv(TAKEN) == release.digest.encode():
+        return Installed(known, "again")
+    adapter, parent = None, None
+    if known is None:
+        adapter, parent = _rebuilt(store, opened, shipped)
+    elif trust is None:
+        msg = f"delta package refused: its result is already version {known.id} here"
+        raise DeltaError(msg)
+    elif known.program_hash != manifest.program_hash:
+        msg = f"delta package refused: version {known.id} here belongs to another program"
+        raise DeltaError(msg)
+    if trust is not None and release is not None:
+        trust.accept(release)
+    with store.transaction():
+        live = store.live()
+        # Without a publisher it is the operator's own hand, which need not spare what was learnt.
+        direct = not aside and (trust is None or live is None or not learnt_here(live))
+        if known is None:
+            assert adapter is not None
+            version = store.commit(
+                adapter,
+                program_hash=manifest.program_hash,
+                parent=parent,
+                metrics={"source": "delta", "sequence": manifest.sequence} | manifest.metadata,
+                live=direct,
+                lineage="fleet",
+            )
+        else:
+            version = known
+            if direct:
+                store.promote(known.id)
+        if trust is not None and release is not None:
+            note_release(store, trust, release)
+        action = "live" if direct else "aside" if aside else "rebase"
+        if action == "live":
+            store.drop_kv(REBASE)
+        elif action == "rebase":
+            store.put_kv(REBASE, str(version.id).encode())
+        store.event("taken", {"version": version.id, "action": action,
+                              "sequence": manifest.sequence})
+        return Installed(store.version(version.id), action)
+
+
+def learnt_here(version: Version) -> bool:
+    """Whether a version holds what this device learnt, which an update must not throw away."""
+    return version.lineage == "local" and version.metrics.get("kind") != "shipped"
+
+
+def _known(store: Store, digest: str) -> Version | None:
+    return next((v for v in store.versions() if v.sha256 == digest and store.intact(v)), None)
+
+
+def _rebuilt(
+    store: Store, opened: Package, shipped: Callable[[], tuple[Mapping[str, np.ndarray], str]]
+) -> tuple[dict[str, np.ndarray], int | None]:
+    manifest = opened.manifest
+    if manifest.codec == NOTHING:
+        msg = (f"release {manifest.sequence} goes back to adapter {manifest.result[:12]}, which is "
+               "not here any more: ask for the full package")
+        raise MissingParentError(msg)
+    if manifest.parent is not None:
+        for version in store.versions():
+            if version.sha256 == manifest.parent and store.intact(version):
+                return rebuild(opened, store.adapter(version.id),
+                               program_hash=version.program_hash), version.id
+    mine = next((v for v in store.versions()[::-1] if v.program_hash == manifest.program_hash
+                 and store.intact(v)), None)
+    if mine is not None:
+        like: Mapping[str, Any] = store.adapter(mine.id)
+        if manifest.parent is None:
+            live = store.live()
+            same = live is not None and live.program_hash == manifest.program_hash
+            parent = live.id if live is not None and same else mine.id
+            return rebuild(opened, like, program_hash=manifest.program_hash), parent
+    like, program_hash = shipped()
+    if program_hash == manifest.program_hash and manifest.parent not in (
+            None, adapter_digest(like)):
+        assert manifest.parent is not None
+        msg = (f"it was made from adapter {manifest.parent[:12]}, which is not here: ask for the "
+               "full package")
+        raise MissingParentError(msg)
+    return rebuild(opened, like, program_hash=program_hash), None

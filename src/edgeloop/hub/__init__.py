@@ -1,0 +1,1 @@
+"""The reference update server: it hands out what others signed."""
