@@ -92,3 +92,19 @@ class TrustError(DeltaError):
 
 class MissingParentError(DeltaError):
     """A package builds on an adapter that is not here: ask for the full package."""
+
+
+class LinkError(EdgeLoopError):
+    """The update server cannot be reached, or said no; ``again``: trying later may help."""
+
+    def __init__(self, message: str, *, again: bool = False) -> None:
+        super().__init__(message)
+        self.again = again
+
+
+class HubError(EdgeLoopError):
+    """The hub says no to a request; ``status``: its HTTP status."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status

@@ -113,17 +113,9 @@ def pack(args: argparse.Namespace, out: Output) -> int:
         new, old = _pair(store, args)
         after = store.adapter(new.id)
         before = None if args.full else after if args.back else adapter_of(store, place, old)
-        device = args.device_id or store.device_id
-        data = new.metrics.get("data_sha256")
-        keyed = None if data is None else store.keyed(data)
-    metadata: dict[str, Any] = {
-        "program_hash": new.program_hash,
-        "device_id": device,
-        "version": new.id,
-    }
-    metadata |= {name: new.metrics[name] for name in _CARRIED if name in new.metrics}
-    if keyed is not None:
-        metadata["data_hmac"] = keyed
+        metadata = carried(store, new)
+    if args.device_id is not None:
+        metadata["device_id"] = args.device_id
     package = delta.pack(before, after, metadata, codec="none" if args.back else args.codec,
                          signers=signers, **{"created": new.created} | stated)
     write_atomically(Path(args.output), package)
@@ -147,6 +139,19 @@ def pack(args: argparse.Namespace, out: Output) -> int:
         f"(the adapter has {whole}), result {manifest.result[:12]}"
     )
     return OK
+
+
+def carried(store: Store, version: Version) -> dict[str, Any]:
+    """What travels along with a version: figures, and an HMAC in place of its data's hash."""
+    data = version.metrics.get("data_sha256")
+    keyed = None if data is None else store.keyed(data)
+    metadata: dict[str, Any] = {
+        "program_hash": version.program_hash,
+        "device_id": store.device_id,
+        "version": version.id,
+    }
+    metadata |= {name: version.metrics[name] for name in _CARRIED if name in version.metrics}
+    return metadata if keyed is None else metadata | {"data_hmac": keyed}
 
 
 def _stated(args: argparse.Namespace) -> dict[str, Any]:

@@ -23,6 +23,7 @@ CODES: dict[type[BaseException], int] = {
     errors.BudgetError: 6,
     errors.DeltaError: 7,
     errors.AdapterError: 7,
+    errors.LinkError: 8,
 }
 
 

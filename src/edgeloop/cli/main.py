@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _EPILOG = """exit status: 0 done, 1 a figure or check failed, 2 usage or configuration, 3 model or
-program, 4 state, 5 data, 6 budget, 7 delta, 130 interrupted"""
+program, 4 state, 5 data, 6 budget, 7 delta, 8 update server, 130 interrupted"""
 
 
 # Each command with the module that declares it: only that one is imported, so that a device
@@ -42,6 +42,9 @@ COMMANDS = {
     "diff": ("deltas", "what changed between two versions, tensor by tensor"),
     "pack": ("deltas", "write a version, or a program, as a package, signed or not"),
     "apply": ("deltas", "check a package and take in what it carries"),
+    "pull": ("updates", "fetch the newest release from the update server and take it in"),
+    "push": ("updates", "send what this device learnt, and how releases did"),
+    "hub": ("hub", "the reference update server: releases, rollouts, devices"),
     "enroll": ("trust", "pin a fleet's keys on this device and give it a key of its own"),
     "keys": ("trust", "make keys, show them, say which keys a fleet believes"),
     "export": ("adapters", "write a version for PEFT or ONNX Runtime, or a copy of the state"),

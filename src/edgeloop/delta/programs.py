@@ -61,8 +61,13 @@ def pack_program(
 
 def is_program(path: Path) -> bool:
     """Whether a package carries a program; DeltaError when it is no package."""
+    return envelope_of(path).kind == PROGRAM
+
+
+def envelope_of(path: Path) -> Envelope:
+    """The envelope of a package file, unverified and unread."""
     with path.open("rb") as file:
-        return _envelope(file, path)[0].kind == PROGRAM
+        return _envelope(file, path)[0]
 
 
 def read_program_manifest(path: Path, trust: Trust | None) -> tuple[Manifest, bool]:

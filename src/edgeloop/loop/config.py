@@ -211,6 +211,34 @@ class StateConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class UpdateConfig:
+    """[update]: the update server, for `edgeloop pull` and `push`.
+
+    Attributes
+    ----------
+    server
+        ``https://HOST[:PORT]`` of a hub, or ``mqtts://HOST[:PORT]`` of a broker.
+    token_file
+        Holds the device's token (or ``USER:PASSWORD`` at a broker); mode 0600.
+    ca
+        PEM file of the authority behind the server's certificate; None: those of the system.
+    bandwidth
+        Bytes a second at most, both ways.
+    tries
+        Failures in a row before giving up, each followed by a longer wait.
+    stale_after
+        Uptime without a signed answer after which `status` says stale.
+    """
+
+    server: str | None = None
+    token_file: Path = Path("device.token")
+    ca: Path | None = None
+    bandwidth: Bytes | None = None
+    tries: int = field(default=8, metadata={"range": Range(1)})
+    stale_after: Seconds = field(default=Seconds(259200.0))
+
+
+@dataclass(frozen=True, kw_only=True)
 class PrivacyConfig:
     """[privacy]: what may be kept of a record.
 
@@ -247,6 +275,7 @@ class Config:
     budget: BudgetConfig = field(default_factory=BudgetConfig)
     state: StateConfig = field(default_factory=StateConfig)
     privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
+    update: UpdateConfig = field(default_factory=UpdateConfig)
     root: Path = Path()
     name: str = "loop.toml"
 

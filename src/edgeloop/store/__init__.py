@@ -9,6 +9,7 @@ from edgeloop.store.codec import (
 )
 from edgeloop.store.compress import CODECS, rounded
 from edgeloop.store.connection import BACKUP
+from edgeloop.store.outbox import OUTBOX, Message, Outbox
 from edgeloop.store.records import LINEAGES, SETS, Event, Job, Sample, Version
 from edgeloop.store.schema import STATE_FORMAT, is_state_file
 from edgeloop.store.store import Store
@@ -17,11 +18,14 @@ __all__ = [
     "BACKUP",
     "CODECS",
     "LINEAGES",
+    "OUTBOX",
     "REPLACED",
     "SETS",
     "STATE_FORMAT",
     "Event",
     "Job",
+    "Message",
+    "Outbox",
     "Sample",
     "Store",
     "Version",
