@@ -6,11 +6,11 @@ import json
 
 import numpy as np
 import pytest
+from tests.trust.fleet import PROGRAM, weights
 
 from edgeloop.cli import main
 from edgeloop.store import Store
 from edgeloop.trust import JOURNAL
-from tests.trust.fleet import PROGRAM, weights
 
 
 def run_json(capsys, *args):

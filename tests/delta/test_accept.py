@@ -21,7 +21,7 @@ from edgeloop.delta import accept as accepting
 from edgeloop.delta import manifest as manifests
 from edgeloop.delta import package as packages
 from edgeloop.errors import DeltaError, MissingParentError, TrustError
-from edgeloop.store import Store, backup, restore
+from edgeloop.store import REBASE, Store, backup, restore
 from edgeloop.trust import JOURNAL, Envelope, Root, Trust
 from edgeloop.trust import trust as trusting
 from edgeloop.trust.trust import MACHINE, answer
@@ -109,7 +109,7 @@ def test_what_was_learnt_here_stays_live(device, fleet):
     assert taken.action == "rebase"
     assert device.live.id == mine
     with Store.open(device.path, readonly=True) as store:
-        assert store.kv(delta.REBASE) == str(taken.version.id).encode()
+        assert store.kv(REBASE) == str(taken.version.id).encode()
     assert device.install(fleet.pack(weights(1), weights(2), 2)).action == "rebase"
     assert device.live.id == mine
 

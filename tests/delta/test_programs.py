@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import pytest
+from tests.trust.fleet import Device, Fleet, new_key, weights
 
 from edgeloop import delta
 from edgeloop.delta import programs
-from edgeloop.delta.programs import install_program, pack_program, program_path
+from edgeloop.delta.programs import install_program, pack_program
 from edgeloop.errors import DeltaError, EdgeLoopError, TrustError
 from edgeloop.program import Program
+from edgeloop.program.installed import installed_path
 from edgeloop.store import Store
-from tests.trust.fleet import Device, Fleet, new_key, weights
 
 
 @pytest.fixture
@@ -49,7 +50,7 @@ def test_a_program_goes_live_beside_the_old_one(device, package, tiny_program):
     done = install(device, package)
     assert done.action == "live"
     program = Program.load(tiny_program)
-    path = program_path(device.path, program.hash)
+    path = installed_path(device.path, program.hash)
     assert path.read_bytes() == tiny_program.read_bytes()
     assert path.stat().st_mode & 0o222 == 0
     live = device.live
@@ -73,7 +74,7 @@ def test_programs_are_taken_only_from_release_keys(device, fleet, tmp_path, tiny
     with pytest.raises(TrustError, match="only an enrolled device"):
         install(bare, packed(fleet, tmp_path, tiny_program))
     assert device.live.id == bare.live.id == 1
-    assert not program_path(device.path, "x").parent.exists()
+    assert not installed_path(device.path, "x").parent.exists()
 
 
 def test_a_delta_is_no_program_and_a_program_no_delta(device, fleet, tmp_path, package):
@@ -98,7 +99,7 @@ def test_damage_and_replay(device, fleet, tmp_path, package, tiny_program):
         install(device, package)
     package.write_bytes(good)
     assert device.trust.sequence == 0
-    assert not list(program_path(device.path, "x").parent.glob("*"))
+    assert not list(installed_path(device.path, "x").parent.glob("*"))
     device.install(fleet.pack(weights(0), weights(1), 2))
     with pytest.raises(TrustError, match="not newer"):
         install(device, package)
@@ -118,5 +119,5 @@ def test_a_signed_file_that_is_no_program_is_refused(
     monkeypatch.setattr(programs, "adapter_digest", lambda _: "0" * 64)
     with pytest.raises(EdgeLoopError, match="adapter of its program"):
         install(device, package)
-    assert not program_path(device.path, real.hash).exists()
+    assert not installed_path(device.path, real.hash).exists()
     assert device.live.id == 1

@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 
 import pytest
+from tests.link.parts import Site
+from tests.trust.fleet import PROGRAM, Fleet, new_key, weights
 
 from edgeloop import delta
 from edgeloop.errors import ConfigError, DeltaError, HubError, TrustError
 from edgeloop.hub.shelf import Halt, Shelf, share
 from edgeloop.trust import key_id
-from tests.link.parts import Site
-from tests.trust.fleet import PROGRAM, Fleet, new_key, weights
 
 
 @pytest.fixture

@@ -111,6 +111,7 @@ class MemoryStore:
 
     def __init__(self):
         self._versions, self._kv, self._job, self._live = [], {}, None, None
+        self.path = Path("nowhere.db")
 
     def transaction(self):
         return contextlib.nullcontext()
@@ -146,6 +147,9 @@ class MemoryStore:
 
     def put_kv(self, key, value):
         self._kv[key] = value
+
+    def drop_kv(self, key):
+        self._kv.pop(key, None)
 
     def put_samples(self, items): ...
 

@@ -40,7 +40,7 @@ def test_damage_is_named(tmp_path):
     data = path.read_bytes()
     assert data.count(b"x" * 64) == 1
     path.write_bytes(data.replace(b"x" * 64, b"y" * 64))
-    with Outbox(tmp_path / "d.db") as outbox, pytest.raises(StateError, match="'a'.*damaged"):
+    with Outbox(tmp_path / "d.db") as outbox, pytest.raises(StateError, match=r"'a'.*damaged"):
         outbox.waiting()
     path.write_bytes(b"no database" * 99)
     with pytest.raises(StateError, match="outbox"):

@@ -157,7 +157,7 @@ def predict(args: argparse.Namespace, out: Output) -> int:
     from edgeloop.runtime import Session
 
     place = _place(args.file, args.state)
-    program = place.load_program("nothing to predict with")
+    program = _live_program(place.load_program("nothing to predict with"), place)
     config = _source_config(args, place)
     session = Session(program)
     version = _load_live(session, program, place)
@@ -249,6 +249,17 @@ def _value(text: str) -> Any:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return text
+
+
+def _live_program(own: Program, place: Place) -> Program:
+    """The program of the live version: the one that is named, or one that was installed since."""
+    from edgeloop.program.installed import program_named
+
+    if place.state == Path() or not place.state.exists():
+        return own
+    with place.store(readonly=True) as store:
+        live = store.live()
+    return program_named(own, place.state, None if live is None else live.program_hash)
 
 
 def _load_live(session: Any, program: Program, place: Place) -> int | None:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from edgeloop.cli.exits import OK
 from edgeloop.cli.places import Place, add_place
-from edgeloop.delta.accept import MARK, note
+from edgeloop.delta.accept import note
 from edgeloop.errors import ConfigError, StateError, TrustError
-from edgeloop.store import Store
+from edgeloop.store import MARK, Store
 from edgeloop.trust import Root, Trust, key_id, load_signer, new_key, public_key
 from edgeloop.trust.keys import public_text
 from edgeloop.trust.root import ROLES

@@ -17,7 +17,7 @@ from edgeloop.link import HttpTransport, Throttle, fetched, patiently, read_toke
 from edgeloop.link import pull as pulled
 from edgeloop.link import push as pushed
 from edgeloop.loop.config import Config, UpdateConfig
-from edgeloop.store import Outbox
+from edgeloop.store import REPORTS, Outbox
 from edgeloop.units import parse_bytes
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def queue(store: Store, outbox: Outbox, place: Place, args: argparse.Namespace) 
     if trust is None:
         msg = f"{place.state} is not enrolled: `edgeloop enroll`"
         raise TrustError(msg)
-    for sequence, outcome in json.loads(store.kv("reports") or b"[]"):
+    for sequence, outcome in json.loads(store.kv(REPORTS) or b"[]"):
         outbox.put(f"report {sequence} {outcome}", b"")
     new = store.live() if args.new is None else store.version(int(args.new))
     if new is None or not delta.learnt_here(new) or outbox.known(new.sha256):

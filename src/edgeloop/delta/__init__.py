@@ -1,8 +1,6 @@
 """Adapter deltas: what changed between two adapters, small, signed and ready to send."""
 
 from edgeloop.delta.accept import (
-    MARK,
-    REBASE,
     Installed,
     install,
     learnt_here,
@@ -25,10 +23,8 @@ from edgeloop.delta.package import (
 
 __all__ = [
     "DELTA",
-    "MARK",
     "MAX_PACKAGE_BYTES",
     "PROGRAM",
-    "REBASE",
     "Installed",
     "Manifest",
     "Package",

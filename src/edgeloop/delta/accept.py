@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from edgeloop.delta.manifest import DELTA, NOTHING
 from edgeloop.delta.package import Package, adapter_digest, open_envelope, read_manifest, rebuild
 from edgeloop.errors import DeltaError, MissingParentError, TrustError
+from edgeloop.store import MARK, REBASE, TAKEN, TRIAL
 from edgeloop.trust import Release, Trust
 
 if TYPE_CHECKING:
@@ -17,9 +18,6 @@ if TYPE_CHECKING:
 
     from edgeloop.store import Store, Version
 
-MARK = "trust"  # value in the store: what it has seen of the trust journal
-TAKEN = "release"  # value in the store: the release that was taken last
-REBASE = "rebase"  # value in the store: the version that what was learnt here is to build upon
 
 
 class Installed(NamedTuple):
@@ -155,13 +153,20 @@ def install(
         if trust is not None and release is not None:
             note_release(store, trust, release)
         action = "live" if direct else "aside" if aside else "rebase"
-        if action == "live":
-            store.drop_kv(REBASE)
-        elif action == "rebase":
-            store.put_kv(REBASE, str(version.id).encode())
+        note_turn(store, version.id, action, before=None if trust is None else live)
         store.event("taken", {"version": version.id, "action": action,
                               "sequence": manifest.sequence})
         return Installed(store.version(version.id), action)
+
+
+def note_turn(store: Store, version: int, action: str, *, before: Version | None) -> None:
+    """Note what the loop is to do about a release: build on it, or try it beside the one before."""
+    if action == "rebase":
+        store.put_kv(REBASE, str(version).encode())
+    elif action == "live":
+        store.drop_kv(REBASE)
+        if before is not None and before.id != version:
+            store.put_kv(TRIAL, str(before.id).encode())
 
 
 def learnt_here(version: Version) -> bool:

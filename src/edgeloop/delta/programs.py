@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeloop.delta.accept import REBASE, Installed, learnt_here, note_release
+from edgeloop.delta.accept import Installed, learnt_here, note_release, note_turn
 from edgeloop.delta.manifest import PROGRAM, Manifest, parse, refuse
 from edgeloop.delta.package import (
     HEADER_BYTES,
@@ -18,6 +18,7 @@ from edgeloop.delta.package import (
 )
 from edgeloop.errors import DeltaError, TrustError
 from edgeloop.program import Program
+from edgeloop.program.installed import installed_path
 from edgeloop.runtime import Session
 from edgeloop.trust import Envelope
 from edgeloop.trust.journal import sync_folder
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from edgeloop.store import Store
     from edgeloop.trust import Signer, Trust
 
-FOLDER = ".programs"  # behind the name of the state file
 MAX_PROGRAM_BYTES = (1 << 32) - 1
 _FILE = "program"  # the codec of a manifest whose payload is a program as it stands
 _CHUNK = 1 << 20
@@ -92,7 +92,7 @@ def install_program(store: Store, path: Path, *, trust: Trust | None) -> Install
         raise TrustError(msg)
     with path.open("rb") as file:
         manifest, again, size = _verified(file, path, trust)
-        target = program_path(store.path, manifest.program_hash)
+        target = installed_path(store.path, manifest.program_hash)
         if not target.exists():
             target.parent.mkdir(mode=0o700, exist_ok=True)
             part = target.with_suffix(".part")
@@ -131,19 +131,12 @@ def install_program(store: Store, path: Path, *, trust: Trust | None) -> Install
         )
         if direct:
             store.promote(version.id)
-            store.drop_kv(REBASE)
-        else:
-            store.put_kv(REBASE, str(version.id).encode())
-        note_release(store, trust, release)
         action = "live" if direct else "rebase"
+        note_turn(store, version.id, action, before=None)
+        note_release(store, trust, release)
         store.event("taken", {"version": version.id, "action": action,
                               "sequence": manifest.sequence, "program": manifest.program_hash})
         return Installed(store.version(version.id), action)
-
-
-def program_path(state: Path, program_hash: str) -> Path:
-    """Where a program that was installed on a device stands."""
-    return Path(f"{state}{FOLDER}") / f"{program_hash}.elp"
 
 
 def _envelope(file: BinaryIO, path: Path) -> tuple[Envelope, int]:

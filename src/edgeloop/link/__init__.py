@@ -2,14 +2,12 @@
 
 from edgeloop.link.http import HttpTransport
 from edgeloop.link.pace import Throttle, patiently
-from edgeloop.link.pull import INBOX, READY, REGRESSED, TAKEN, Pulled, fetched, pull, take_in
+from edgeloop.link.pull import REGRESSED, TAKEN, Pulled, fetched, pull
 from edgeloop.link.push import Pushed, push
 from edgeloop.link.token import read_token
 from edgeloop.link.transport import Notice, Offer, Transport
 
 __all__ = [
-    "INBOX",
-    "READY",
     "REGRESSED",
     "TAKEN",
     "HttpTransport",
@@ -24,5 +22,4 @@ __all__ = [
     "pull",
     "push",
     "read_token",
-    "take_in",
 ]

@@ -16,7 +16,8 @@ from edgeloop.delta import adapter_digest, trust_of
 from edgeloop.errors import LinkError, MissingParentError, StateError, TrustError
 from edgeloop.link.fresh import heard, tick
 from edgeloop.link.transport import LARGEST, LARGEST_PACKAGE
-from edgeloop.store import Outbox, Store
+from edgeloop.store import INBOX, READY, Outbox, Store
+from edgeloop.store import TAKEN as TAKEN_RELEASE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
     from edgeloop.link.transport import Notice, Offer, Transport
     from edgeloop.trust import Trust
 
-INBOX = ".inbox"  # behind the name of the state file: a folder
-READY = ".edl"
 TAKEN, REFUSED, REGRESSED = "taken", "refused", "regressed"
 _MOST_ROOTS = 64
 
@@ -107,7 +106,7 @@ def _here(state: Path, trust: Trust, newest: int) -> bool:
     if newest != trust.sequence:
         return False
     with Store.open(state, readonly=True) as store:
-        return store.kv("release") == trust.release.encode()
+        return store.kv(TAKEN_RELEASE) == trust.release.encode()
 
 
 def _known(

@@ -63,8 +63,8 @@ class Gate(Protocol):
         """Whether any candidate could pass beside a live version with these scores [n]."""
         ...
 
-    def __call__(self, evidence: Evidence, *, seed: int) -> Verdict:
-        """Judge."""
+    def __call__(self, evidence: Evidence, *, seed: int, better: bool = True) -> Verdict:
+        """Judge; without `better` it is enough not to be worse."""
         ...
 
 
@@ -90,14 +90,20 @@ class PairedGate:
             return True
         return paired_p(1.0 - live, seed=0) <= self._alpha
 
-    def __call__(self, evidence: Evidence, *, seed: int) -> Verdict:
-        """Judge; `seed` picks the random sign flips, where they are needed."""
+    def __call__(self, evidence: Evidence, *, seed: int, better: bool = True) -> Verdict:
+        """Judge; `seed` picks the random sign flips, where they are needed.
+
+        Without `better` the candidate brings something of its own, as a release of the fleet does:
+        it passes unless its mean score on the gate set is lower than the live version's.
+        """
         e = evidence
         p = paired_p(e.candidate - e.live, seed)
-        good, reason = True, "better"
+        good, reason = True, "better" if better else "no worse"
         if len(e.live) < self._min:
             good, reason = False, f"gate set has {len(e.live)} samples, needs {self._min}"
-        elif p > self._alpha:
+        elif not better and e.candidate.mean() < e.live.mean():
+            good, reason = False, "worse than what was learnt here"
+        elif better and p > self._alpha:
             good, reason = False, f"not better at this confidence (p = {p:.3f})"
         elif not self._safe(e):
             good, reason = False, "worse on the base task"

@@ -17,6 +17,7 @@ import numpy as np
 from edgeloop.data.intake import Intake
 from edgeloop.data.privacy import apply_filters
 from edgeloop.errors import DataError, StateError
+from edgeloop.loop.follow import take_in
 from edgeloop.loop.memory import GATE, TRAIN, VALIDATION, BaseMemory, Memory
 from edgeloop.loop.report import Report
 from edgeloop.loop.serving import Live
@@ -24,7 +25,7 @@ from edgeloop.loop.trigger import SamplesTrigger, Situation, Trigger
 from edgeloop.loop.update import Updater
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -71,6 +72,12 @@ class Loop:
         How the features below the program's cut are kept during an update; "": not at all.
     copy
         Makes a verified copy of the state file, whenever a version goes live; None: none.
+    successor
+        Where `learner` and `program_hash` are those of a program that the fleet sent while the
+        live version belongs to another: that one's hash, and a serving session of the new one for
+        when the new one goes live.
+    shipped
+        Gives the adapter that the program came with, which a package may build on.
     """
 
     def __init__(
@@ -95,6 +102,8 @@ class Loop:
         clock: Callable[[], float] = time.monotonic,
         keep: str = "",
         copy: Callable[[], None] | None = None,
+        successor: tuple[str, Learner] | None = None,
+        shipped: Callable[[], Mapping[str, np.ndarray]] | None = None,
     ) -> None:
         g = config.gate
         self.config = config
@@ -103,6 +112,10 @@ class Loop:
         self._store = store
         self._source = source
         self._program = program_hash
+        self._served = program_hash if successor is None else successor[0]
+        self._successor = None if successor is None else successor[1]
+        self._shipped = shipped
+        self._reload = False
         self._shape = tuple(shape)
         self._prepare = prepare
         self._augment = augment
@@ -154,7 +167,10 @@ class Loop:
         if (job := self._store.job()) is not None:
             report.resumed = True
             report.updates.append(self._updater.resume(job))
+        self._follow()
         limit = None if until == "exhausted" else int(until)
+        if self._reload:
+            limit = self._cursor
         intake: Intake | None = None
         stream: Iterable[Item | DataError]
         report.ended = "exhausted"
@@ -174,6 +190,8 @@ class Loop:
             if intake is not None:
                 report.overruns += intake.overruns
                 intake.close()
+        if self._reload:
+            report.ended = "program"
         self._save()
         report.items, report.live = self._cursor, self.live.version
         report.seconds = self._clock() - began
@@ -185,7 +203,7 @@ class Loop:
     def _begin(self) -> None:
         """Take over what the state file says, or make the first version."""
         store, updater, live = self._store, self._updater, self._store.live()
-        if live is not None and live.program_hash != self._program:
+        if live is not None and live.program_hash not in (self._program, self._served):
             raise StateError(
                 f"state {self.config.state.path}: belongs to program {live.program_hash[:12]}, "
                 f"but model.program is {self._program[:12]}; name another state.path, or give "
@@ -197,7 +215,8 @@ class Loop:
         self._cursor = self._since = self._jobs = 0
         state = {} if saved is None else json.loads(saved)
         # Other anchors than last time: the shipped model is measured on these.
-        same = state.get("anchors") == self._anchors
+        same = (state.get("anchors"), state.get("program", self._program)) == (
+            self._anchors, self._program)
         updater.anchor = state["anchor"] if same else updater.anchor_score()
         with store.transaction():
             if state:
@@ -221,9 +240,53 @@ class Loop:
                 "jobs": self._jobs,
                 "anchor": self._updater.anchor,
                 "anchors": self._anchors,
+                "program": self._program,
                 "memory": self._memory.save(self._store, self._source.name),
             }
             self._store.put_kv(STATE, json.dumps(state).encode())
+
+    # What the fleet sent
+
+    def _follow(self, arrived: float | None = None) -> bool:
+        """Take in what waits, try it, build on it; True when what was learnt here was rebased."""
+        store = self._store
+        take_in(store, self._origin, self._emit)
+        live = store.live()
+        assert live is not None
+        if live.program_hash not in (self._program, self._served):
+            return self._change(live.id)
+        if live.id != self.live.version:
+            self.live.swap(live.id, store.adapter(live.id))
+        self._updater.judge_trial()
+        onto = self._updater.pending
+        if onto is None:
+            return self._change(live.id) if self._served != self._program else False
+        if not self._updater.ready:
+            return False
+        if store.version(onto).program_hash != self._program:
+            return self._change(live.id)
+        self._jobs += 1
+        if self._successor is not None:
+            self.live.succeed(self._successor)
+        update = self._updater.start(self._jobs, arrived, onto=onto)
+        self.report.updates.append(update)
+        if update.promoted:
+            self._served, self._successor = self._program, None
+        else:
+            self.live.succeed(None)
+        return update.promoted
+
+    def _change(self, live: int) -> bool:
+        """End this run: the next one loads the programs that are needed now."""
+        self._reload = True
+        self._halt.set()
+        self._emit("program", live=live)
+        return False
+
+    def _origin(self) -> tuple[Mapping[str, np.ndarray], str]:
+        if self._shipped is None:
+            raise StateError("the program's own adapter is not at hand")
+        return self._shipped(), self._program
 
     # Samples
 
@@ -249,9 +312,11 @@ class Loop:
         situation = Situation(self._since, len(memory.fresh), len(memory.gate))
         decision = self._trigger(situation)
         if decision == "train":
-            self._jobs += 1
             self._since = 0
-            self.report.updates.append(self._updater.start(self._jobs, arrived))
+            followed = self._follow(arrived)
+            if not followed and not self._reload and self._served == self._program:
+                self._jobs += 1
+                self.report.updates.append(self._updater.start(self._jobs, arrived))
         elif decision == "wait" and self._since % self.config.trigger.samples == 0:
             self.report.waits += 1
             self._emit("wait", gate=len(memory.gate), needs=self.config.gate.min_samples)

@@ -22,6 +22,7 @@ class Live:
 
     def __init__(self, predictor: Learner, version: int | None = None) -> None:
         self._predictor = predictor
+        self._next: Learner | None = None
         self._version = version
         self._lock = threading.Lock()
 
@@ -40,8 +41,15 @@ class Live:
         with self._lock:
             return scores(self._predictor, x, labels)
 
+    def succeed(self, predictor: Learner | None) -> None:
+        """Let another resident model answer from the next :meth:`swap` on; None: the same one."""
+        with self._lock:
+            self._next = predictor
+
     def swap(self, version: int, adapter: Mapping[str, np.ndarray]) -> None:
         """Let another version answer from the next prediction on."""
         with self._lock:
+            if self._next is not None:
+                self._predictor, self._next = self._next, None
             self._predictor.load_adapter(adapter)
             self._version = version

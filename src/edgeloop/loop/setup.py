@@ -22,9 +22,10 @@ from edgeloop.loop.memory import BaseMemory
 from edgeloop.loop.runner import Loop
 from edgeloop.options import parse_train
 from edgeloop.program import Program
+from edgeloop.program.installed import program_named
 from edgeloop.runtime import Session
 from edgeloop.runtime.feature_cache import sample_bytes
-from edgeloop.store import BACKUP, Store, backup
+from edgeloop.store import BACKUP, REBASE, Store, backup
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -64,8 +65,11 @@ def run(
     DataError, ProgramError, StateError
         What it names cannot be used.
     """
-    with open_loop(config, source=source, on_event=on_event) as loop:
-        return loop.run(until)
+    while True:
+        with open_loop(config, source=source, on_event=on_event) as loop:
+            report = loop.run(until)
+        if report.ended != "program" or source is not None:
+            return report
 
 
 @contextmanager
@@ -83,7 +87,7 @@ def open_loop(
     if not isinstance(config, Config):
         config = Config.load(config)
     baseline = resident_bytes()
-    program = Program.load(config.path(config.model.program))
+    program, served = programs_of(config)
     features = features_of(config, program)
     labels = labels_of(config, program)
     shape = input_shape(config, program)
@@ -93,20 +97,23 @@ def open_loop(
             "time; leave it out"
         )
     check_method(config, program)
-    ram, keep = plan_of(config, program, shape, baseline)
+    ram, keep = plan_of(config, program, shape, baseline, served)
     ram.check()
     items = make_items(config, labels, source)
     prepare = preparer(features)
     base = load_base(config, labels, shape, prepare)
     a = config.train.augment
     with Store.open(config.path(config.state.path)) as store:
-        learner = Session(program)
+        learner, predictor = Session(program), Session(program)
+        shipped = learner.adapter()
         yield Loop(
             config,
             store=store,
             source=items,
             learner=learner,
-            predictor=Session(program),
+            predictor=predictor if served is None else Session(served),
+            successor=None if served is None else (served.hash, predictor),
+            shipped=lambda: shipped,
             program_hash=program.hash,
             batch=program.batch,
             shape=shape,
@@ -122,17 +129,43 @@ def open_loop(
         )
 
 
+def programs_of(config: Config) -> tuple[Program, Program | None]:
+    """The program to train, and the one to serve where that is still another one.
+
+    The live version says which: the one that the configuration names, or one that was installed
+    since. What was learnt on one program and is to be learnt again on another needs both, as long
+    as both take the same inputs.
+    """
+    own = Program.load(config.path(config.model.program))
+    path = config.path(config.state.path)
+    if not path.is_file():
+        return own, None
+    with Store.open(path, readonly=True) as store:
+        live, onto = store.live(), store.kv(REBASE)
+        after = None if onto is None else store.version(int(onto)).program_hash
+    live_hash = None if live is None else live.program_hash
+    now = program_named(own, path, live_hash)
+    if after is None or after == live_hash:
+        return now, None
+    after_program = program_named(own, path, after)
+    alike = after_program.hash == after and all(
+        after_program.metadata.get(key) == now.metadata.get(key)
+        for key in ("inputs", "features", "classes"))
+    return (after_program, now) if alike else (now, None)
+
+
 def plan(config: Config | str | Path) -> RamPlan:
     """Plan the RAM of the process that would run `config`; reads the program, starts nothing."""
     if not isinstance(config, Config):
         config = Config.load(config)
     baseline = resident_bytes()
-    program = Program.load(config.path(config.model.program))
-    return plan_of(config, program, input_shape(config, program), baseline)[0]
+    program, served = programs_of(config)
+    return plan_of(config, program, input_shape(config, program), baseline, served)[0]
 
 
 def plan_of(
-    config: Config, program: Program, shape: tuple[int, ...], baseline: int
+    config: Config, program: Program, shape: tuple[int, ...], baseline: int,
+    served: Program | None = None,
 ) -> tuple[RamPlan, str]:
     """Plan with what the program says of itself; and how features are kept, "" for not at all.
 
@@ -142,6 +175,8 @@ def plan_of(
         Features are asked for that the program does not have.
     """
     weights = max(program.resident_bytes, program.plan.weight_bytes)
+    if served is not None:  # another one serves, until this one does
+        weights += max(served.resident_bytes, served.plan.weight_bytes) + served.plan.ram_bytes
     asked = config.train.features
 
     def planned(keep: str) -> RamPlan:

@@ -101,9 +101,12 @@ class Progress:
         Epochs since `mark`.
     stop
         Why training ended, once it has.
+    onto
+        Number of the version that it starts from, where that is not the live one.
     """
 
     job: int
+    onto: int | None = None
     step: int = 0
     loss_sum: float = 0.0
     first: float | None = None

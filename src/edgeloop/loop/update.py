@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from edgeloop.errors import StateError
-from edgeloop.loop.gate import Evidence, Gate, PairedGate
+from edgeloop.loop.gate import Evidence, Gate, PairedGate, paired_p
 from edgeloop.loop.learner import scores
 from edgeloop.loop.report import Update
 from edgeloop.loop.trainer import Lesson, Outcome, Pool, Progress, Trainer
-from edgeloop.store import Job, rounded
+from edgeloop.store import REBASE, REPORTS, TRIAL, Job, rounded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from edgeloop.store import Store
 
 BEST = "job.best"  # key-value entry of the store
+REBASE_TRIES = 3  # failures after which what was learnt here stays, and a release is given up
+_FAILED = "rebase.failed"  # key-value entry: the version, and how often
 
 
 class Updater:
@@ -116,21 +119,69 @@ class Updater:
             live=True,
         )
 
-    def start(self, number: int, arrived: float) -> Update:
+    def start(self, number: int, arrived: float | None, *, onto: int | None = None) -> Update:
         """Freeze the samples in the state file and run update `number` on them.
 
-        `arrived` is the time of the last sample, by the clock.
+        `arrived` is the time of the last sample, by the clock. `onto`: start from that version
+        instead of the live one, and let the result live unless it is worse: a rebase.
         """
         live = self._store.live()
         assert live is not None
-        progress = Progress(job=number)
+        progress = Progress(job=number, onto=onto)
         self._learner.restore(self._pristine)
-        self._learner.load_adapter(self._store.adapter(live.id))
+        self._learner.load_adapter(self._store.adapter(onto or live.id))
         with self._store.transaction():
             self._save()
             self._checkpoint(progress, self._learner.snapshot(), None)
         self._emit("job", job=number, fresh=len(self._memory.fresh))
         return self._update(progress, None, arrived)
+
+    @property
+    def pending(self) -> int | None:
+        """The version that what was learnt here is to be learnt again on; None: there is none."""
+        value = self._store.kv(REBASE)
+        return None if value is None else int(value)
+
+    @property
+    def ready(self) -> bool:
+        """Whether there are samples enough to judge by."""
+        return len(self._memory.gate) >= self.config.gate.min_samples
+
+    def judge_trial(self) -> None:
+        """Compare a release that went live at once with the version before it; undo a worse one."""
+        store = self._store
+        value, live = store.kv(TRIAL), store.live()
+        if value is None or live is None or not self.ready:
+            return
+        before = int(value)
+        known = {v.id: v for v in store.versions()}
+        if before not in known or known[before].program_hash != self._program:
+            store.drop_kv(TRIAL)
+            return
+        memory = self._memory
+        chosen = list(memory.gate.balanced(self.config.gate.min_samples))
+        x, y = memory.gate.x[chosen], self._labels(memory.gate, chosen)
+        self._learner.restore(self._pristine)
+        self._learner.load_adapter(store.adapter(before))
+        old, new = scores(self._learner, x, y), self._live.scores(x, y)
+        p = paired_p(old - new, seed=live.id)
+        worse = p <= 1.0 - self.config.gate.confidence
+        with store.transaction():
+            store.drop_kv(TRIAL)
+            if worse:
+                store.promote(before)
+                self._say(live.id, "regressed")
+                store.event("regressed", {"from": live.id, "to": before, "p": p})
+        if worse:
+            self._live.swap(before, store.adapter(before))
+            self._emit("regressed", version=live.id, live=before, p=p)
+
+    def _say(self, version: int, outcome: str) -> None:
+        """Queue for the update server how a release did here."""
+        sequence = self._store.version(version).metrics.get("sequence")
+        if sequence is not None:
+            said = json.loads(self._store.kv(REPORTS) or b"[]")
+            self._store.put_kv(REPORTS, json.dumps([*said[-31:], [sequence, outcome]]).encode())
 
     def resume(self, job: Job) -> Update:
         """Go on with an update that another process left, from its last checkpoint."""
@@ -138,16 +189,19 @@ class Updater:
         live = self._store.live()
         assert live is not None
         made_by = (cursor.pop("plan"), job.isa, job.parent)
-        same = made_by == (self._plan(), self._isa, live.id)
         progress = Progress(**cursor, journal=list(job.journal))
+        if progress.onto is not None and progress.onto != self.pending:
+            progress = replace(progress, onto=None)
+        start = progress.onto or live.id
+        same = made_by == (self._plan(), self._isa, start)
         best = self._store.kv(BEST) if progress.best_epoch else None
         self._learner.restore(self._pristine)
         if same:
             self._learner.restore(job.snapshot)
         else:
             # Other options, instructions or another live version since: begin the update again.
-            progress, best = Progress(job=progress.job), None
-            self._learner.load_adapter(self._store.adapter(live.id))
+            progress, best = Progress(job=progress.job, onto=progress.onto), None
+            self._learner.load_adapter(self._store.adapter(start))
         self._emit("resumed", job=progress.job, step=progress.step, afresh=not same)
         return self._update(progress, best, None)
 
@@ -156,7 +210,7 @@ class Updater:
         live = self._store.live()
         job = Job(
             program_hash=self._program,
-            parent=None if live is None else live.id,
+            parent=progress.onto or (None if live is None else live.id),
             snapshot=snapshot,
             rng=f"{self.config.train.seed}:{progress.job}".encode(),  # counter-based: all of it
             cursor=cursor | {"plan": self._plan()},
@@ -180,9 +234,14 @@ class Updater:
         memory, base = self._memory, self._base
         chosen = list(memory.gate.balanced(self.config.gate.min_samples))
         x, y = memory.gate.x[chosen], self._labels(memory.gate, chosen)
+        new = Pool(memory.fresh, memory.fresh.slots())
+        old = Pool(memory.rehearsal, memory.rehearsal.slots())
+        if progress.onto is not None and len(old) > len(new):
+            # To the release all of it is new: every epoch sees the larger part whole.
+            new, old = old, new
         lesson = Lesson(
-            fresh=Pool(memory.fresh, memory.fresh.slots()),
-            remembered=Pool(memory.rehearsal, memory.rehearsal.slots()),
+            fresh=new,
+            remembered=old,
             base=Pool(base.rehearsal, base.rehearsal.slots()),
             x=memory.validation.x[: len(memory.validation)],
             y=memory.validation.y[: len(memory.validation)],
@@ -190,10 +249,13 @@ class Updater:
         )
         live = self._live.scores(x, y)
         gate: dict[str, Any] | None = None
-        promote = False
-        if self._gate.winnable(live):
+        promote, onto = False, progress.onto
+        if onto is not None or self._gate.winnable(live):
             outcome = self._trainer.run(lesson, progress, best)
             reason = "no epoch better than before on validation"
+            if onto is not None and outcome.adapter is None:
+                # Nothing here makes the release better: it is judged as it came.
+                outcome = replace(outcome, adapter=self._store.adapter(onto))
         else:
             progress.stop = "not needed"
             outcome = Outcome(None, progress)
@@ -210,7 +272,8 @@ class Updater:
                 anchor_candidate=self.anchor_score(),
                 anchor_relative=y is None or not isinstance(y[0], int),
             )
-            verdict = self._gate(evidence, seed=progress.job)
+            rule = {} if onto is None else {"better": False}
+            verdict = self._gate(evidence, seed=progress.job, **rule)
             gate, promote, reason = verdict.numbers(), verdict.promote, verdict.reason
             self._emit("gate", job=progress.job, **gate)
         fresh = len(memory.fresh)
@@ -257,7 +320,7 @@ class Updater:
         self, outcome: Outcome, metrics: dict[str, Any], reason: str, *, promote: bool
     ) -> int | None:
         """End the update in one transaction; return the number of the new version."""
-        store, version = self._store, None
+        store, version, onto = self._store, None, outcome.progress.onto
         used = promote and outcome.adapter is not None
         pools = (self._memory.fresh, self._memory.rehearsal)
         lesson = [pool.key[i] for pool in pools for i in pool.slots()]
@@ -272,7 +335,7 @@ class Updater:
                 version = store.commit(
                     outcome.adapter,
                     program_hash=self._program,
-                    parent=None if live is None else live.id,
+                    parent=onto or (None if live is None else live.id),
                     metrics=metrics,
                     live=True,
                     finish_job=True,
@@ -282,14 +345,30 @@ class Updater:
                 state = self.config.state
                 store.gc(keep=state.keep_versions, quota=state.quota)
                 store.tidy_arrivals()
+                store.drop_kv(TRIAL)
+                if onto is not None:
+                    store.drop_kv(REBASE)
             else:
                 store.clear_job()
+                if onto is not None:
+                    self._failed(onto)
             store.event(
                 "rejected" if version is None else "promoted",
                 {"version": version, "reason": reason} | metrics,
             )
             self._save()
         return version
+
+    def _failed(self, onto: int) -> None:
+        """Count a rebase that was turned down; give the release up after some."""
+        count = json.loads(self._store.kv(_FAILED) or b"[0, 0]")
+        failed = count[1] + 1 if count[0] == onto else 1
+        self._store.put_kv(_FAILED, json.dumps([onto, failed]).encode())
+        if failed >= REBASE_TRIES:
+            self._store.drop_kv(REBASE)
+            self._say(onto, "regressed")
+            self._store.event("given_up", {"version": onto, "tries": failed})
+            self._emit("given_up", version=onto)
 
     def _metrics(self, outcome: Outcome, gate: dict[str, Any] | None) -> dict[str, Any]:
         p, ring = outcome.progress, self._memory.fresh

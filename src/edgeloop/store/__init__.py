@@ -10,18 +10,39 @@ from edgeloop.store.codec import (
 from edgeloop.store.compress import CODECS, rounded
 from edgeloop.store.connection import BACKUP
 from edgeloop.store.outbox import OUTBOX, Message, Outbox
-from edgeloop.store.records import LINEAGES, SETS, Event, Job, Sample, Version
+from edgeloop.store.records import (
+    INBOX,
+    LINEAGES,
+    MARK,
+    READY,
+    REBASE,
+    REPORTS,
+    SETS,
+    TAKEN,
+    TRIAL,
+    Event,
+    Job,
+    Sample,
+    Version,
+)
 from edgeloop.store.schema import STATE_FORMAT, is_state_file
 from edgeloop.store.store import Store
 
 __all__ = [
     "BACKUP",
     "CODECS",
+    "INBOX",
     "LINEAGES",
+    "MARK",
     "OUTBOX",
+    "READY",
+    "REBASE",
     "REPLACED",
+    "REPORTS",
     "SETS",
     "STATE_FORMAT",
+    "TAKEN",
+    "TRIAL",
     "Event",
     "Job",
     "Message",

@@ -9,6 +9,15 @@ if TYPE_CHECKING:
     import numpy as np
 
 LINEAGES = ("local", "fleet")
+# Packages that wait for whoever holds the state file: in a folder named like that.
+INBOX = ".inbox"
+READY = ".edl"
+# Values in the store, by name, with which updates and the loop speak to one another:
+MARK = "trust"  # what the state file has seen of the trust journal
+TAKEN = "release"  # the release that was taken last
+REBASE = "rebase"  # number of the version that what was learnt here is to be learnt again on
+TRIAL = "trial"  # number of the version that was live before a release went live
+REPORTS = "reports"  # how releases did here: [sequence, outcome], ...
 SETS = ("train", "rehearsal", "gate", "validation", "anchor")
 
 

@@ -19,12 +19,15 @@ if TYPE_CHECKING:
 
 # Versions in a row that are stored as differences: reading the last one reads them all.
 LONGEST_CHAIN = 8
-# Never dropped: the live version, its parent, what is pinned, what a running job started from.
+# Never dropped: the live version, its parent, what is pinned, what a running job started from, a
+# release that is to be built on (REBASE), and the version beside which one is tried (TRIAL).
 _KEPT = (
     "pinned OR id IN (SELECT version FROM live)"
     " OR id IN (SELECT parent FROM version WHERE parent IS NOT NULL"
     "           AND id IN (SELECT version FROM live))"
     " OR id IN (SELECT parent FROM job WHERE parent IS NOT NULL)"
+    " OR CAST(id AS TEXT) IN (SELECT CAST(value AS TEXT) FROM kv"
+    "    WHERE key IN ('rebase', 'trial'))"
 )
 
 _SELECT = {

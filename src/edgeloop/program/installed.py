@@ -1,0 +1,26 @@
+"""Programs that arrived on a device, beside the one that it was set up with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from edgeloop.program.program import Program
+
+FOLDER = ".programs"  # behind the name of the state file
+
+
+def installed_path(state: Path, program_hash: str) -> Path:
+    """Where a program that was installed on the device of a state file stands."""
+    return Path(f"{state}{FOLDER}") / f"{program_hash}.elp"
+
+
+def program_named(own: Program, state: Path, program_hash: str | None) -> Program:
+    """The program of a hash: the device's own one, or one that was installed later.
+
+    Where there is none of that hash it is the own one: who compares hashes will say so.
+    """
+    if program_hash in (None, own.hash):
+        return own
+    assert program_hash is not None
+    path = installed_path(state, program_hash)
+    return Program.load(path) if path.is_file() else own

@@ -1,0 +1,273 @@
+"""A release reaches a device that learns: tried, built on, or given up; never worse than before."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from edgeloop import delta
+from edgeloop.loop.update import REBASE_TRIES
+from edgeloop.program import Program
+from edgeloop.runtime import Session
+from edgeloop.store import INBOX, REBASE, REPORTS, TRIAL, Store
+from edgeloop.trust import Trust
+from tests.trust.fleet import Fleet
+
+PROGRAM = "p" * 64
+
+
+@pytest.fixture
+def fleet():
+    return Fleet()
+
+
+def centres(kit, truth_seed=7):
+    """The weights that know the stream of this truth."""
+    return np.random.default_rng(truth_seed).normal(size=(kit.classes, kit.width)).astype("f4")
+
+
+def inbox(store, fleet, adapter, sequence):
+    """Put a full package of a release where the loop looks."""
+    folder = store.path.with_name(store.path.name + INBOX)
+    folder.mkdir(exist_ok=True)
+    package = fleet.pack(None, adapter, sequence, program="ab" * 32)
+    (folder / f"{sequence}.edl").write_bytes(package)
+
+
+@pytest.fixture
+def enrolled(store, fleet):
+    delta.note(store, Trust.enroll(store.path, fleet.root))
+    return store
+
+
+@pytest.fixture
+def loop(kit, enrolled):
+    """Loops of a program whose hash is one; its shipped weights are zeros."""
+
+    def made(data, config=None, **options):
+        options = {"shipped": lambda: {"w": np.zeros((kit.classes, kit.width), "f4")}} | options
+        built = kit.loop(enrolled, data, config, **options)
+        built._program = built._served = built._updater._program = "ab" * 32
+        return built
+
+    return made
+
+
+def test_a_release_is_built_upon(kit, enrolled, loop, fleet):
+    """What the device learnt is learnt again on the release, judged, and swapped in."""
+    data = kit.stream(150)
+    first = loop(data)
+    report = first.run(100)
+    assert report.versions, "the device must have learnt something"
+    mine = enrolled.live()
+    inbox(enrolled, fleet, {"w": 0.3 * centres(kit)}, 1)
+    events = []
+    second = loop(data, on_event=lambda kind, **d: events.append((kind, d)))
+    report = second.run()
+    assert ("taken", {"version": mine.id + 1, "action": "rebase"}) in events
+    live = enrolled.live()
+    rebased = enrolled.version(report.updates[0].version)
+    assert report.updates[0].reason == "no worse"
+    assert rebased.parent == mine.id + 1
+    assert (rebased.lineage, enrolled.version(rebased.parent).lineage) == ("local", "fleet")
+    assert live.id >= rebased.id
+    assert second.live.version == live.id
+    assert enrolled.kv(REBASE) is None
+    assert not list(enrolled.path.with_name(enrolled.path.name + INBOX).glob("*"))
+
+
+class Never:
+    """Turns everything down that is judged as a rebase."""
+
+    def __init__(self, inner):
+        self.inner = inner
+
+    def winnable(self, live):
+        return self.inner.winnable(live)
+
+    def __call__(self, evidence, *, seed, better=True):
+        verdict = self.inner(evidence, seed=seed)
+        return verdict if better else verdict.__class__(**(verdict.numbers() | {"promote": False}))
+
+
+def test_a_release_that_stays_worse_is_given_up_and_reported(kit, enrolled, loop, fleet):
+    from edgeloop.loop.gate import PairedGate
+
+    data = kit.stream(400)
+    loop(data).run(100)
+    mine = enrolled.live()
+    inbox(enrolled, fleet, {"w": -5 * centres(kit)}, 1)
+    gate = Never(PairedGate(8, 0.95, 0.02))
+    report = loop(data, gate=gate).run()
+    assert enrolled.kv(REBASE) is None
+    assert json.loads(enrolled.kv(REPORTS)) == [[1, "regressed"]]
+    kinds = [e.kind for e in enrolled.events()]
+    assert kinds.count("given_up") == 1
+    assert REBASE_TRIES == 3
+    assert enrolled.live().id == mine.id or enrolled.live().lineage == "local"
+    assert report.ended == "exhausted"
+
+
+def test_a_rebase_that_was_interrupted_goes_on_to_the_same_bits(kit, enrolled, loop, fleet,
+                                                                tmp_path):
+    data = kit.stream(150)
+    loop(data).run(100)
+    inbox(enrolled, fleet, {"w": 0.3 * centres(kit)}, 1)
+    for end in ("", ".trust", ".devicekey"):
+        shutil.copy(f"{enrolled.path}{end}", tmp_path / f"other.db{end}")
+    loop(data).run()
+    want = [(v.sha256, v.parent) for v in enrolled.versions()]
+
+    class Cut(Exception):
+        pass
+
+    def cut(kind, **detail):
+        if kind == "checkpoint" and detail["step"] == 3:
+            raise Cut
+
+    # The other device: the same, cut off in the middle of its rebase.
+    with Store.open(tmp_path / "twin.db") as twin:
+        delta.note(twin, Trust.enroll(twin.path, fleet.root))
+
+        def run(**options):
+            options |= {"shipped": lambda: {"w": np.zeros((kit.classes, kit.width), "f4")}}
+            built = kit.loop(twin, data, **options)
+            built._program = built._served = built._updater._program = "ab" * 32
+            return built
+
+        run().run(100)
+        inbox(twin, fleet, {"w": 0.3 * centres(kit)}, 1)
+        with pytest.raises(Cut):
+            run(on_event=cut).run()
+        assert twin.has_job()
+        assert run().run().resumed
+        assert [(v.sha256, v.parent) for v in twin.versions()] == want
+
+
+def test_a_release_that_went_live_at_once_is_tried(kit, enrolled, loop, fleet):
+    """Nothing was learnt here: the release goes live; the gate's samples then judge it."""
+    data = kit.stream(150)
+    never = kit.config(trigger={"samples": 24}, gate={"min_samples": 30})
+    loop(data, never).run(60)
+    assert enrolled.live().id == 1
+    good, bad = {"w": centres(kit)}, {"w": -centres(kit)}
+    inbox(enrolled, fleet, good, 1)
+    loop(data, never).run(64)
+    assert enrolled.live().id == 2
+    assert enrolled.kv(TRIAL) == b"1"  # too few samples to judge by: it goes on
+    soon = kit.config(trigger={"samples": 24}, gate={"min_samples": 8})
+    loop(data, soon).run(64)
+    assert enrolled.live().id == 2
+    assert enrolled.kv(TRIAL) is None  # judged and good
+    inbox(enrolled, fleet, bad, 2)
+    report = loop(data, soon).run(64)
+    assert enrolled.live().id == 2
+    assert report.live == 2
+    assert json.loads(enrolled.kv(REPORTS)) == [[2, "regressed"]]
+    assert "regressed" in [e.kind for e in enrolled.events()]
+
+
+def test_what_is_refused_is_named_and_deleted(kit, enrolled, loop, fleet):
+    other = Fleet("other")
+    inbox(enrolled, other, {"w": centres(kit)}, 1)
+    folder = enrolled.path.with_name(enrolled.path.name + INBOX)
+    (folder / "junk.edl").write_bytes(b"no package")
+    loop(kit.stream(10)).run()
+    refused = [e.detail["reason"] for e in enrolled.events() if e.kind == "refused"]
+    assert len(refused) == 2
+    assert not list(folder.glob("*"))
+    assert enrolled.live().id == 1
+
+
+def test_versions_that_updates_need_are_never_dropped(enrolled, kit):
+    ids = [enrolled.commit({"w": centres(kit, s)}, program_hash=PROGRAM, parent=None, metrics={},
+                           live=True).id for s in range(6)]
+    enrolled.put_kv(REBASE, str(ids[1]).encode())
+    enrolled.put_kv(TRIAL, str(ids[2]).encode())
+    enrolled.gc(keep=1)
+    assert [v.id for v in enrolled.versions()] == [ids[1], ids[2], ids[5]]
+
+
+# Programs, with real ones
+
+def second_program(device):
+    """Another program of the same model, as a later compiler would make it: a larger rank."""
+    done = device.run(
+        "compile", "model.onnx", "-o", "second.elp", "--classes", "idle,drill,mill,saw",
+        "--train", "lora:rank=8", "--optimizer", "adamw:lr=0.01")
+    assert done.returncode == 0, done.stderr
+    return device.folder / "second.elp"
+
+
+def put_program(device, fleet, program, sequence):
+    from edgeloop.delta.programs import pack_program
+
+    folder = device.state.with_name(device.state.name + INBOX)
+    folder.mkdir(exist_ok=True)
+    pack_program(program, folder / f"{sequence}.edl", signers=[fleet.release_key],
+                 sequence=sequence, audience="fleet:press", created=1.8e9)
+
+
+def enrol(device, fleet):
+    with Store.open(device.state) as store:
+        delta.note(store, Trust.enroll(store.path, fleet.root))
+
+
+def test_a_new_base_is_learnt_on_beside_the_old_one(device, fleet):
+    half = (device.folder / "stream.csv").read_text().splitlines(keepends=True)
+    (device.folder / "stream.csv").write_text("".join(half[:100]))
+    text = (device.folder / "loop.toml").read_text()
+    little = text.replace("lr = 0.05", "lr = 0.003\ntarget_loss = 1.22")
+    (device.folder / "loop.toml").write_text(little)
+    assert device.run("run", "loop.toml").returncode == 0
+    enrol(device, fleet)
+    with Store.open(device.state, readonly=True) as store:
+        mine = store.live()
+        assert mine.metrics.get("kind") != "shipped"
+    program = second_program(device)
+    put_program(device, fleet, program, 1)
+    (device.folder / "stream.csv").write_text("".join(half))
+    (device.folder / "loop.toml").write_text(text.replace(
+        "epochs = 8", "epochs = 30\nearly_stopping = {patience = 10}"))
+    done = device.run("run", "loop.toml")
+    assert done.returncode == 0, done.stderr
+    new = Program.load(program)
+    with Store.open(device.state, readonly=True) as store:
+        live = store.live()
+        assert live.program_hash == new.hash
+        line, at = [], live
+        while at.parent is not None:
+            at = store.version(at.parent)
+            line.append((at.program_hash == new.hash, at.lineage))
+        assert (True, "fleet") in line
+        Session(new).load_adapter(store.adapter(live.id))
+    # It serves by the new one, and goes back to the old pair.
+    first = device.run("predict", "loop.toml", "stream.csv", "--json")
+    assert first.returncode == 0, first.stderr
+    assert device.run("rollback", "loop.toml", "--to", str(mine.id)).returncode == 0
+    again = device.run("predict", "loop.toml", "stream.csv", "--json")
+    assert again.returncode == 0, again.stderr
+    assert json.loads(again.stdout)["version"] == mine.id
+    assert device.run("run", "loop.toml").returncode == 0
+
+
+def test_a_new_base_where_nothing_was_learnt_is_live_at_once(device, fleet):
+    text = (device.folder / "loop.toml").read_text()
+    (device.folder / "loop.toml").write_text(text.replace("samples = 32", "samples = 9999"))
+    lines = (device.folder / "stream.csv").read_text().splitlines(keepends=True)
+    (device.folder / "stream.csv").write_text("".join(lines[:40]))
+    assert device.run("run", "loop.toml").returncode == 0
+    enrol(device, fleet)
+    put_program(device, fleet, second_program(device), 1)
+    (device.folder / "stream.csv").write_text("".join(lines))
+    (device.folder / "loop.toml").write_text(text)
+    done = device.run("run", "loop.toml", "--json")
+    assert done.returncode == 0, done.stderr
+    with Store.open(device.state, readonly=True) as store:
+        new = Program.load(device.folder / "second.elp").hash
+        assert [v.program_hash == new for v in store.versions()][:2] == [False, True]
+        assert store.live().program_hash == new
+        assert store.live().id > 2  # and it learnt on
