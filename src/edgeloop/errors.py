@@ -105,6 +105,6 @@ class LinkError(EdgeLoopError):
 class HubError(EdgeLoopError):
     """The hub says no to a request; ``status``: its HTTP status."""
 
-    def __init__(self, status: int, message: str) -> None:
+    def __init__(self, message: str, *, status: int = 400) -> None:
         super().__init__(message)
         self.status = status

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import dataclasses
 import hashlib
 import struct
@@ -15,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeloop import delta
+from edgeloop.delta.codecs import CODECS
 from edgeloop.errors import DeltaError
 from edgeloop.store import Store
 from edgeloop.trust import Envelope
@@ -53,7 +53,7 @@ def test_lossless_round_trip():
     assert delta.pack(parent, result, META) == package
     _, manifest, _ = delta.unpack(package)
     assert manifest.metadata == {"device_id": "press-7", "samples": 32, "created": 1.5}
-    assert base64.b64encode(manifest.exact) in package
+    assert manifest.exact in package
 
 
 @pytest.mark.parametrize(("codec", "tolerance"), [("f16", 1e-3), ("int8", 1.0 / 127)])
@@ -69,7 +69,7 @@ def test_lossy_codecs_round_each_change(codec, tolerance):
     assert delta.unpack(package).manifest.result == delta.adapter_digest(rebuilt)
 
 
-@pytest.mark.parametrize("codec", ["xor", "f16", "int8"])
+@pytest.mark.parametrize("codec", ["exact", "f16", "int8"])
 def test_unchanged_weights_stay_and_cost_little(codec):
     parent = {"w": adapter(0)["conv.A"].repeat(100, 0)}
     package = delta.pack(parent, parent, META, codec=codec)
@@ -155,7 +155,7 @@ def test_resealed_other_content_misses_the_result_digest():
         delta.apply(parent, reseal(manifest, other[:-1]))
 
 
-@pytest.mark.parametrize("codec", ["xor", "f16", "int8"])
+@pytest.mark.parametrize("codec", ["exact", "f16", "int8"])
 def test_weights_that_are_not_finite_are_refused(codec):
     parent = adapter(0)
     bad = moved(parent)
@@ -164,12 +164,30 @@ def test_weights_that_are_not_finite_are_refused(codec):
         delta.pack(parent, bad, META, codec=codec)
     _, manifest, payload = delta.unpack(delta.pack(parent, moved(parent), META, codec=codec))
     raw = b"\xff" * len(zlib.decompress(payload))
-    if codec == "xor":  # parent XOR this is a NaN
+    if codec == "exact":  # what leads to a NaN, which nobody would pack
         flat = np.concatenate([parent[n].reshape(-1) for n in sorted(parent)])
-        bits = flat.view("u4") ^ np.uint32(0x7FC00000)
-        raw = np.ascontiguousarray(bits.view("u1").reshape(-1, 4).T).tobytes()
+        raw = CODECS[codec].encode(flat, np.full_like(flat, np.nan), [])
+    manifest = dataclasses.replace(manifest, raw_bytes=len(raw))
     with pytest.raises(DeltaError, match="not finite"):
         delta.apply(parent, reseal(manifest, zlib.compress(raw)))
+
+
+FLOATS = st.floats(width=32, allow_nan=False, allow_infinity=False)
+
+
+@given(st.lists(st.tuples(FLOATS, FLOATS), min_size=1, max_size=40))
+def test_the_exact_codec_keeps_every_bit_of_any_floats(pairs):
+    before, after = (np.array(side, "<f4") for side in zip(*pairs, strict=True))
+    raw = CODECS["exact"].encode(before, after, [])
+    assert len(raw) == CODECS["exact"].size(len(pairs), 1)
+    assert CODECS["exact"].decode(before, raw, []).tobytes() == after.tobytes()
+
+
+def test_the_exact_codec_at_the_ends_of_the_numbers():
+    ends = np.array([0.0, -0.0, 3.4028235e38, -3.4028235e38, 1e-45, -1e-45, 1.0, -1.0], "<f4")
+    before, after = np.repeat(ends, 8), np.tile(ends, 8)
+    raw = CODECS["exact"].encode(before, after, [])
+    assert CODECS["exact"].decode(before, raw, []).tobytes() == after.tobytes()
 
 
 def test_pack_says_what_is_wrong():

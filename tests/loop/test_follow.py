@@ -7,6 +7,7 @@ import shutil
 
 import numpy as np
 import pytest
+from tests.trust.fleet import Fleet
 
 from edgeloop import delta
 from edgeloop.loop.update import REBASE_TRIES
@@ -14,7 +15,6 @@ from edgeloop.program import Program
 from edgeloop.runtime import Session
 from edgeloop.store import INBOX, REBASE, REPORTS, TRIAL, Store
 from edgeloop.trust import Trust
-from tests.trust.fleet import Fleet
 
 PROGRAM = "p" * 64
 
@@ -121,12 +121,12 @@ def test_a_rebase_that_was_interrupted_goes_on_to_the_same_bits(kit, enrolled, l
     loop(data).run()
     want = [(v.sha256, v.parent) for v in enrolled.versions()]
 
-    class Cut(Exception):
+    class CutError(Exception):
         pass
 
     def cut(kind, **detail):
         if kind == "checkpoint" and detail["step"] == 3:
-            raise Cut
+            raise CutError
 
     # The other device: the same, cut off in the middle of its rebase.
     with Store.open(tmp_path / "twin.db") as twin:
@@ -140,7 +140,7 @@ def test_a_rebase_that_was_interrupted_goes_on_to_the_same_bits(kit, enrolled, l
 
         run().run(100)
         inbox(twin, fleet, {"w": 0.3 * centres(kit)}, 1)
-        with pytest.raises(Cut):
+        with pytest.raises(CutError):
             run(on_event=cut).run()
         assert twin.has_job()
         assert run().run().resumed

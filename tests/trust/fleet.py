@@ -35,7 +35,9 @@ class Fleet:
         made = Root.of(name or self.name, version, keys)
         return made.sign(signers or [self.root_key])
 
-    def pack(self, parent, adapter, sequence, *, codec="xor", signers=None, audience=None, **more):
+    def pack(
+        self, parent, adapter, sequence, *, codec="exact", signers=None, audience=None, **more
+    ):
         return delta.pack(
             parent, adapter, {"program_hash": more.pop("program", PROGRAM)}, codec=codec,
             signers=[self.release_key] if signers is None else signers, sequence=sequence,

@@ -42,7 +42,7 @@ def add(command: Callable[[str], argparse.ArgumentParser]) -> None:
     parser.add_argument("--new", metavar="ID", help="version (default: live)")
     parser.add_argument("--old", metavar="ID", help="version, or 'shipped' (default: the parent)")
     parser.add_argument(
-        "--codec", choices=("xor", "f16", "int8"), default="xor", help="xor is lossless (default)"
+        "--codec", choices=("exact", "f16", "int8"), default="exact", help="exact is the default"
     )
     parser.add_argument("--full", action="store_true", help="needs no parent where it arrives")
     parser.add_argument("--back", action="store_true",

@@ -42,7 +42,7 @@ def add(command: Callable[[str], argparse.ArgumentParser]) -> None:
         parser.add_argument("--tries", type=int, metavar="N", help="failures in a row (default: 8)")
         if name == "push":
             parser.add_argument("--new", metavar="ID", help="version to send (default: live)")
-            parser.add_argument("--codec", choices=("xor", "f16", "int8"), default="xor")
+            parser.add_argument("--codec", choices=("exact", "f16", "int8"), default="exact")
             parser.add_argument("--queue", action="store_true", help="queue it, send nothing yet")
         parser.set_defaults(command=run)
 

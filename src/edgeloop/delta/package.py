@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from edgeloop.delta.codecs import CODECS
+from edgeloop.delta.codecs import CODECS, deflated
 from edgeloop.delta.manifest import (
     DELTA,
     MAX_MANIFEST_BYTES,
@@ -63,7 +63,7 @@ def pack(
     adapter: Mapping[str, np.ndarray],
     metadata: Mapping[str, Any],
     *,
-    codec: str = "xor",
+    codec: str = "exact",
     signers: Iterable[Signer] = (),
     **stated: Any,
 ) -> bytes:
@@ -75,8 +75,8 @@ def pack(
         Same names and shapes. Without a parent the package is full: it stands for itself.
     metadata : mapping
         ``program_hash`` is required; everything else (JSON) travels along.
-    codec : {"xor", "f16", "int8", "none"}
-        "xor" is lossless; "f16" and "int8" round each change, and the result digest is that of
+    codec : {"exact", "f16", "int8", "none"}
+        "exact" is lossless; "f16" and "int8" round each change, and the result digest is that of
         the rounded adapter; "none" carries nothing: whoever takes it has the result already.
     signers
         Who signs the manifest; nobody: a package for one's own hands.
@@ -89,8 +89,8 @@ def pack(
         Names or shapes differ, a weight is not finite or not float32, or the metadata
         cannot be written.
     """
-    if codec not in (*CODECS, NOTHING):
-        msg = f"delta codec {codec!r} is unknown: use one of {', '.join((*CODECS, NOTHING))}"
+    if codec not in (known := (*CODECS, NOTHING)):
+        msg = f"delta codec {codec!r} is unknown: use one of {', '.join(known)}"
         raise DeltaError(msg)
     extra = dict(metadata)
     program_hash = extra.pop("program_hash", None)
@@ -107,12 +107,12 @@ def pack(
     if not (np.isfinite(parent).all() and np.isfinite(result).all()):
         msg = "an adapter weight is not finite: such an adapter is not sent"
         raise DeltaError(msg)
-    raw, rebuilt = b"", dict(adapter)
+    raw, payload, rebuilt = b"", b"", dict(adapter)
     if codec != NOTHING:
         with np.errstate(over="ignore"):
             raw = CODECS[codec].encode(parent, result, sizes)
             rebuilt = _unflat(CODECS[codec].decode(parent, raw, sizes), before)
-    payload = zlib.compress(raw, 9) if raw else b""
+        payload = deflated(raw, parent.size)
     manifest = Manifest(
         codec,
         program_hash,
@@ -134,7 +134,7 @@ def pack(
 
 def seal(envelope: Envelope, payload: bytes) -> bytes:
     """Put an envelope and a payload into one file."""
-    text = envelope.to_bytes()
+    text = envelope.to_compact()
     return head_of(text, len(payload)) + text + payload
 
 
@@ -169,7 +169,7 @@ def open_envelope(package: bytes) -> tuple[Envelope, bytes]:
     text = package[_HEADER.size : _HEADER.size + length]
     if hashlib.sha256(text).digest() != digest:
         refuse("its manifest does not have the stated SHA-256: it was changed on the way")
-    return Envelope.parse(text), package[_HEADER.size + length :]
+    return Envelope.from_compact(text), package[_HEADER.size + length :]
 
 
 def read_manifest(envelope: Envelope, payload: bytes) -> Package:

@@ -49,7 +49,7 @@ def pack_program(
         _FILE, program.hash, fingerprint(adapter), None, adapter_digest(adapter), size, size,
         digest.hexdigest(), **stated)
     parse(manifest.exact)
-    envelope = Envelope.sign(PROGRAM, manifest.exact, signers).to_bytes()
+    envelope = Envelope.sign(PROGRAM, manifest.exact, signers).to_compact()
     with out.open("wb") as target, path.open("rb") as file:
         target.write(head_of(envelope, size) + envelope)
         while chunk := file.read(_CHUNK):
@@ -146,7 +146,7 @@ def _envelope(file: BinaryIO, path: Path) -> tuple[Envelope, int]:
     text = file.read(length)
     if hashlib.sha256(text).digest() != digest:
         refuse("its manifest does not have the stated SHA-256: it was changed on the way")
-    return Envelope.parse(text), size
+    return Envelope.from_compact(text), size
 
 
 def _verified(

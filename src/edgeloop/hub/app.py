@@ -64,7 +64,7 @@ def app(shelf: Shelf) -> Starlette:
         digest = _digest(request)
         notice = shelf.notice(device)
         if notice is None or digest not in {o.sha256 for o in notice.offers}:
-            raise HubError(404, "no such package for this device")
+            raise HubError("no such package for this device", status=404)
         return FileResponse(shelf.package_path(digest), headers={"ETag": f'"{digest}"'},
                             media_type="application/octet-stream")
 
@@ -72,7 +72,7 @@ def app(shelf: Shelf) -> Starlette:
     async def fresh(request: Request, device: str) -> Response:
         nonce = (await _json(request)).get("nonce")
         if not isinstance(nonce, str) or not _NONCE.fullmatch(nonce):
-            raise HubError(400, "a nonce has 32 hexadecimal digits")
+            raise HubError("a nonce has 32 hexadecimal digits", status=400)
         return Response(shelf.answer(device, nonce), media_type="application/json")
 
     @known
@@ -80,7 +80,7 @@ def app(shelf: Shelf) -> Starlette:
         said = await _json(request)
         sequence, outcome = said.get("sequence"), said.get("outcome")
         if type(sequence) is not int or not isinstance(outcome, str):
-            raise HubError(400, "a report has a sequence and an outcome")
+            raise HubError("a report has a sequence and an outcome", status=400)
         shelf.report(device, sequence, outcome)
         return PlainTextResponse("noted")
 
@@ -108,13 +108,13 @@ def app(shelf: Shelf) -> Starlette:
 def _digest(request: Request) -> str:
     digest: str = request.path_params["digest"]
     if not _DIGEST.fullmatch(digest):
-        raise HubError(404, "a digest has 64 hexadecimal digits")
+        raise HubError("a digest has 64 hexadecimal digits", status=404)
     return digest
 
 
 def _number(text: str | None, name: str) -> int:
     if text is None or not text.isdecimal() or len(text) > 15:
-        raise HubError(400, f"{name} is missing or no number")
+        raise HubError(f"{name} is missing or no number", status=400)
     return int(text)
 
 
@@ -123,7 +123,7 @@ async def _body(request: Request, limit: int) -> bytes:
     async for piece in request.stream():
         body += piece
         if len(body) > limit:
-            raise HubError(413, f"at most {limit} bytes in one request")
+            raise HubError(f"at most {limit} bytes in one request", status=413)
     return body
 
 
@@ -131,7 +131,7 @@ async def _json(request: Request) -> dict[str, object]:
     try:
         found = json.loads(await _body(request, MAX_DOCUMENT_BYTES))
     except (ValueError, RecursionError) as error:
-        raise HubError(400, "the body is not JSON") from error
+        raise HubError("the body is not JSON", status=400) from error
     if not isinstance(found, dict):
-        raise HubError(400, "the body is not a JSON object")
+        raise HubError("the body is not a JSON object", status=400)
     return found

@@ -104,7 +104,7 @@ class Bridge(threading.Thread):
     def _answer(self, device: str, said: dict[str, Any]) -> dict[str, Any]:
         shelf = self._shelf
         if device not in {d["id"] for d in shelf.devices()}:
-            raise HubError(403, "this device is not known here")
+            raise HubError("this device is not known here", status=403)
         match said["do"]:
             case "root":
                 found = shelf.root_document(int(said["version"]))
@@ -123,13 +123,13 @@ class Bridge(threading.Thread):
             case "report":
                 shelf.report(device, int(said["sequence"]), str(said["outcome"]))
                 return {}
-        raise HubError(400, "nothing that is known here")
+        raise HubError("nothing that is known here", status=400)
 
     def _piece(self, device: str, said: dict[str, Any]) -> bytes:
         notice = self._shelf.notice(device)
         digest = _digest(said)
         if notice is None or digest not in {o.sha256 for o in notice.offers}:
-            raise HubError(404, "no such package for this device")
+            raise HubError("no such package for this device", status=404)
         with self._shelf.package_path(digest).open("rb") as file:
             file.seek(int(said["start"]))
             return file.read(PIECE)
@@ -138,5 +138,5 @@ class Bridge(threading.Thread):
 def _digest(said: dict[str, Any]) -> str:
     found = said["sha256"]
     if not isinstance(found, str) or len(found) != 64 or not set(found) <= set("0123456789abcdef"):
-        raise HubError(404, "a digest has 64 hexadecimal digits")
+        raise HubError("a digest has 64 hexadecimal digits", status=404)
     return found

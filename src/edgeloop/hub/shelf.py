@@ -321,11 +321,11 @@ class Shelf:
     def report(self, device: str, sequence: int, outcome: str) -> bool:
         """Note how a release did on a device; True when that stopped its rollout."""
         if outcome not in OUTCOMES:
-            raise HubError(400, f"outcome {outcome[:40]!r} is none of {', '.join(OUTCOMES)}")
+            raise HubError(f"outcome {outcome[:40]!r} is none of {', '.join(OUTCOMES)}", status=400)
         with self._transaction():
             if not self._db.execute(
                     "SELECT 1 FROM release WHERE sequence = ?", (sequence,)).fetchall():
-                raise HubError(404, f"there is no release {sequence} here")
+                raise HubError(f"there is no release {sequence} here", status=404)
             self._db.execute("INSERT OR REPLACE INTO report VALUES (?, ?, ?, ?)",
                              (device, sequence, outcome, time.time()))
             counts = dict(self._db.execute(
@@ -361,7 +361,7 @@ class Shelf:
         if here == size:
             return size  # a retry of what was taken
         if start != here or here + len(piece) > size:
-            raise HubError(409, f"{here} of {size} bytes are here")
+            raise HubError(f"{here} of {size} bytes are here", status=409)
         part = self._part(device, sha256)
         with part.open("ab") as file:
             file.write(piece)
@@ -379,26 +379,25 @@ class Shelf:
 
     def _keep(self, device: str, sha256: str, package: bytes) -> None:
         if hashlib.sha256(package).hexdigest() != sha256:
-            raise HubError(400, "what came does not have the stated SHA-256")
+            raise HubError("what came does not have the stated SHA-256", status=400)
         public = bytes.fromhex(self._db.execute(
             "SELECT public FROM device WHERE id = ?", (device,)).fetchone()[0])
         try:
             envelope, payload = open_envelope(package)
             if not envelope.signers(DELTA, {device: public}):
-                raise HubError(403, "it is not signed by the device that sends it")
+                raise HubError("it is not signed by the device that sends it", status=403)
             manifest = read_manifest(envelope, payload).manifest
         except DeltaError as error:
-            raise HubError(400, str(error)) from error
+            raise HubError(str(error), status=400) from error
         if manifest.device != device or manifest.sequence is None:
-            raise HubError(403, "it does not say that this device sends it")
+            raise HubError("it does not say that this device sends it", status=403)
         with self._transaction():
             known = self._db.execute(
                 "SELECT sha256 FROM upload WHERE device = ? AND sequence = ?",
                 (device, manifest.sequence)).fetchall()
             if known and known[0][0] != sha256:
-                raise HubError(
-                    403, f"upload {manifest.sequence} of this device was another one: is there a "
-                    "copy of the device?")
+                raise HubError(f"upload {manifest.sequence} of this device was another one: is there a "
+                    "copy of the device?", status=403)
             self._db.execute("INSERT OR IGNORE INTO upload VALUES (?, ?, ?, ?)",
                              (sha256, device, manifest.sequence, time.time()))
 
@@ -412,7 +411,7 @@ class Shelf:
 
     def _fits(self, size: int) -> None:
         if not 0 < size <= LARGEST_PACKAGE:
-            raise HubError(413, f"an upload has at most {LARGEST_PACKAGE} bytes")
+            raise HubError(f"an upload has at most {LARGEST_PACKAGE} bytes", status=413)
 
     def _upload_path(self, sha256: str) -> Path:
         return self.folder / "uploads" / sha256

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 MAX_ENVELOPE_BYTES = 128 << 10
 _MAX_SIGNATURES = 16
+_HEAD = struct.Struct("<HIB")  # lengths of type and payload, number of signatures
+_ID, _SIGNATURE = 16, 64  # bytes of a key id and an Ed25519 signature
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,7 @@ class Envelope:
             raise TrustError(msg) from error
 
     def to_bytes(self) -> bytes:
-        """Write it as JSON."""
+        """Write it as the JSON of the specification."""
         return json.dumps(
             {
                 "payload": base64.b64encode(self.payload).decode(),
@@ -71,6 +74,30 @@ class Envelope:
             },
             separators=(",", ":"),
         ).encode()
+
+    def to_compact(self) -> bytes:
+        """Write it in few bytes: type, payload and signatures as they are, each with its length."""
+        kind = self.kind.encode()
+        signed = b"".join(bytes.fromhex(name) + sig for name, sig in self.signatures)
+        return (_HEAD.pack(len(kind), len(self.payload), len(self.signatures)) + kind
+                + self.payload + signed)
+
+    @classmethod
+    def from_compact(cls, data: bytes) -> Envelope:
+        """Read what :meth:`to_compact` wrote; TrustError where it is anything else."""
+        try:
+            kinds, payloads, count = _HEAD.unpack_from(data)
+            start = _HEAD.size + kinds
+            end = start + payloads
+            if len(data) != end + count * (_ID + _SIGNATURE) or count > _MAX_SIGNATURES:
+                raise ValueError("its lengths do not add up")  # noqa: TRY301
+            signed = [data[i : i + _ID + _SIGNATURE]
+                      for i in range(end, len(data), _ID + _SIGNATURE)]
+            return cls(data[_HEAD.size : start].decode(), data[start:end],
+                       tuple((each[:_ID].hex(), each[_ID:]) for each in signed))
+        except (struct.error, ValueError) as error:
+            msg = f"not a signed envelope: {error}"
+            raise TrustError(msg) from error
 
     def signers(self, kind: str, keys: Mapping[str, bytes]) -> set[str]:
         """Which of these keys signed this very payload as a document of this kind.
