@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,18 @@ from edgeloop.cli.places import Place, add_place
 from edgeloop.cli.times import parse_time
 from edgeloop.cli.versions import described, show_time
 from edgeloop.errors import ConfigError, StateError
-from edgeloop.store import BACKUP, REPLACED, STATE_FORMAT, Store, is_state_file
+from edgeloop.store import (
+    BACKUP,
+    INBOX,
+    MARK,
+    OUTBOX,
+    REBASE,
+    REPLACED,
+    STATE_FORMAT,
+    Outbox,
+    Store,
+    is_state_file,
+)
 
 if TYPE_CHECKING:
     import argparse
@@ -19,9 +31,13 @@ if TYPE_CHECKING:
 
     from edgeloop.cli.output import Output
 
-_BESIDE = tuple(
-    f"{copy}{end}" for copy in ("", BACKUP, REPLACED)
-    for end in ("", "-wal", "-shm", "-journal", ".lock", ".part"))
+_BESIDE = (
+    *(f"{copy}{end}" for copy in ("", BACKUP, REPLACED)
+      for end in ("", "-wal", "-shm", "-journal", ".lock", ".part")),
+    # trust journal, device key, outbox (edgeloop.trust, edgeloop.store.outbox)
+    ".trust", ".trust.old", ".devicekey", *(f"{OUTBOX}{end}" for end in ("", "-wal", "-shm")),
+)
+_FOLDERS = (INBOX, ".programs")
 
 
 def add(command: Callable[[str], argparse.ArgumentParser]) -> None:
@@ -53,6 +69,7 @@ def status(args: argparse.Namespace, out: Output) -> int:
         live, everything, job = store.live(), store.versions(), store.job()
         samples, events = store.sample_counts(), store.events(args.events)
         device = store.device_id
+        updates = _updates(store, place)
     size = place.state.stat().st_size
     result = {
         "state": str(place.state),
@@ -65,6 +82,7 @@ def status(args: argparse.Namespace, out: Output) -> int:
         if job is None
         else {"parent": job.parent, "isa": job.isa, "cursor": job.cursor},
         "samples": samples,
+        "updates": updates,
         "events": [{"at": e.created, "kind": e.kind, "detail": e.detail} for e in events],
     }
     out.result(result)
@@ -78,11 +96,45 @@ def status(args: argparse.Namespace, out: Output) -> int:
             "job": "none" if job is None else f"interrupted, goes on with the next run ({job.isa})",
             "samples": samples or "none",
         }
+        | ({"updates": updates["said"]} if updates else {})
     )
     for event in events:
         short = {name: value for name, value in event.detail.items() if _line_worthy(value)}
         out.line(f"{show_time(event.created)}  {show(event.kind)}  {show(short)}".rstrip())
     return OK
+
+
+def _updates(store: Store, place: Place) -> dict[str, Any] | None:
+    """What an enrolled device knows of releases; None where it is not enrolled."""
+    if store.kv(MARK) is None:
+        return None
+    # Signatures take a library of their own: only a device that has updates loads it.
+    from edgeloop.delta import trust_of
+    from edgeloop.errors import TrustError
+    from edgeloop.link.fresh import silence
+    from edgeloop.loop.config import Config, UpdateConfig
+
+    try:
+        trust = trust_of(store)
+    except TrustError as error:
+        return {"said": str(error), "refused": True}
+    assert trust is not None
+    config = UpdateConfig() if place.config is None else Config.load(place.config).update
+    waiting, quiet = 0, None
+    if Path(f"{store.path}{OUTBOX}").is_file():
+        with Outbox(store.path) as outbox:
+            waiting, quiet = len(outbox.waiting()), silence(outbox)
+    stale = quiet is not None and quiet > config.stale_after
+    said = f"release {trust.sequence} of fleet {trust.root.fleet!r}"
+    if quiet is not None:
+        said += f", {'STALE: ' if stale else ''}last signed answer {quiet / 3600:.1f} h of uptime ago"
+    if waiting:
+        said += f", {waiting} wait to be sent"
+    return {
+        "said": said, "refused": False, "fleet": trust.root.fleet, "device": trust.device,
+        "release": trust.sequence, "root": trust.root.version, "silence_seconds": quiet,
+        "stale": stale, "waiting": waiting, "rebase": store.kv(REBASE) is not None,
+    }
 
 
 def forget(args: argparse.Namespace, out: Output) -> int:
@@ -115,6 +167,8 @@ def uninstall(args: argparse.Namespace, out: Output) -> int:
     """Say what remains on the device; delete it with --purge."""
     place = Place.of(args.state)
     files = [path for end in _BESIDE if (path := Path(f"{place.state}{end}")).is_file()]
+    for end in _FOLDERS:
+        files += sorted(Path(f"{place.state}{end}").glob("*"))
     if args.purge:
         if not files:
             msg = f"state {place.state} does not exist: there is nothing to delete"
@@ -142,6 +196,9 @@ def _purge(place: Place, files: list[Path]) -> None:
             raise
     for path in files:
         path.unlink(missing_ok=True)
+    for end in _FOLDERS:
+        with suppress(FileNotFoundError):
+            Path(f"{place.state}{end}").rmdir()
 
 
 def _line_worthy(value: Any) -> bool:

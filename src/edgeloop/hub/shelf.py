@@ -396,8 +396,9 @@ class Shelf:
                 "SELECT sha256 FROM upload WHERE device = ? AND sequence = ?",
                 (device, manifest.sequence)).fetchall()
             if known and known[0][0] != sha256:
-                raise HubError(f"upload {manifest.sequence} of this device was another one: is there a "
-                    "copy of the device?", status=403)
+                raise HubError(
+                    f"upload {manifest.sequence} of this device was another one: is there a copy "
+                    "of the device?", status=403)
             self._db.execute("INSERT OR IGNORE INTO upload VALUES (?, ?, ?, ?)",
                              (sha256, device, manifest.sequence, time.time()))
 
