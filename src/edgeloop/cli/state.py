@@ -127,7 +127,8 @@ def _updates(store: Store, place: Place) -> dict[str, Any] | None:
     stale = quiet is not None and quiet > config.stale_after
     said = f"release {trust.sequence} of fleet {trust.root.fleet!r}"
     if quiet is not None:
-        said += f", {'STALE: ' if stale else ''}last signed answer {quiet / 3600:.1f} h of uptime ago"
+        mark = "STALE: " if stale else ""
+        said += f", {mark}last signed answer {quiet / 3600:.1f} h of uptime ago"
     if waiting:
         said += f", {waiting} wait to be sent"
     return {
