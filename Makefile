@@ -25,6 +25,8 @@ $(VENV)/.test: $(VENV)/.base
 	@$(PIP) install --no-build-isolation -e '.[test]' && touch $@
 $(VENV)/.tasks: $(VENV)/.test
 	@$(PIP) install --no-build-isolation -e '.[tasks]' && touch $@
+$(VENV)/.fuzz: $(VENV)/.test
+	@$(PIP) install --no-build-isolation -e '.[fuzz]' && touch $@
 $(VENV)/.bench: $(VENV)/.test
 	@$(PIP) install --no-build-isolation -e '.[bench]' && touch $@
 $(VENV)/.lint: $(VENV)/.base
@@ -66,8 +68,9 @@ types: $(VENV)/.lint build ## mypy --strict
 contracts: $(VENV)/.lint build ## import directions
 	@$(VENV)/bin/lint-imports
 
-crash: $(VENV)/.test build ## 200 random kills of `edgeloop run`, each resumed
-	@PYTHONPATH=src EDGELOOP_KILLS=200 $(PY) -m pytest tests/crash $(ARGS)
+FAULTS ?= 10000
+crash: $(VENV)/.test build ## 10,000 injected faults: power losses, rot, full disks, kills of `edgeloop run`
+	@PYTHONPATH=src EDGELOOP_KILLS=200 EDGELOOP_FAULTS=$(FAULTS) $(PY) -m pytest tests/crash $(ARGS)
 
 asan: $(VENV)/.test ## build the core's tests with the address and undefined-behaviour sanitizers
 	@mkdir -p build
@@ -90,9 +93,14 @@ firmware: $(VENV)/.test build ## train on a Cortex-M4F in QEMU; code, stack and 
 
 FUZZ_SECONDS ?= 600
 FUZZ_SEED ?= 1
-fuzz: build asan ## hostile step tables under the sanitizers, ten minutes (FUZZ_SECONDS)
+FUZZ_TARGETS ?= manifest envelope payload artifact onnx
+fuzz: $(VENV)/.fuzz build asan ## hostile tables, packages, programs, models: ten minutes each (FUZZ_SECONDS)
 	@rm -rf build/seeds && PYTHONPATH=src $(PY) -m tests.core.seeds build/seeds
 	@build/asan/fuzz_check $(FUZZ_SECONDS) $(FUZZ_SEED) build/seeds/*.table
+	@printf '%s\n' $(FUZZ_TARGETS) | PYTHONPATH=src:tests:. xargs -P 2 -I{} sh -c '\
+	  $(PY) -m tests.fuzz.targets {} $(FUZZ_SECONDS) build/corpus >build/fuzz.{}.log 2>&1 \
+	  && echo "{}: clean after $$(grep -o "number_of_executed_units: .*" build/fuzz.{}.log)" \
+	  || { echo "{}: a finding"; tail -40 build/fuzz.{}.log; exit 255; }'
 
 # With one of the goals `speed`, `quant`, `cut`, `growth`, `memory`, `resident` or `wear` beside it,
 # `bench` leaves the work to that.

@@ -2,9 +2,12 @@
  * lets the disk be full from the EL_SHIM_FULL_AT-th write to them on, or kills the process right
  * before the EL_SHIM_KILL_AT-th of these calls.
  *
+ * EL_SHIM_ERRNO names another error than a full disk's, and EL_SHIM_SKIP_SYNC a part of the paths
+ * whose syncs do not happen.
+ *
  * Log records: one text line "W <path> <offset> <length>", followed by the bytes written;
  * "S <path>" for fsync and fdatasync; "T <path> <size>" for ftruncate; "U <path>" for unlink;
- * "R <new path>" for rename. */
+ * "R <new path> <old path>" for rename. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -57,11 +60,16 @@ static int full(const char *path) {
     return at && writes >= atol(at);
 }
 
+static int refused(void) {
+    const char *number = getenv("EL_SHIM_ERRNO");
+    return number ? atoi(number) : ENOSPC;
+}
+
 static ssize_t do_pwrite(const char *name, int fd, const void *data, size_t n, off_t at) {
     char path[512], head[640];
     if (path_of(fd, path, sizeof path)) {
         if (full(path)) {
-            errno = ENOSPC;
+            errno = refused();
             return -1;
         }
         snprintf(head, sizeof head, "W %s %ld %zu\n", path, (long)at, n);
@@ -81,7 +89,7 @@ ssize_t write(int fd, const void *data, size_t n) {
     char path[512], head[640];
     if (path_of(fd, path, sizeof path)) {
         if (full(path)) {
-            errno = ENOSPC;
+            errno = refused();
             return -1;
         }
         snprintf(head, sizeof head, "W %s %ld %zu\n", path, (long)lseek(fd, 0, SEEK_CUR), n);
@@ -93,6 +101,8 @@ ssize_t write(int fd, const void *data, size_t n) {
 static int do_sync(const char *name, int fd) {
     char path[512], head[640];
     if (path_of(fd, path, sizeof path)) {
+        const char *skip = getenv("EL_SHIM_SKIP_SYNC");
+        if (skip && strstr(path, skip)) return 0;
         snprintf(head, sizeof head, "S %s\n", path);
         record(head, NULL, 0);
     }
@@ -124,9 +134,9 @@ int unlink(const char *path) {
 }
 
 int rename(const char *from, const char *to) {
-    char head[640];
+    char head[1100];
     if (watched(to)) {
-        snprintf(head, sizeof head, "R %s\n", to);
+        snprintf(head, sizeof head, "R %s %s\n", to, from);
         record(head, NULL, 0);
     }
     return ((rename_fn)real("rename"))(from, to);

@@ -42,8 +42,9 @@ def parse(log):
         kind, path, *numbers = data[at:end].decode().split(" ")
         at = end + 1
         length = int(numbers[1]) if kind == "W" else 0
-        number = int(numbers[0]) if numbers else 0
-        records.append((kind, path, number, data[at : at + length]))
+        number = int(numbers[0]) if numbers and kind != "R" else 0
+        what = numbers[0].encode() if kind == "R" else data[at : at + length]
+        records.append((kind, path, number, what))
         at += length
     return records
 

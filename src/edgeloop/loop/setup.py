@@ -15,7 +15,7 @@ from edgeloop.data.features import Features, LogMel, from_spec
 from edgeloop.data.item import Labels
 from edgeloop.data.privacy import AllowFields, Filter, HashIds, device_key
 from edgeloop.data.sources import IterableSource, make_source
-from edgeloop.errors import CompileError, ConfigError, DataError
+from edgeloop.errors import CompileError, ConfigError, DataError, StateError
 from edgeloop.loop.budget import RamPlan, plan_ram, resident_bytes
 from edgeloop.loop.config import Config
 from edgeloop.loop.memory import BaseMemory
@@ -140,9 +140,12 @@ def programs_of(config: Config) -> tuple[Program, Program | None]:
     path = config.path(config.state.path)
     if not path.is_file():
         return own, None
-    with Store.open(path, readonly=True) as store:
-        live, onto = store.live(), store.kv(REBASE)
-        after = None if onto is None else store.version(int(onto)).program_hash
+    try:
+        with Store.open(path, readonly=True) as store:
+            live, onto = store.live(), store.kv(REBASE)
+            after = None if onto is None else store.version(int(onto)).program_hash
+    except StateError:  # empty, damaged, of another format: whoever opens it to write will tell
+        return own, None
     live_hash = None if live is None else live.program_hash
     now = program_named(own, path, live_hash)
     if after is None or after == live_hash:

@@ -195,8 +195,10 @@ def _parse_tensors(header: dict[str, Any], base: int, end: int) -> dict[str, Sto
     tensors: dict[str, Stored] = {}
     at = base
     for name, item in header.items():
-        dtype, shape = _NUMPY[item["dtype"]], tuple(int(d) for d in item["shape"])
-        first, last = (base + int(i) for i in item["data_offsets"])
+        dtype, shape = _NUMPY[item["dtype"]], tuple(item["shape"])
+        first, last = (base + i for i in item["data_offsets"])
+        if not all(type(d) is int for d in (first, last, *shape)):
+            raise ValueError(f"{name}: not whole numbers")
         count = 1
         for d in shape:
             if d < 0:

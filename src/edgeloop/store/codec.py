@@ -19,13 +19,19 @@ if TYPE_CHECKING:
 _METADATA = {"edgeloop": '{"kind":"adapter","version":1}'}
 
 
-def sha256(*parts: bytes) -> str:
-    """Hex SHA-256 of the parts, each preceded by its length, so that no two splits agree."""
+def sha256(*parts: bytes | str) -> str:
+    """Hex SHA-256 of the parts, each preceded by its length, so that no two splits agree.
+
+    A value whose very type rotted has none: what comes back then equals no digest.
+    """
+    if not all(isinstance(part, bytes | str) for part in parts):
+        return "of no bytes"
+    raw = [p.encode("utf-8", "surrogateescape") if isinstance(p, str) else p for p in parts]
     digest = hashlib.sha256()
-    if len(parts) == 1:
-        digest.update(parts[0])
+    if len(raw) == 1:
+        digest.update(raw[0])
     else:
-        for part in parts:
+        for part in raw:
             digest.update(len(part).to_bytes(8, "little"))
             digest.update(part)
     return digest.hexdigest()

@@ -166,7 +166,7 @@ class Store(Versions):
                     msg = f"sample set {item.set!r} is unknown: use one of {', '.join(SETS)}"
                     raise StateError(msg)
                 x, y, is_int = array_to_bytes(item.x), *label_to_bytes(item.y)
-                digest = sha256(item.set.encode(), item.key.encode(), x, y)
+                digest = sha256(item.set, item.key, x, y)
                 self._db.query(
                     "INSERT INTO sample (kind, key, x, y, y_is_int, sha256)"
                     " VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (kind, key) DO UPDATE SET"
@@ -182,7 +182,7 @@ class Store(Versions):
         )
         found = []
         for key, x, y, y_is_int, digest in rows:
-            if sha256(set.encode(), key.encode(), x, y) != digest:
+            if sha256(set, key, x, y) != digest:
                 msg = (
                     f"sample {key!r} of set {set!r} in {self.path} is damaged (SHA-256 differs): "
                     f"drop_samples({set!r}, [{key!r}]) removes it"
@@ -198,7 +198,7 @@ class Store(Versions):
         for (seq,) in self._db.query("SELECT seq FROM sample ORDER BY seq"):
             (kind, key, x, y, digest), = self._db.query(
                 "SELECT kind, key, x, y, sha256 FROM sample WHERE seq = ?", (seq,))
-            if sha256(kind.encode(), key.encode(), x, y) != digest:
+            if sha256(kind, key, x, y) != digest:
                 found.append((kind, key))
         return found
 
@@ -284,7 +284,7 @@ class Store(Versions):
         with self.transaction():
             self._db.query(
                 "INSERT OR REPLACE INTO kv (key, value, sha256) VALUES (?, ?, ?)",
-                (key, value, sha256(key.encode(), value)),
+                (key, value, sha256(key, value)),
             )
 
     def drop_kv(self, key: str) -> None:
@@ -298,7 +298,7 @@ class Store(Versions):
         if not rows:
             return None
         value: bytes = rows[0][0]
-        if sha256(key.encode(), value) != rows[0][1]:
+        if sha256(key, value) != rows[0][1]:
             msg = f"value {key!r} in {self.path} is damaged (SHA-256 differs): put it again"
             raise StateError(msg)
         return value
@@ -313,4 +313,4 @@ def _job_digest(
 ) -> str:
     # The parent is left out: pruning may set it to NULL.
     del parent
-    return sha256(program_hash.encode(), snapshot, rng, *(text.encode() for text in texts))
+    return sha256(program_hash, snapshot, rng, *texts)
