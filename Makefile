@@ -6,7 +6,7 @@ PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check -q
 PYTHON ?= python3
 SYSTEM_PACKAGES := gcc-arm-none-eabi libnewlib-arm-none-eabi qemu-system-arm qemu-user \
-  gcc-aarch64-linux-gnu libc6-dev-arm64-cross clang-format mosquitto
+  gcc-aarch64-linux-gnu libc6-dev-arm64-cross clang-format mosquitto systemd groff-base
 
 help: ## list the habits
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgeloop.cli.exits import FAILED, OK
+from edgeloop.cli.notify import watched
 from edgeloop.cli.output import to_json
 from edgeloop.cli.places import Place
 from edgeloop.cli.progress import Progress
@@ -131,7 +132,7 @@ def run(args: argparse.Namespace, out: Output) -> int:
         with Store.open(config.path(config.state.path)) as store:
             store.clear_job()
     signal.signal(signal.SIGTERM, _interrupt)
-    with Progress(out, quiet=args.quiet) as progress:
+    with watched(), Progress(out, quiet=args.quiet) as progress:
         until = "exhausted" if args.until is None else args.until
         report = loop.run(config, on_event=progress.event, until=until)
     summary = report.to_json()
