@@ -6,6 +6,7 @@ import http.server
 import json
 import os
 import threading
+import time
 from typing import ClassVar
 
 import numpy as np
@@ -14,12 +15,15 @@ from tests.link.parts import BadLine, Site, adapter_of, certificates
 from tests.trust.fleet import PROGRAM, Fleet, new_key, weights
 
 from edgeloop import delta
+from edgeloop.delta.programs import pack_program
 from edgeloop.errors import ConfigError, LinkError, TrustError
 from edgeloop.link import HttpTransport, Offer, fetched, patiently
 from edgeloop.link import pull as pulled
 from edgeloop.link import push as pushed
 from edgeloop.link.pull import fetch
-from edgeloop.store import Outbox, Store
+from edgeloop.program import Program
+from edgeloop.program.installed import installed_path
+from edgeloop.store import REPORTS, Outbox, Store
 from edgeloop.trust import Trust
 
 SCALE = float(os.environ.get("EDGELOOP_LINK_SCALE", "20"))  # 1: a line of really 1 kB a second
@@ -170,6 +174,24 @@ def test_a_hub_that_is_killed_in_the_middle(site, fleet):
         hub.kill()
 
 
+def test_a_program_comes_the_same_way_no_faster_than_it_may(site, fleet, device_template):
+    device = site.device()
+    program = device_template.folder / "model.elp"
+    package = site.folder / "program.edl"
+    pack_program(program, package, signers=[fleet.release_key], sequence=1,
+                 audience="fleet:press", created=1.8e9)
+    site.publish(package.read_bytes())
+    size, began = package.stat().st_size, time.monotonic()
+    with site.hub():
+        status, said, errors = site.command(
+            "pull", device, f"http://127.0.0.1:{site.port}", "--bandwidth", f"{size // 2}")
+    assert (status, said and said["action"]) == (0, "live"), errors
+    assert time.monotonic() - began > 1.0
+    new = Program.load(program).hash
+    assert installed_path(device.path, new).read_bytes() == program.read_bytes()
+    assert device.live.program_hash == new
+
+
 def test_while_the_loop_runs_it_waits(site, fleet):
     device = site.device()
     site.publish(fleet.pack(weights(0), weights(1), 1))
@@ -194,6 +216,42 @@ def test_the_full_package_where_the_parent_is_lost(site, fleet):
         site.publish(fleet.pack(None, weights(5), 2, codec="none"))
         assert site.command("pull", device, url)[1]["action"] == "live"
     assert device.live.id == 1
+
+
+def test_a_bad_release_is_reported_and_what_the_loop_found_too(site, fleet, monkeypatch):
+    device = site.device()
+    other = {"fc.A": weights(1)["fc.A"][:2], "fc.B": weights(1)["fc.B"]}
+    site.publish(fleet.pack(None, other, 1))  # other shapes than the program has
+    url = f"http://127.0.0.1:{site.port}"
+    with site.hub():
+        status, _, errors = site.command("pull", device, url)
+        assert status == 7
+        assert "other names or shapes" in errors
+        with Store.open(device.path) as store:
+            store.put_kv(REPORTS, json.dumps([[1, "regressed"]]).encode())
+        assert site.command("push", device, url)[1]["reports"] == 2
+        assert site.command("push", device, url)[1]["reports"] == 0
+    with site.shelf() as shelf:
+        assert shelf.releases()[0]["reports"] == {"regressed": 1}  # the last word of a device
+
+
+def test_what_was_new_before_the_device_was_enrolled_again_is_not_refused(site, fleet):
+    """A device that begins anew knows how far releases had come: that is no bad release."""
+    device = site.device()
+    site.publish(fleet.pack(weights(0), weights(1), 1))
+    url = f"http://127.0.0.1:{site.port}"
+    with site.hub():
+        assert site.command("pull", device, url)[1]["action"] == "live"
+        trust = Trust.enroll(device.path, fleet.root, again=True, sequence=1)
+        with Store.open(device.path) as store:
+            delta.note(store, trust)
+        with site.shelf() as shelf:
+            device.token.write_text(shelf.add_device("device2", trust.signer().public))
+        assert site.command("pull", device, url)[1]["action"] == "nothing"
+        site.publish(fleet.pack(weights(1), weights(2), 2))
+        assert site.command("pull", device, url)[1]["action"] == "live"
+    with site.shelf() as shelf:
+        assert [r["reports"] for r in shelf.releases()] == [{"taken": 1}, {"taken": 1}]
 
 
 def test_a_rollout_that_holds_back(site, fleet):

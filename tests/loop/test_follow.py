@@ -182,6 +182,13 @@ def test_what_is_refused_is_named_and_deleted(kit, enrolled, loop, fleet):
     assert enrolled.live().id == 1
 
 
+def test_a_device_that_is_not_enrolled_takes_nothing_from_its_inbox(kit, store, fleet):
+    inbox(store, fleet, {"w": centres(kit)}, 1)
+    kit.loop(store, kit.stream(10)).run()
+    assert "not enrolled" in store.events()[-1].detail["reason"]
+    assert [v.id for v in store.versions()] == [1]
+
+
 def test_versions_that_updates_need_are_never_dropped(enrolled, kit):
     ids = [enrolled.commit({"w": centres(kit, s)}, program_hash=PROGRAM, parent=None, metrics={},
                            live=True).id for s in range(6)]

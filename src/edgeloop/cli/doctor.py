@@ -53,7 +53,7 @@ def doctor(args: argparse.Namespace, out: Output) -> int:
         _core(),
         _cores(),
         _memory(),
-        *(_library(name, needed=True) for name in ("numpy", "safetensors")),
+        *(_library(name, needed=True) for name in ("numpy", "safetensors", "cryptography")),
         _sqlite(Path(args.folder)),
         _disk(Path(args.folder)),
         *(_library(name, needed=False) for name in ("onnx", "rich")),

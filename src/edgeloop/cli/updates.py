@@ -62,6 +62,8 @@ def pull(args: argparse.Namespace, out: Output) -> int:
             lambda: pulled(place.state, way, outbox, lambda store, path: take(store, path, place),
                            shipped=shipped),
             tries=how.tries, progress=lambda: fetched(place.state))
+        with place.store(readonly=True) as store:
+            queue_reports(store, outbox)
         with suppress(LinkError):  # they wait for the next time
             pushed(outbox, way)
     out.result(done._asdict())
@@ -99,8 +101,7 @@ def queue(store: Store, outbox: Outbox, place: Place, args: argparse.Namespace) 
     if trust is None:
         msg = f"{place.state} is not enrolled: `edgeloop enroll`"
         raise TrustError(msg)
-    for sequence, outcome in json.loads(store.kv(REPORTS) or b"[]"):
-        outbox.put(f"report {sequence} {outcome}", b"")
+    queue_reports(store, outbox)
     new = store.live() if args.new is None else store.version(int(args.new))
     if new is None or not delta.learnt_here(new) or outbox.known(new.sha256):
         return False
@@ -113,6 +114,12 @@ def queue(store: Store, outbox: Outbox, place: Place, args: argparse.Namespace) 
         signers=[trust.signer()], sequence=trust.next_upload(), audience=f"hub:{trust.root.fleet}",
         device=trust.device, created=new.created)
     return outbox.put(new.sha256, package)
+
+
+def queue_reports(store: Store, outbox: Outbox) -> None:
+    """Queue what the loop has to say of releases, each once."""
+    for sequence, outcome in json.loads(store.kv(REPORTS) or b"[]"):
+        outbox.put(f"report {sequence} {outcome}", b"")
 
 
 def settings(args: argparse.Namespace) -> UpdateConfig:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from edgeloop.delta import adapter_digest, trust_of
-from edgeloop.errors import LinkError, MissingParentError, StateError, TrustError
+from edgeloop.errors import DeltaError, LinkError, MissingParentError, StateError, TrustError
 from edgeloop.link.fresh import heard, tick
+from edgeloop.link.push import REPORT
 from edgeloop.link.transport import LARGEST, LARGEST_PACKAGE
 from edgeloop.store import INBOX, READY, Outbox, Store
 from edgeloop.store import TAKEN as TAKEN_RELEASE
@@ -105,6 +105,8 @@ def _here(state: Path, trust: Trust, newest: int) -> bool:
     """Whether the newest release was taken, and not lost since."""
     if newest != trust.sequence:
         return False
+    if not trust.release:  # enrolled again since: all up to this one is old news
+        return True
     with Store.open(state, readonly=True) as store:
         return store.kv(TAKEN_RELEASE) == trust.release.encode()
 
@@ -137,17 +139,14 @@ def _take(
             path.unlink(missing_ok=True)
             known = set()  # what is here cannot be read: whatever needs nothing
             continue
-        except StateError:
-            raise
-        except Exception:
+        except DeltaError as error:
             path.unlink(missing_ok=True)
-            with suppress(LinkError):
-                transport.report(notice.sequence, REFUSED)
+            if not isinstance(error, TrustError):  # the release is bad, not this device's trust
+                outbox.put(f"{REPORT}{notice.sequence} {REFUSED}", b"")
             raise
-        if action == "waits":
-            return action
-        path.unlink(missing_ok=True)
-        outbox.put(f"report {notice.sequence} {TAKEN}", b"")
+        if action != "waits":
+            path.unlink(missing_ok=True)
+            outbox.put(f"{REPORT}{notice.sequence} {TAKEN}", b"")
         return action
     msg = f"release {notice.sequence} is offered in no package that fits what is here"
     raise LinkError(msg)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgeloop.errors import EdgeLoopError
+from edgeloop.errors import EdgeLoopError, TrustError
 from edgeloop.store import INBOX, READY
 
 if TYPE_CHECKING:
@@ -36,6 +36,8 @@ def take_in(
     for path in waiting:
         try:
             trust = delta.trust_of(store)
+            if trust is None:  # nobody's hand gave this: only a signature could speak for it
+                raise TrustError(f"{path.name} waits, but this device is not enrolled")
             if is_program(path):
                 done = install_program(store, path, trust=trust)
             else:
