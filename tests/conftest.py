@@ -153,6 +153,23 @@ def device(new_device):
     return new_device()
 
 
+@pytest.fixture
+def fleet():
+    """A fleet's keys and root document."""
+    from tests.trust.fleet import Fleet
+
+    return Fleet()
+
+
+@pytest.fixture
+def site(tmp_path, fleet):
+    """A fleet's hub in a folder, with certificates; nothing runs yet."""
+    from tests.link.parts import Site, certificates
+
+    certificates(tmp_path)
+    return Site(tmp_path, fleet)
+
+
 @pytest.fixture(scope="session")
 def shim(tmp_path_factory):
     """LD_PRELOAD library of tests/store/shim.c: logs writes and syncs, fills the disk, or kills."""

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 
-import pytest
-from tests.link.parts import Site
-from tests.trust.fleet import Fleet, weights
+from tests.trust.fleet import weights
 
 from edgeloop.cli import main
 from edgeloop.link import fresh
@@ -19,16 +17,6 @@ def run_json(capsys, *args):
     capsys.readouterr()
     status = main([*map(str, args), "--json"])
     return status, json.loads(capsys.readouterr().out.splitlines()[-1])
-
-
-@pytest.fixture
-def fleet():
-    return Fleet()
-
-
-@pytest.fixture
-def site(tmp_path, fleet):
-    return Site(tmp_path, fleet)
 
 
 def test_status_says_when_nobody_was_heard(site, capsys, monkeypatch, tmp_path):

@@ -28,11 +28,6 @@ from edgeloop.trust.trust import MACHINE, answer
 
 
 @pytest.fixture
-def fleet():
-    return Fleet()
-
-
-@pytest.fixture
 def device(fleet, tmp_path):
     return Device(tmp_path, fleet)
 

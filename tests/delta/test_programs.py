@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from tests.trust.fleet import Device, Fleet, new_key, weights
+from tests.trust.fleet import Device, new_key, weights
 
 from edgeloop import delta
 from edgeloop.delta import programs
@@ -12,11 +12,6 @@ from edgeloop.errors import DeltaError, EdgeLoopError, TrustError
 from edgeloop.program import Program
 from edgeloop.program.installed import installed_path
 from edgeloop.store import Store
-
-
-@pytest.fixture
-def fleet():
-    return Fleet()
 
 
 @pytest.fixture

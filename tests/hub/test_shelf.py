@@ -5,23 +5,12 @@ from __future__ import annotations
 import hashlib
 
 import pytest
-from tests.link.parts import Site
-from tests.trust.fleet import PROGRAM, Fleet, new_key, weights
+from tests.trust.fleet import PROGRAM, new_key, weights
 
 from edgeloop import delta
 from edgeloop.errors import ConfigError, DeltaError, HubError, TrustError
 from edgeloop.hub.shelf import Halt, Shelf, share
 from edgeloop.trust import key_id
-
-
-@pytest.fixture
-def fleet():
-    return Fleet()
-
-
-@pytest.fixture
-def site(tmp_path, fleet):
-    return Site(tmp_path, fleet)
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
-from tests.link.parts import BadLine, Site, adapter_of, certificates
-from tests.trust.fleet import PROGRAM, Fleet, new_key, weights
+from tests.link.parts import BadLine, adapter_of, certificates
+from tests.trust.fleet import PROGRAM, new_key, weights
 
 from edgeloop import delta
 from edgeloop.delta.programs import pack_program
@@ -27,17 +27,6 @@ from edgeloop.store import REPORTS, Outbox, Store
 from edgeloop.trust import Trust
 
 SCALE = float(os.environ.get("EDGELOOP_LINK_SCALE", "20"))  # 1: a line of really 1 kB a second
-
-
-@pytest.fixture
-def fleet():
-    return Fleet()
-
-
-@pytest.fixture
-def site(tmp_path, fleet):
-    certificates(tmp_path)
-    return Site(tmp_path, fleet)
 
 
 def test_the_whole_way_over_tls(site, fleet):

@@ -6,8 +6,8 @@ import subprocess
 import time
 
 import pytest
-from tests.link.parts import Process, Site, certificates, free_port, needs_mosquitto
-from tests.trust.fleet import PROGRAM, Fleet, weights
+from tests.link.parts import Process, certificates, free_port, needs_mosquitto
+from tests.trust.fleet import PROGRAM, weights
 
 from edgeloop.errors import ConfigError
 from edgeloop.link.mqtt import client_of
@@ -54,17 +54,6 @@ class Broker:
     @property
     def url(self):
         return f"mqtts://127.0.0.1:{self.port}"
-
-
-@pytest.fixture
-def fleet():
-    return Fleet()
-
-
-@pytest.fixture
-def site(tmp_path, fleet):
-    certificates(tmp_path)
-    return Site(tmp_path, fleet)
 
 
 @pytest.fixture

@@ -19,11 +19,6 @@ from edgeloop.trust import Trust
 PROGRAM = "p" * 64
 
 
-@pytest.fixture
-def fleet():
-    return Fleet()
-
-
 def centres(kit, truth_seed=7):
     """The weights that know the stream of this truth."""
     return np.random.default_rng(truth_seed).normal(size=(kit.classes, kit.width)).astype("f4")

@@ -14,11 +14,6 @@ from edgeloop.trust.trust import FRESH, MACHINE, answer
 
 
 @pytest.fixture
-def fleet():
-    return Fleet()
-
-
-@pytest.fixture
 def clock():
     return [0.0]
 

@@ -18,10 +18,10 @@ from edgeloop.delta.package import (
 )
 from edgeloop.errors import DeltaError, TrustError
 from edgeloop.program import Program
+from edgeloop.program.files import sync_folder
 from edgeloop.program.installed import installed_path
 from edgeloop.runtime import Session
 from edgeloop.trust import Envelope
-from edgeloop.trust.journal import sync_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -40,14 +40,19 @@ class Replacement:
                 os.fchmod(self._file.fileno(), self._mode)
                 os.fsync(self._file.fileno())
                 self._temp.replace(self.target)
-                directory = os.open(self.target.parent, os.O_RDONLY | os.O_DIRECTORY)
-                try:
-                    os.fsync(directory)
-                finally:
-                    os.close(directory)
+                sync_folder(self.target)
         finally:
             self._file.close()
             self._temp.unlink(missing_ok=True)
+
+
+def sync_folder(path: Path) -> None:
+    """Make the name of a file durable: sync the folder that it stands in."""
+    folder = os.open(path.absolute().parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def write(path: str | os.PathLike[str], data: bytes | memoryview) -> None:

@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from edgeloop.errors import DamagedError, StateError
+from edgeloop.program.files import sync_folder
 from edgeloop.store.lock import ProcessLock
 from edgeloop.store.store import Store
 
@@ -50,7 +51,7 @@ def backup(store: Store, target: str | os.PathLike[str]) -> None:
             msg = f"{store.path} is not copied: damaged are {', '.join(lost)}; {target} stays"
             raise StateError(msg)
         part.replace(target)
-        _sync_folder(target)
+        sync_folder(target)
     finally:
         part.unlink(missing_ok=True)
 
@@ -84,7 +85,7 @@ def restore(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> P
             copy.copy_to(part)
             aside = _set_aside(target)
             part.replace(target)
-            _sync_folder(target)
+            sync_folder(target)
         finally:
             lock.release()
     return aside
@@ -108,15 +109,7 @@ def _set_aside(target: Path) -> Path | None:
                 os.fsync(file.fileno())
     if not target.is_file():
         return None
-    _sync_folder(target)
+    sync_folder(target)
     for end in ("-wal", "-shm"):
         Path(f"{target}{end}").unlink(missing_ok=True)
     return aside
-
-
-def _sync_folder(path: Path) -> None:
-    folder = os.open(path.absolute().parent, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeloop.errors import DamagedError, StateError
+from edgeloop.program.files import sync_folder
 from edgeloop.store.lock import ProcessLock
 from edgeloop.store.schema import APPLICATION_ID, MIGRATIONS, STATE_FORMAT, TABLES
 
@@ -103,11 +104,7 @@ class Connection:
                     self.query(table)
                 self.query(f"PRAGMA application_id={APPLICATION_ID}")
                 self.query(f"PRAGMA user_version={STATE_FORMAT}")
-            folder = os.open(self.path.parent, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
+            sync_folder(self.path)
             return
         if (verdict := self.query("PRAGMA quick_check(1)")[0][0]) != "ok":
             raise sqlite3.DatabaseError(verdict)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeloop.errors import TrustError
+from edgeloop.program.files import sync_folder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -134,15 +135,6 @@ def forget_journal(path: Path) -> None:
     if path.exists():
         path.replace(f"{path}.old")
         sync_folder(path)
-
-
-def sync_folder(path: Path) -> None:
-    """Make a renaming durable."""
-    folder = os.open(path.absolute().parent, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def _line(number: int, before: str, kind: str, body: Mapping[str, Any]) -> bytes:
