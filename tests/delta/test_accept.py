@@ -22,7 +22,7 @@ from edgeloop.delta import manifest as manifests
 from edgeloop.delta import package as packages
 from edgeloop.errors import DeltaError, MissingParentError, TrustError
 from edgeloop.store import REBASE, Store, backup, restore
-from edgeloop.trust import JOURNAL, Envelope, Root, Trust
+from edgeloop.trust import DEVICE_KEY, JOURNAL, Envelope, Root, Trust
 from edgeloop.trust import trust as trusting
 from edgeloop.trust.trust import MACHINE, answer
 
@@ -394,6 +394,18 @@ def test_the_marks_of_a_restored_copy_are_older_and_good(device, fleet):
     restore(copy, device.path)
     assert device.live.id == 1
     assert device.install(fleet.pack(weights(0), weights(1), 3)).action == "live"  # the retry
+
+
+def test_the_devices_key_is_in_no_file_but_its_own(device, fleet):
+    device.install(fleet.pack(weights(0), weights(1), 1))
+    with Store.open(device.path) as store:
+        backup(store, device.path.with_name("copy.db"))
+    signer = device.trust.signer()
+    pem = device.path.with_name(f"device.db{DEVICE_KEY}").read_bytes()
+    secrets = [signer._private.private_bytes_raw(), pem.splitlines()[1]]
+    found = {path.name for path in device.path.parent.iterdir() if path.is_file()
+             for secret in secrets if secret in path.read_bytes()}
+    assert found == {f"device.db{DEVICE_KEY}"}  # the search works: it finds it there
 
 
 def test_every_field_of_a_manifest_has_its_rule():

@@ -11,7 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tests.store.test_powerloss import parse
+from tests.trust.fleet import Device
+from tests.trust.fleet import weights as fleet_weights
 
+from edgeloop import delta
 from edgeloop.store import BACKUP, STATE_FORMAT, Job, Sample, Store, backup, damage
 
 COMPAT = Path(__file__).parents[1] / "compat"
@@ -22,6 +25,7 @@ COMPAT = Path(__file__).parents[1] / "compat"
 DRIVER = """
 import json, os, shutil, signal, sys
 import numpy as np
+from edgeloop import delta
 from edgeloop.store import BACKUP, Store, backup, restore
 device, work, folder, off, full = sys.argv[1:]
 from edgeloop.errors import StateError
@@ -47,6 +51,12 @@ def copy(path):
 def put_back(path):
     restore(path + BACKUP, path)
 
+def take(path):
+    from edgeloop import delta
+    package = open(os.path.join(os.path.dirname(path), "r.edl"), "rb").read()
+    with Store.open(path) as store:
+        delta.install(store, package, trust=delta.trust_of(store), shipped=None)
+
 if off == "transaction":
     from contextlib import nullcontext
     from edgeloop.store.connection import Connection
@@ -69,8 +79,8 @@ while True:
         os.environ["EL_SHIM_MATCH"] = own
         os.environ["EL_SHIM_FULL_AT" if full else "EL_SHIM_KILL_AT"] = str(k)
         try:
-            {"commit": commit, "migrate": migrate, "copy": copy, "put back": put_back}[work](
-                os.path.join(own, "s.db"))
+            {"commit": commit, "migrate": migrate, "copy": copy, "put back": put_back,
+             "take": take}[work](os.path.join(own, "s.db"))
         except (StateError, OSError):
             os._exit(4)
         os._exit(0)
@@ -200,6 +210,30 @@ def test_what_is_put_back_is_the_old_or_the_new_file(device, killed):
     turn = found.index(after)
     assert found == [before] * turn + [after] * (len(found) - turn)
     assert 0 < turn < len(found)
+
+
+def test_a_release_is_promised_then_taken_or_taken_by_the_next_try(
+    tmp_path, fleet, killed
+):
+    """At every instant: what is live was promised, and the same package leads there in the end."""
+    folder = tmp_path / "device"
+    folder.mkdir()
+    device = Device(folder, fleet, "s.db")
+    (folder / "r.edl").write_bytes(fleet.pack(fleet_weights(0), fleet_weights(1), 7))
+    found = []
+    for own in killed(folder, "take"):
+        with Store.open(own / "s.db") as store:
+            trust = delta.trust_of(store)
+            assert damage(store) == []
+            found.append((trust.sequence, store.live().id))
+            package = (own / "r.edl").read_bytes()
+            assert delta.install(store, package, trust=trust, shipped=None).action in (
+                "live", "again")
+            assert (store.live().id, delta.trust_of(store).sequence) == (2, 7)
+            assert [v.id for v in store.versions()] == [1, 2]
+    assert device.live.id == 1
+    assert sorted(set(found)) == [(0, 1), (7, 1), (7, 2)]  # promised before it is live
+    assert found == sorted(found)
 
 
 @pytest.mark.parametrize(("work", "off", "check"), [
