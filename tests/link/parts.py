@@ -148,14 +148,23 @@ class Site:
                 path.write_bytes(package)
                 shelf.publish(path, percent=percent)
 
-    def command(self, what, device, url, *more):
-        """`edgeloop pull` or `push` as a process: exit status, what it printed as JSON, errors."""
-        done = subprocess.run(
+    def begin(self, what, device, url, *more):
+        """`edgeloop pull` or `push` as a process that runs."""
+        return subprocess.Popen(
             [sys.executable, "-m", "edgeloop", what, str(device.path), "--server", url, "--token",
              str(device.token), "--json", *map(str, more)],
-            env=environment(), capture_output=True, text=True, check=False, timeout=900)
-        lines = done.stdout.splitlines()
-        return done.returncode, json.loads(lines[-1]) if lines else None, done.stderr
+            env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    @staticmethod
+    def end(process):
+        """Exit status, what it printed as JSON, errors."""
+        out, errors = process.communicate(timeout=900)
+        lines = out.splitlines()
+        return process.returncode, json.loads(lines[-1]) if lines else None, errors
+
+    def command(self, what, device, url, *more):
+        """The same, from its beginning to its end."""
+        return self.end(self.begin(what, device, url, *more))
 
 
 class BadLine(threading.Thread):

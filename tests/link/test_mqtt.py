@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import time
 
+import numpy as np
 import pytest
 from tests.link.parts import Process, certificates, free_port, needs_mosquitto
 from tests.trust.fleet import PROGRAM, weights
@@ -82,36 +83,41 @@ def eventually(action, what, seconds=60):
     return found
 
 
-def test_the_whole_way_with_a_broker_that_dies(site, broker, fleet):
+def waits_for(size, *paths):
+    """Wait until one of these files has so many bytes."""
+    return eventually(
+        lambda: any(p.stat().st_size >= size for pattern in paths
+                    for p in pattern.parent.glob(pattern.name)), f"{paths}")
+
+
+def test_the_whole_way_with_a_broker_that_dies_in_the_middle(site, broker, fleet):
     device = enrolled(site, broker)
     ca = ("--ca", broker.folder / "ca.pem", "--tries", "6")
-    big = {"w": weights(3)["fc.A"].repeat(40, 0)}
-    changed = {"w": big["w"] * weights(4)["fc.A"].repeat(40, 0)}
+    slowly = (*ca, "--bandwidth", "9kB")
+    big, changed = ({"w": np.random.default_rng(n).normal(size=(160, 32)).astype("f4")}
+                    for n in (3, 4))
     broker.process.start()
     with with_broker(site, broker) as hub:
-        def pull():
-            return site.command("pull", device, broker.url, *ca)
-
-        eventually(lambda: pull()[0] == 0, "the hub is not at the broker")
+        eventually(lambda: site.command("pull", device, broker.url, *ca)[0] == 0, "the hub")
         site.publish(fleet.pack(None, weights(1), 1))  # small: travels in the notice
-        eventually(lambda: (pull()[1] or {}).get("action") == "live", "release 1")
+        eventually(lambda: (site.command("pull", device, broker.url, *ca)[1] or {}).get(
+            "action") == "live", "release 1")
         with Store.open(device.path) as store:
             store.commit(big, program_hash=PROGRAM, parent=None, metrics={"kind": "shipped"},
                          live=True)
-        site.publish(fleet.pack(big, changed, 2))  # 17 KB: is asked for in pieces
-        broker.process.kill()
-        assert pull()[0] == 8
-        broker.process.start()
-        eventually(lambda: (pull()[1] or {}).get("action") == "live", "release 2")
+        site.publish(fleet.pack(big, changed, 2))  # 20 KB: is asked for in pieces
+        eventually(lambda: caught(
+            device, broker, site, site.begin("pull", device, broker.url, *slowly)), "release 2")
         with Store.open(device.path) as store:
+            assert store.live().lineage == "fleet"
             store.commit(big, program_hash=PROGRAM, parent=store.live().id, metrics={}, live=True)
+        push = site.begin("push", device, broker.url, *slowly)
+        waits_for(1, site.folder / "hub" / "uploads" / "*.part")
         broker.process.kill()
-        assert site.command("push", device, broker.url, *ca[:2], "--tries", "1")[0] == 8
+        hub.kill()  # the hub too
         broker.process.start()
-        hub.kill()  # the hub too: the device must wait for it
-        assert site.command("push", device, broker.url, *ca[:2], "--tries", "1")[0] == 8
         hub.start()
-        eventually(lambda: site.command("push", device, broker.url, *ca)[0] == 0, "push")
+        assert site.end(push)[0] == 0
         assert site.command("push", device, broker.url, *ca)[1]["packages"] == 0
     with site.shelf() as shelf:
         assert len(shelf.uploads()) == 1
@@ -119,6 +125,22 @@ def test_the_whole_way_with_a_broker_that_dies(site, broker, fleet):
     with Store.open(device.path, readonly=True) as store:
         assert [v.lineage for v in store.versions()] == ["local", "fleet", "local", "fleet",
                                                          "local"]
+
+
+def caught(device, broker, site, pull):
+    """Kill the broker while a package comes; True when that very process then finished."""
+    inbox = device.path.with_name("device.db.inbox")
+    while pull.poll() is None and not any(p.stat().st_size for p in inbox.glob("*.part")):
+        time.sleep(0.02)
+    if pull.poll() is not None:  # the notice had not come yet
+        status, _, errors = site.end(pull)
+        assert status == 0, errors
+        return False
+    broker.process.kill()
+    broker.process.start()
+    status, said, errors = site.end(pull)
+    assert (status, said and said["action"]) == (0, "live"), errors
+    return True
 
 
 def test_who_is_not_let_in(site, broker, fleet):

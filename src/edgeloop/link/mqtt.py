@@ -87,6 +87,7 @@ class MqttTransport:
         self._client.on_subscribe = lambda *_: self._answers.put(("ready", b""))
         self._client.on_message = lambda _, __, m: self._answers.put(
             (m.topic.rpartition("/")[2], bytes(m.payload)))
+        self._client.on_disconnect = lambda *_: self._answers.put(("lost", b""))
         self._up = False
 
     def close(self) -> None:
@@ -179,11 +180,15 @@ class MqttTransport:
 
     def _next(self) -> tuple[str, bytes]:
         try:
-            return self._answers.get(timeout=self._timeout)
+            kind, body = self._answers.get(timeout=self._timeout)
         except queue.Empty as error:
             self.close()
             raise LinkError(
                 f"{self._where}: no answer in {self._timeout:g} s", again=True) from error
+        if kind == "lost":
+            self.close()
+            raise LinkError(f"{self._where}: the connection broke", again=True)
+        return kind, body
 
     def _call(self, do: str, **said: Any) -> dict[str, Any]:
         """Ask the hub, and wait for the answer to this very question."""
