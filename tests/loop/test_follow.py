@@ -256,6 +256,59 @@ def test_a_new_base_is_learnt_on_beside_the_old_one(device, fleet):
     assert device.run("run", "loop.toml").returncode == 0
 
 
+def test_a_base_that_takes_other_inputs_is_given_up(device, fleet):
+    """It can neither serve here nor learn from the samples: left aside, once, and reported."""
+    lines = (device.folder / "stream.csv").read_text().splitlines(keepends=True)
+    (device.folder / "stream.csv").write_text("".join(lines[:160]))
+    assert device.run("run", "loop.toml").returncode == 0
+    enrol(device, fleet)
+    with Store.open(device.state, readonly=True) as store:
+        mine = store.live().id
+    done = device.run(
+        "compile", "model.onnx", "-o", "other.elp", "--classes", "a,b,c,d", "--train", "bias")
+    assert done.returncode == 0, done.stderr
+    put_program(device, fleet, device.folder / "other.elp", 1)
+    (device.folder / "stream.csv").write_text("".join(lines[:200]))
+    done = device.run("run", "loop.toml")
+    assert done.returncode == 0, done.stderr
+    with Store.open(device.state, readonly=True) as store:
+        assert store.live().program_hash == store.version(mine).program_hash
+        assert [e.kind for e in store.events()].count("given_up") == 1
+        assert json.loads(store.kv(REPORTS)) == [[1, "regressed"]]
+
+
+# A rebase onto another program, killed at its first checkpoint.
+KILL_IN_A_REBASE = """
+import os, signal
+from edgeloop.store import Store
+save = Store.save_job
+def fatal(self, job):
+    save(self, job)
+    if job.cursor.get("onto") is not None:
+        self._db.query("COMMIT")
+        os.kill(os.getpid(), signal.SIGKILL)
+Store.save_job = fatal
+"""
+
+
+def test_a_rebase_whose_release_was_replaced_meanwhile_is_dropped(device, fleet):
+    lines = (device.folder / "stream.csv").read_text().splitlines(keepends=True)
+    (device.folder / "stream.csv").write_text("".join(lines[:160]))
+    assert device.run("run", "loop.toml").returncode == 0
+    enrol(device, fleet)
+    put_program(device, fleet, second_program(device), 1)
+    (device.folder / "stream.csv").write_text("".join(lines[:200]))
+    assert device.run("run", "loop.toml", prelude=KILL_IN_A_REBASE).returncode < 0
+    with Store.open(device.state) as store:
+        assert store.has_job()
+        store.drop_kv(REBASE)  # as a newer release for the old program would
+    done = device.run("run", "loop.toml")
+    assert done.returncode == 0, done.stderr
+    with Store.open(device.state, readonly=True) as store:
+        assert not store.has_job()
+        assert store.live().lineage == "local"
+
+
 def test_a_new_base_where_nothing_was_learnt_is_live_at_once(device, fleet):
     text = (device.folder / "loop.toml").read_text()
     (device.folder / "loop.toml").write_text(text.replace("samples = 32", "samples = 9999"))

@@ -116,6 +116,7 @@ class Loop:
         self._successor = None if successor is None else successor[1]
         self._shipped = shipped
         self._reload = False
+        self._known: int | None = None
         self._shape = tuple(shape)
         self._prepare = prepare
         self._augment = augment
@@ -165,8 +166,11 @@ class Loop:
         self._halt.clear()
         self._begin()
         if (job := self._store.job()) is not None:
-            report.resumed = True
-            report.updates.append(self._updater.resume(job))
+            if self._updater.resumable(job):
+                report.resumed = True
+                report.updates.append(self._updater.resume(job))
+            else:  # it learnt on a release that another one has taken the place of
+                self._store.clear_job()
         self._follow()
         limit = None if until == "exhausted" else int(until)
         if self._reload:
@@ -228,6 +232,7 @@ class Loop:
             self._save()
         live = store.live()
         assert live is not None
+        self._known = updater.pending
         self.live.swap(live.id, store.adapter(live.id))
         self._emit("start", items=self._cursor, live=live.id)
 
@@ -264,7 +269,11 @@ class Loop:
         if not self._updater.ready:
             return False
         if store.version(onto).program_hash != self._program:
-            return self._change(live.id)
+            if onto != self._known:
+                return self._change(live.id)
+            # Opened with it in view: its program is not there, or takes other inputs.
+            self._updater.give_up(onto, "its program cannot take the place of the one here")
+            return False
         self._jobs += 1
         if self._successor is not None:
             self.live.succeed(self._successor)

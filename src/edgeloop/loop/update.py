@@ -183,6 +183,14 @@ class Updater:
             said = json.loads(self._store.kv(REPORTS) or b"[]")
             self._store.put_kv(REPORTS, json.dumps([*said[-31:], [sequence, outcome]]).encode())
 
+    def resumable(self, job: Job) -> bool:
+        """Whether an update that another process left belongs to the program that trains here."""
+        onto, live = job.cursor.get("onto"), self._store.live()
+        assert live is not None
+        if onto is not None and onto == self.pending:
+            return self._store.version(onto).program_hash == self._program
+        return live.program_hash == self._program
+
     def resume(self, job: Job) -> Update:
         """Go on with an update that another process left, from its last checkpoint."""
         cursor = dict(job.cursor)
@@ -365,10 +373,15 @@ class Updater:
         failed = count[1] + 1 if count[0] == onto else 1
         self._store.put_kv(_FAILED, json.dumps([onto, failed]).encode())
         if failed >= REBASE_TRIES:
+            self.give_up(onto, f"worse than what was learnt here, {failed} times")
+
+    def give_up(self, onto: int, reason: str) -> None:
+        """Leave a release aside for good, and say so to the update server."""
+        with self._store.transaction():
             self._store.drop_kv(REBASE)
             self._say(onto, "regressed")
-            self._store.event("given_up", {"version": onto, "tries": failed})
-            self._emit("given_up", version=onto)
+            self._store.event("given_up", {"version": onto, "reason": reason})
+        self._emit("given_up", version=onto, reason=reason)
 
     def _metrics(self, outcome: Outcome, gate: dict[str, Any] | None) -> dict[str, Any]:
         p, ring = outcome.progress, self._memory.fresh
