@@ -256,6 +256,38 @@ def test_a_new_base_is_learnt_on_beside_the_old_one(device, fleet):
     assert device.run("run", "loop.toml").returncode == 0
 
 
+# Tells at the end how much the process took at most.
+PEAK = """
+import atexit
+from edgeloop.loop.budget import resident_bytes
+atexit.register(lambda: open("peak", "w").write(str(resident_bytes("VmHWM"))))
+"""
+
+
+def test_the_plan_counts_what_signatures_take(device, fleet):
+    """A process that takes releases in stays within its plan."""
+    plan = json.loads(device.run("plan", "loop.toml", "--json").stdout)
+    assert "signatures" not in {i["name"] for i in plan["items"]}
+    lines = (device.folder / "stream.csv").read_text().splitlines(keepends=True)
+    (device.folder / "stream.csv").write_text("".join(lines[:160]))
+    assert device.run("run", "loop.toml").returncode == 0
+    enrol(device, fleet)
+    plan = json.loads(device.run("plan", "loop.toml", "--json").stdout)
+    assert "signatures" in {i["name"] for i in plan["items"]}
+    with Store.open(device.state, readonly=True) as store:
+        live = store.live()
+        changed = {n: a + np.float32(0.01) for n, a in store.adapter(live.id).items()}
+        package = fleet.pack(None, changed, 1, program=live.program_hash)
+    folder = device.state.with_name(device.state.name + INBOX)
+    folder.mkdir()
+    (folder / "1.edl").write_bytes(package)
+    (device.folder / "stream.csv").write_text("".join(lines))
+    done = device.run("run", "loop.toml", "--quiet", prelude=PEAK)
+    assert done.returncode == 0, done.stderr
+    assert not list(folder.glob("*"))
+    assert int((device.folder / "peak").read_text()) <= 1.05 * plan["total"]
+
+
 def test_a_base_that_takes_other_inputs_is_given_up(device, fleet):
     """It can neither serve here nor learn from the samples: left aside, once, and reported."""
     lines = (device.folder / "stream.csv").read_text().splitlines(keepends=True)

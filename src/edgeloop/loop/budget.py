@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 # SQLite's page cache (512 KiB, set by the store), statement memory and log index.
 SQLITE_BYTES = 1 << 20
+SIGNATURES_BYTES = 12 << 20  # cryptography and what reads packages, as measured
 # Feature pipeline, one window, Python objects of samples, snapshots, stacks, allocator slack;
 # measured on x86-64 with the keyword spotter (1.5 MiB) and rounded up.
 WORKING_BYTES = 2 << 20
@@ -70,7 +71,7 @@ class RamPlan:
 
 def plan_ram(
     config: Config, session: int, weights: int, shape: Sequence[int], *, baseline: int,
-    features: tuple[int, int] | None = None,
+    features: tuple[int, int] | None = None, enrolled: bool = False,
 ) -> RamPlan:
     """Plan the process that would run `config`.
 
@@ -86,6 +87,8 @@ def plan_ram(
         Resident bytes before the program is loaded: :func:`resident_bytes`.
     features
         Bytes of one sample's features as they are kept, and as f32; None: none are kept.
+    enrolled
+        The device takes signed releases, whose library is loaded when one arrives.
     """
     sample = 4 * math.prod(shape)
     views = config.train.augment.views
@@ -119,6 +122,8 @@ def plan_ram(
             "features to validate on", b.validation * (kept + whole), f"{b.validation} {why}"))
     files, of = (2, ", of the state and its copy") if config.state.backup else (1, "")
     items.append(RamItem("SQLite", files * SQLITE_BYTES, f"page cache, log index{of}"))
+    if enrolled:
+        items.append(RamItem("signatures", SIGNATURES_BYTES, "when a release is taken in"))
     items.append(RamItem("working memory", WORKING_BYTES, "features, one window, objects, stacks"))
     return RamPlan(tuple(items), config.budget.ram)
 

@@ -181,11 +181,13 @@ def plan_of(
     if served is not None:  # another one serves, until this one does
         weights += max(served.resident_bytes, served.plan.weight_bytes) + served.plan.ram_bytes
     asked = config.train.features
+    enrolled = config.path(config.state.path.with_name(f"{config.state.path.name}.trust")).exists()
 
     def planned(keep: str) -> RamPlan:
         each = (sample_bytes(program, keep), sample_bytes(program)) if keep else None
         return plan_ram(
-            config, program.plan.ram_bytes, weights, shape, baseline=baseline, features=each)
+            config, program.plan.ram_bytes, weights, shape, baseline=baseline, features=each,
+            enrolled=enrolled)
 
     if not all(e in program.entries for e in ("features", "train_from", "eval_from")):
         if asked in ("auto", "off"):
