@@ -95,11 +95,16 @@ class MissingParentError(DeltaError):
 
 
 class LinkError(EdgeLoopError):
-    """The update server cannot be reached, or said no; ``again``: trying later may help."""
+    """The update server cannot be reached, or said no.
 
-    def __init__(self, message: str, *, again: bool = False) -> None:
+    ``again``: trying later may help. ``stranger``: it does not know this device, or this device not
+    it.
+    """
+
+    def __init__(self, message: str, *, again: bool = False, stranger: bool = False) -> None:
         super().__init__(message)
         self.again = again
+        self.stranger = stranger
 
 
 class HubError(EdgeLoopError):

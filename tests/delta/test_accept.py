@@ -228,6 +228,7 @@ class Off:
     @staticmethod
     def program(patch):
         real = packages.rebuild
+        patch.setattr(accepting, "refuse", lambda _: None)
         patch.setattr(accepting, "rebuild",
                       lambda opened, like, program_hash: real(opened, like))
 
@@ -408,11 +409,25 @@ def test_the_devices_key_is_in_no_file_but_its_own(device, fleet):
     assert found == {f"device.db{DEVICE_KEY}"}  # the search works: it finds it there
 
 
+def test_two_programs_that_ship_equal_adapters_are_told_apart(device, fleet):
+    """A release for the new base must not be tried on the old one's equal weights."""
+    other = "cd" * 32
+    with Store.open(device.path) as store:
+        store.commit(weights(0), program_hash=other, parent=1, metrics={"kind": "shipped"},
+                     live=True, lineage="fleet")
+    taken = device.install(fleet.pack(weights(0), weights(1), 1, program=other))
+    assert (taken.version.program_hash, taken.version.parent) == (other, 2)
+    with pytest.raises(MissingParentError):  # that base is here, this parent is not
+        device.install(fleet.pack(weights(6), weights(7), 2, program=other))
+    again = device.install(fleet.pack(None, weights(0), 3, codec="none", program=PROGRAM))
+    assert again.version.id == 1
+
+
 def test_every_field_of_a_manifest_has_its_rule():
     fields = {f.name for f in dataclasses.fields(delta.Manifest)}
     assert fields == set(manifests._RULES)
     good = json.loads(delta.unpack(Fleet().pack(weights(0), weights(1), 1)).manifest.exact)
     for name in fields - {"metadata"}:
-        for bad in ({}, [], True, "\0", -1, 1e300, "x" * 300):
+        for bad in ({}, [], True, "\0", -1, 1e300, 10**400, "x" * 300):
             with pytest.raises(DeltaError):
                 manifests.parse(manifests.canonical(good | {name: bad}))

@@ -100,6 +100,41 @@ def test_damage_and_replay(device, fleet, tmp_path, package, tiny_program):
         install(device, package)
 
 
+def test_a_release_interrupted_after_its_promise_is_taken_by_the_next_try(
+        device, fleet, tmp_path, package, tiny_program, monkeypatch):
+    """Program, weights, the same program again: what is here already must still go live."""
+    install(device, package)
+    device.install(fleet.pack(weights(0), weights(1), 2))
+    again = packed(fleet, tmp_path, tiny_program, 3)
+    monkeypatch.setattr(programs, "note_release", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        install(device, again)
+    monkeypatch.undo()
+    assert (device.trust.sequence, device.live.id) == (3, 3)
+    assert install(device, again).action == "live"
+    assert device.live.id == 2
+    assert install(device, again).action == "again"
+
+
+def test_a_rotten_installed_program_is_installed_again(device, fleet, tmp_path, package,
+                                                       tiny_program):
+    install(device, package)
+    path = installed_path(device.path, Program.load(tiny_program).hash)
+    path.chmod(0o644)
+    path.write_bytes(path.read_bytes()[:-9])
+    install(device, packed(fleet, tmp_path, tiny_program, 2))
+    assert path.read_bytes() == tiny_program.read_bytes()
+
+
+def test_verifying_reads_every_byte(device, package):
+    programs.read_program_manifest(package, device.trust)
+    bad = bytearray(package.read_bytes())
+    bad[-7] ^= 1
+    package.write_bytes(bytes(bad))
+    with pytest.raises(DeltaError, match="stated SHA-256"):
+        programs.read_program_manifest(package, device.trust)
+
+
 def test_a_signed_file_that_is_no_program_is_refused(
         device, fleet, tmp_path, package, tiny_program, monkeypatch):
     """The publisher's own mistake, or malice: what the manifest says is not what is inside."""

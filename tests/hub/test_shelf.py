@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 
 import pytest
 from tests.trust.fleet import PROGRAM, new_key, weights
@@ -203,6 +204,51 @@ def test_damaged_oversized_and_cloned_uploads(shelf, sender, fleet):
     with pytest.raises(HubError, match="copy of the device"):
         shelf.send(name, hashlib.sha256(other).hexdigest(), 0, other, len(other))
     assert len(shelf.uploads()) == 1
+
+
+def test_an_upload_whose_last_byte_came_before_the_hub_was_killed(shelf, sender, fleet):
+    name, package = key_id(sender.public), upload_of(sender, fleet)
+    digest = hashlib.sha256(package).hexdigest()
+    for bad in (False, True):  # and one that nobody had judged yet
+        if bad:
+            package = upload_of(sender, fleet, 2, signer=new_key())
+            digest = hashlib.sha256(package).hexdigest()
+        shelf._part(name, digest).write_bytes(package)
+        if bad:
+            with pytest.raises(HubError, match="not signed"):
+                shelf.held(name, digest, len(package))
+            assert shelf.held(name, digest, len(package)) == 0
+        else:
+            assert shelf.held(name, digest, len(package)) == len(package)
+    (kept,) = shelf.uploads()
+    assert kept["sequence"] == 1
+    assert Path(kept["file"]).exists()
+
+
+def test_a_dropped_device_leaves_what_it_sent_and_its_name(shelf, sender, fleet):
+    package = upload_of(sender, fleet)
+    shelf.send(key_id(sender.public), hashlib.sha256(package).hexdigest(), 0, package, len(package))
+    with pytest.raises(ConfigError, match="another key here"):
+        shelf.add_device("sender", new_key().public)
+    shelf.drop_device("sender")
+    shelf.add_device("sender", new_key().public)
+    assert len(shelf.uploads()) == 1
+    assert shelf.device_of("") is None
+
+
+def test_shares_that_are_none(site, shelf, fleet):
+    put(site, shelf, fleet.pack(weights(0), weights(1), 1), percent=10.0)
+    put(site, shelf, fleet.pack(None, weights(1), 1))
+    assert shelf.releases()[0]["percent"] == 10.0  # as it was
+    put(site, shelf, fleet.pack(None, weights(1), 1), percent=40.0)
+    assert shelf.releases()[0]["percent"] == 40.0
+    for percent in (float("nan"), -1.0, 900.0):
+        with pytest.raises(ConfigError, match="from 0 to 100"):
+            shelf.rollout(1, percent=percent)
+    for number in (0, -1, 10**30):
+        assert shelf.root_document(number) is None
+        with pytest.raises(HubError, match="no release"):
+            shelf.report("x", number, "taken")
 
 
 def test_folders_that_are_no_hub(tmp_path, site, fleet):

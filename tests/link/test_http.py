@@ -21,9 +21,10 @@ from edgeloop.link import HttpTransport, Offer, fetched, patiently
 from edgeloop.link import pull as pulled
 from edgeloop.link import push as pushed
 from edgeloop.link.pull import fetch
+from edgeloop.loop.follow import take_in
 from edgeloop.program import Program
 from edgeloop.program.installed import installed_path
-from edgeloop.store import REPORTS, Outbox, Store
+from edgeloop.store import REFUSED, REPORTS, Outbox, Store
 from edgeloop.trust import Trust
 
 SCALE = float(os.environ.get("EDGELOOP_LINK_SCALE", "20"))  # 1: a line of really 1 kB a second
@@ -218,10 +219,47 @@ def test_a_bad_release_is_reported_and_what_the_loop_found_too(site, fleet, monk
         assert "other names or shapes" in errors
         with Store.open(device.path) as store:
             store.put_kv(REPORTS, json.dumps([[1, "regressed"]]).encode())
-        assert site.command("push", device, url)[1]["reports"] == 2
+        with site.shelf() as shelf:  # said at once, though the pull failed
+            assert shelf.releases()[0]["reports"] == {"refused": 1}
+        status, _, errors = site.command("pull", device, url)  # not fetched again
+        assert status == 8
+        assert "no package that fits" in errors
+        with site.shelf() as shelf:
+            assert shelf.releases()[0]["reports"] == {"regressed": 1}  # a device's last word
         assert site.command("push", device, url)[1]["reports"] == 0
+
+
+def test_what_the_loop_refused_is_not_fetched_again_but_the_full_package_is(site, fleet):
+    """A parent whose bytes rotted while the loop ran: the loop asks for the full package."""
+    device = site.device()
+    near = {n: a * np.float32(1.001) for n, a in weights(0).items()}
+    with Store.open(device.path) as store:
+        store.commit(weights(3), program_hash=PROGRAM, parent=1, metrics={}, live=False)
+    site.publish(fleet.pack(weights(0), near, 1), fleet.pack(None, near, 1))
+    url = f"http://127.0.0.1:{site.port}"
+    with site.hub():
+        with Store.open(device.path):  # the loop
+            assert site.command("pull", device, url)[1]["action"] == "waits"
+        (path,) = device.path.with_name("device.db.inbox").glob("*.edl")
+        with Store.open(device.path) as store:
+            store._db.query("UPDATE version SET adapter = x'00' WHERE id = 1")
+            assert take_in(store, lambda: (weights(7), PROGRAM), lambda *_, **__: None)
+            assert json.loads(store.kv(REFUSED)) == [path.stem]
+        assert site.command("pull", device, url)[1]["action"] == "live"
+    assert np.array_equal(adapter_of(device, 3)["fc.A"], near["fc.A"])
+
+
+def test_what_the_server_will_never_have_does_not_block_the_rest(site, fleet):
+    device = site.device()
+    device.learn()
+    with Outbox(device.path) as outbox:
+        outbox.put("alien", fleet.pack(weights(0), weights(1), 1))  # not signed by this device
+    with site.hub():
+        status, said, _ = site.command("push", device, f"http://127.0.0.1:{site.port}")
+    assert status == 1
+    assert (said["packages"], [r[0] for r in said["refused"]]) == (1, ["alien"])
     with site.shelf() as shelf:
-        assert shelf.releases()[0]["reports"] == {"regressed": 1}  # the last word of a device
+        assert len(shelf.uploads()) == 1
 
 
 def test_what_was_new_before_the_device_was_enrolled_again_is_not_refused(site, fleet):
@@ -248,7 +286,7 @@ def test_a_rollout_that_holds_back(site, fleet):
     site.publish(fleet.pack(weights(0), weights(1), 1), percent=0.0)
     with site.hub():
         said = site.command("pull", device, f"http://127.0.0.1:{site.port}")[1]
-    assert (said["action"], said["sequence"]) == ("nothing", None)
+    assert (said["action"], said["sequence"], said["held_back"]) == ("nothing", None, True)
 
 
 class Frozen(http.server.BaseHTTPRequestHandler):

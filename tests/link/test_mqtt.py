@@ -11,7 +11,7 @@ from tests.link.parts import Process, certificates, free_port, needs_mosquitto
 from tests.trust.fleet import PROGRAM, weights
 
 from edgeloop.errors import ConfigError
-from edgeloop.link.mqtt import client_of
+from edgeloop.link.mqtt import client_of, topic
 from edgeloop.store import Store
 
 CONFIG = """\
@@ -143,6 +143,26 @@ def caught(device, broker, site, pull):
     return True
 
 
+def test_an_odd_question_does_not_end_the_bridge(site, broker, fleet):
+    device = enrolled(site, broker)
+    broker.process.start()
+    ca = ("--ca", broker.folder / "ca.pem", "--tries", "4")
+    with with_broker(site, broker):
+        eventually(lambda: site.command("pull", device, broker.url, *ca)[0] == 0, "the hub")
+        client, host, port = client_of(
+            broker.url, device.token.read_text(), broker.folder / "ca.pem", "odd")
+        client.connect(host, port)
+        client.loop_start()
+        for said in (b"", b"[" * 9000, b'{"id": 1, "do": "report", "sequence": 1e999}',
+                     b'{"id": 1, "do": "root", "version": %d}' % 10**40, b'{"id": 1}',
+                     b'{"id": 1, "do": "report", "sequence": %d, "outcome": "taken"}' % 10**30,
+                     b'{"id": 1, "do": "fetch", "sha256": "x", "start": -1}'):
+            client.publish(topic("press", device.trust.device, "ask"), said, 1).wait_for_publish()
+        client.disconnect()
+        client.loop_stop()
+        assert site.command("pull", device, broker.url, *ca)[0] == 0
+
+
 def test_who_is_not_let_in(site, broker, fleet):
     device = enrolled(site, broker)
     broker.process.start()
@@ -163,6 +183,6 @@ def test_who_is_not_let_in(site, broker, fleet):
 def test_urls_and_tokens():
     for url, token, said in (
             ("http://x", "a:b", "write mqtts"), ("mqtt://far.example", "a:b", "TLS"),
-            ("mqtts://x", "ab", "USER:PASSWORD")):
+            ("mqtts://x", "ab", "USER:PASSWORD"), ("mqtts://x:port", "a:b", "Port")):
         with pytest.raises(ConfigError, match=said):
             client_of(url, token, None, "n")

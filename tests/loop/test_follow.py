@@ -98,7 +98,7 @@ def test_a_release_that_stays_worse_is_given_up_and_reported(kit, enrolled, loop
     gate = Never(PairedGate(8, 0.95, 0.02))
     report = loop(data, gate=gate).run()
     assert enrolled.kv(REBASE) is None
-    assert json.loads(enrolled.kv(REPORTS)) == [[1, "regressed"]]
+    assert json.loads(enrolled.kv(REPORTS)) == [[1, "taken"], [1, "regressed"]]
     kinds = [e.kind for e in enrolled.events()]
     assert kinds.count("given_up") == 1
     assert REBASE_TRIES == 3
@@ -161,7 +161,7 @@ def test_a_release_that_went_live_at_once_is_tried(kit, enrolled, loop, fleet):
     report = loop(data, soon).run(64)
     assert enrolled.live().id == 2
     assert report.live == 2
-    assert json.loads(enrolled.kv(REPORTS)) == [[2, "regressed"]]
+    assert json.loads(enrolled.kv(REPORTS)) == [[1, "taken"], [2, "taken"], [2, "regressed"]]
     assert "regressed" in [e.kind for e in enrolled.events()]
 
 
@@ -182,6 +182,75 @@ def test_a_device_that_is_not_enrolled_takes_nothing_from_its_inbox(kit, store, 
     kit.loop(store, kit.stream(10)).run()
     assert "not enrolled" in store.events()[-1].detail["reason"]
     assert [v.id for v in store.versions()] == [1]
+
+
+def test_a_full_disk_does_not_end_the_loop(kit, enrolled, loop, fleet, monkeypatch):
+    loop(kit.stream(10)).run()
+    inbox(enrolled, fleet, {"w": centres(kit)}, 1)
+    real = delta.install
+    monkeypatch.setattr(delta, "install", lambda *_, **__: (_ for _ in ()).throw(
+        OSError(28, "No space left on device")))
+    for _ in range(2):
+        assert loop(kit.stream(10)).run().ended == "exhausted"
+    assert enrolled.live().id == 1
+    assert "No space" in enrolled.events()[-1].detail["reason"]
+    monkeypatch.setattr(delta, "install", real)
+    loop(kit.stream(10)).run()
+    assert enrolled.live().lineage == "fleet"  # it had waited
+
+
+def test_a_loop_that_never_trains_takes_releases_too(kit, enrolled, loop, fleet):
+    config = kit.config(trigger={"samples": 9999})
+    data = kit.stream(60)
+
+    def late(kind, **detail):
+        if kind == "item" and detail["n"] == 20:
+            inbox(enrolled, fleet, {"w": centres(kit)}, 1)
+
+    built = loop(data, config, on_event=late)
+    built.run()
+    assert enrolled.live().lineage == "fleet"
+    assert built.live.version == enrolled.live().id
+
+
+def test_a_trial_whose_predecessor_rotted_is_dropped(kit, enrolled, loop, fleet):
+    config = kit.config(trigger={"samples": 24}, gate={"min_samples": 30})
+    loop(kit.stream(150), config).run(60)
+    inbox(enrolled, fleet, {"w": centres(kit)}, 1)
+    loop(kit.stream(150), config).run(64)
+    assert enrolled.kv(TRIAL) == b"1"
+    enrolled._db.query("UPDATE version SET adapter = x'00' WHERE id = 1")
+    loop(kit.stream(150), kit.config(gate={"min_samples": 8})).run(64)
+    assert enrolled.kv(TRIAL) is None
+    assert enrolled.live().id == 2
+
+
+def test_a_release_to_build_on_that_rotted_is_given_up(kit, enrolled, loop, fleet):
+    loop(kit.stream(150)).run(100)
+    mine = enrolled.live().id
+    inbox(enrolled, fleet, {"w": centres(kit)}, 1)
+    loop(kit.stream(150), kit.config(gate={"min_samples": 30, "capacity": 31})).run(100)
+    enrolled._db.query("UPDATE version SET adapter = x'00' WHERE lineage = 'fleet'")
+    loop(kit.stream(150)).run(100)
+    assert enrolled.kv(REBASE) is None
+    assert enrolled.live().id == mine
+
+
+def test_a_rollback_that_is_worse_is_reported_by_its_own_number(kit, enrolled, loop, fleet):
+    config = kit.config(trigger={"samples": 24}, gate={"min_samples": 8})
+    data = kit.stream(150)
+    loop(data, kit.config(trigger={"samples": 9999})).run(70)
+    bad = {"w": -centres(kit)}
+    inbox(enrolled, fleet, bad, 1)
+    loop(data, kit.config(trigger={"samples": 9999}, gate={"min_samples": 99})).run(70)
+    inbox(enrolled, fleet, {"w": centres(kit)}, 2)
+    loop(data, config).run(70)
+    assert enrolled.live().id == 3
+    folder = enrolled.path.with_name(enrolled.path.name + INBOX)
+    (folder / "9.edl").write_bytes(fleet.pack(None, bad, 9, codec="none", program="ab" * 32))
+    loop(data, config).run(70)
+    assert enrolled.live().id == 3
+    assert json.loads(enrolled.kv(REPORTS))[-1] == [9, "regressed"]
 
 
 def test_versions_that_updates_need_are_never_dropped(enrolled, kit):
@@ -288,6 +357,28 @@ def test_the_plan_counts_what_signatures_take(device, fleet):
     assert int((device.folder / "peak").read_text()) <= 1.05 * plan["total"]
 
 
+@pytest.mark.parametrize("learnt", [True, False])
+def test_a_program_that_does_not_do_what_the_device_is_set_up_for(device, fleet, learnt):
+    """Signed by mistake: whatever arrives, the loop starts and serves what it had."""
+    text = (device.folder / "loop.toml").read_text()
+    text = text.replace("[train]", '[train]\nmethod = "lora:rank=4"')
+    (device.folder / "loop.toml").write_text(text)
+    lines = (device.folder / "stream.csv").read_text().splitlines(keepends=True)
+    (device.folder / "stream.csv").write_text("".join(lines[: 160 if learnt else 20]))
+    assert device.run("run", "loop.toml").returncode == 0
+    enrol(device, fleet)
+    with Store.open(device.state, readonly=True) as store:
+        mine = store.live().id
+    put_program(device, fleet, second_program(device), 1)
+    (device.folder / "stream.csv").write_text("".join(lines[: 200 if learnt else 25]))
+    for _ in range(2):
+        done = device.run("run", "loop.toml")
+        assert done.returncode == 0, done.stderr
+    with Store.open(device.state, readonly=True) as store:
+        assert store.live().program_hash == store.version(mine).program_hash
+        assert json.loads(store.kv(REPORTS)) == [[1, "taken"], [1, "regressed"]]
+
+
 def test_a_base_that_takes_other_inputs_is_given_up(device, fleet):
     """It can neither serve here nor learn from the samples: left aside, once, and reported."""
     lines = (device.folder / "stream.csv").read_text().splitlines(keepends=True)
@@ -306,7 +397,7 @@ def test_a_base_that_takes_other_inputs_is_given_up(device, fleet):
     with Store.open(device.state, readonly=True) as store:
         assert store.live().program_hash == store.version(mine).program_hash
         assert [e.kind for e in store.events()].count("given_up") == 1
-        assert json.loads(store.kv(REPORTS)) == [[1, "regressed"]]
+        assert json.loads(store.kv(REPORTS)) == [[1, "taken"], [1, "regressed"]]
 
 
 # A rebase onto another program, killed at its first checkpoint.

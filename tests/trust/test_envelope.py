@@ -65,14 +65,14 @@ def test_anything_else_is_refused(data):
 @pytest.mark.parametrize("change", [
     {"more": 1}, {"payload": "a"}, {"payload": 1}, {"payloadType": 1}, {"signatures": [1]},
     {"signatures": [{"keyid": "a", "sig": "AA==", "x": 1}]},
-    {"signatures": [{"keyid": 1, "sig": ""}]},
+    {"signatures": [{"keyid": 1, "sig": ""}]}, {"payloadType": "\xe4"},
     {"signatures": [{"keyid": "a", "sig": "?"}]},
     {"signatures": [{"keyid": "a", "sig": ""}] * 17}, {"payload": "AA==\n"},
 ])
 def test_other_forms_are_refused(change):
     good = json.loads(Envelope.sign("a/b", b"text", [KEY]).to_bytes())
     with pytest.raises(TrustError, match="DSSE"):
-        Envelope.parse(json.dumps(good | change).encode())
+        Envelope.parse(json.dumps(good | change, ensure_ascii=False).encode())
 
 
 def test_large_ones_are_refused_unread():

@@ -125,7 +125,56 @@ def test_answers_to_other_questions_are_not_believed(trust, fleet):
     odd = Envelope.sign(FRESH, b"{}", [fleet.fresh_key]).to_bytes()
     with pytest.raises(TrustError, match="cannot be read"):
         trust.hear(odd, trust.question())
+    odd = answer(fleet.fresh_key, nonce="0" * 32, device=trust.device, fleet="press", root=1,
+                 sequence=0, now=1e300)
+    with pytest.raises(TrustError, match="no time that can be"):
+        trust.hear(odd, "0" * 32)
+    for text in (b'{"sequence": 1e999, "root": 1, "time": 1}', b"[" * 50000):
+        data = Envelope.sign(FRESH, text, [fleet.fresh_key]).to_bytes()
+        with pytest.raises(TrustError, match="cannot be read"):
+            trust.hear(data, "0" * 32)
     assert trust.now == trust.floor < 1.9e9
+
+
+def test_time_of_a_key_that_is_gone_counts_no_more(trust, fleet, tmp_path):
+    """A server with a wrong clock, or a bad one, can be healed by the root keys."""
+    hears(trust, fleet, now=4e9)
+    release = fleet.release(1, expires=1.95e9)
+    with pytest.raises(TrustError, match="expired"):
+        Trust(tmp_path / "d.db").check(signed(fleet, release), release)
+    fleet.fresh_key = new_key()
+    trust.rotate(fleet.document(2))
+    for one in (trust, Trust(tmp_path / "d.db")):
+        assert one.check(signed(fleet, release), release) is False
+
+
+def test_enrolling_again_does_not_forget_how_far_releases_had_come(trust, fleet, tmp_path):
+    trust.accept(fleet.release(5))
+    other = Fleet("other")
+    assert Trust.enroll(tmp_path / "d.db", other.root, again=True).sequence == 0
+    back = Trust.enroll(tmp_path / "d.db", fleet.root, again=True, sequence=2)
+    assert back.sequence == 5
+    back.rotate(fleet.document(2))
+    with pytest.raises(TrustError, match="older than 2"):
+        Trust.enroll(tmp_path / "d.db", fleet.root, again=True)
+    assert Trust.enroll(tmp_path / "d.db", fleet.document(2), again=True).sequence == 5
+
+
+def test_the_devices_key_may_live_in_hardware(fleet, tmp_path, monkeypatch):
+    from edgeloop.trust import trust as module
+
+    inner, real = new_key(), module.load_signer
+    monkeypatch.setattr(
+        module, "load_signer", lambda name: inner if name == "tpm:1" else real(name))
+    made = Trust.enroll(tmp_path / "h.db", fleet.root, signer="tpm:1")
+    assert made.signer() is inner
+    assert Trust(tmp_path / "h.db").signer() is inner
+    assert not (tmp_path / f"h.db{DEVICE_KEY}").exists()
+
+
+def test_numbers_of_uploads_are_taken_once_by_two_processes(trust, tmp_path):
+    first, second = Trust(tmp_path / "d.db"), Trust(tmp_path / "d.db")
+    assert [first.next_upload(), second.next_upload(), first.next_upload()] == [1, 2, 3]
 
 
 def test_signed_times_do_not_fill_the_journal(trust, fleet, tmp_path):

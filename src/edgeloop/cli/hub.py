@@ -41,7 +41,8 @@ def add(command: Callable[[str], argparse.ArgumentParser]) -> None:
     parser.add_argument("--drop", action="store_true", help="let it in no more")
     parser = one("publish", "offer signed packages, all of one release or of several", publish)
     parser.add_argument("packages", nargs="+")
-    parser.add_argument("--percent", type=float, default=100.0, help="to how many of the devices")
+    parser.add_argument("--percent", type=float,
+                        help="to how many of the devices (default: all, or as it was)")
     parser = one("rollout", "to more devices, to none, or on again", rollout)
     parser.add_argument("sequence", type=int)
     parser.add_argument("--percent", type=float)
@@ -104,7 +105,7 @@ def publish(args: argparse.Namespace, out: Output) -> int:
     """Offer packages."""
     from edgeloop.hub.shelf import Shelf
 
-    if not 0.0 <= args.percent <= 100.0:
+    if args.percent is not None and not 0.0 <= args.percent <= 100.0:
         msg = f"--percent {args.percent}: from 0 to 100"
         raise ConfigError(msg)
     taken = []
@@ -112,9 +113,11 @@ def publish(args: argparse.Namespace, out: Output) -> int:
         for name in args.packages:
             manifest = shelf.publish(Path(name), percent=args.percent)
             taken.append({"file": name, "sequence": manifest.sequence, "result": manifest.result})
-    out.result({"published": taken, "percent": args.percent})
+        now = {r["sequence"]: r["percent"] for r in shelf.releases()}
+    out.result({"published": taken, "percent": now[taken[-1]["sequence"]]})
     for each in taken:
-        out.line(f"release {each['sequence']}: {each['file']}, to {args.percent:g} % of devices")
+        to = now[each["sequence"]]
+        out.line(f"release {each['sequence']}: {each['file']}, to {to:g} % of devices")
     return OK
 
 

@@ -10,7 +10,8 @@ from edgeloop.cli.exits import OK
 from edgeloop.cli.places import Place, add_place
 from edgeloop.delta.accept import note
 from edgeloop.errors import ConfigError, StateError, TrustError
-from edgeloop.store import MARK, Store
+from edgeloop.link.fresh import heard
+from edgeloop.store import MARK, Outbox, Store
 from edgeloop.trust import Root, Trust, key_id, load_signer, new_key, public_key
 from edgeloop.trust.keys import public_text
 from edgeloop.trust.root import ROLES
@@ -31,6 +32,8 @@ def add(command: Callable[[str], argparse.ArgumentParser]) -> None:
     parser.add_argument("--root", metavar="FILE", required=True, help="the fleet's root document")
     parser.add_argument("--again", action="store_true",
                         help="begin anew: the journal is lost, or the fleet is another one")
+    parser.add_argument("--key", metavar="NAME:ADDRESS",
+                        help="hardware that holds the device's key (default: a new file)")
     parser.set_defaults(command=enroll)
 
     parser = command("keys")
@@ -70,10 +73,13 @@ def enroll(args: argparse.Namespace, out: Output) -> int:
         sequence = 0 if seen is None else json.loads(seen)["sequence"]
         same = seen is not None and json.loads(seen).get("fleet") == Root.first(document).fleet
         trust = Trust.enroll(
-            place.state, document, again=args.again, sequence=sequence if same else 0)
+            place.state, document, again=args.again, sequence=sequence if same else 0,
+            signer=args.key)
         note(store, trust)
         store.event("enrolled", {"fleet": trust.root.fleet, "device": trust.device})
         public = public_text(trust.signer().public)
+    with Outbox(place.state) as outbox:
+        heard(outbox)  # silence is counted from here
     out.result({"device": trust.device, "public": public, "fleet": trust.root.fleet,
                 "root": trust.root.version, "sequence": trust.sequence})
     out.facts({"device": trust.device, "public key": public, "fleet": trust.root.fleet,

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from edgeloop import delta
 from edgeloop.cli.deltas import SAID, carried, take
-from edgeloop.cli.exits import OK
+from edgeloop.cli.exits import FAILED, OK
 from edgeloop.cli.places import Place, add_place, shipped_adapter
-from edgeloop.errors import ConfigError, LinkError, TrustError
-from edgeloop.link import HttpTransport, Throttle, fetched, patiently, read_token
+from edgeloop.errors import ConfigError, EdgeLoopError, TrustError
+from edgeloop.link import HttpTransport, Pushed, Throttle, fetched, patiently, read_token
 from edgeloop.link import pull as pulled
 from edgeloop.link import push as pushed
 from edgeloop.loop.config import Config, UpdateConfig
@@ -41,7 +41,7 @@ def add(command: Callable[[str], argparse.ArgumentParser]) -> None:
         parser.add_argument("--bandwidth", metavar="SIZE", help="a second at most, such as 2kB")
         parser.add_argument("--tries", type=int, metavar="N", help="failures in a row (default: 8)")
         if name == "push":
-            parser.add_argument("--new", metavar="ID", help="version to send (default: live)")
+            parser.add_argument("--new", type=int, metavar="ID", help="version (default: live)")
             parser.add_argument("--codec", choices=("exact", "f16", "int8"), default="exact")
             parser.add_argument("--queue", action="store_true", help="queue it, send nothing yet")
         parser.set_defaults(command=run)
@@ -58,14 +58,16 @@ def pull(args: argparse.Namespace, out: Output) -> int:
             return shipped_adapter(program)
 
     with Outbox(place.state) as outbox, closing(transport(how, outbox, place)) as way:
-        done = patiently(
-            lambda: pulled(place.state, way, outbox, lambda store, path: take(store, path, place),
-                           shipped=shipped),
-            tries=how.tries, progress=lambda: fetched(place.state))
-        with place.store(readonly=True) as store:
-            queue_reports(store, outbox)
-        with suppress(LinkError):  # they wait for the next time
-            pushed(outbox, way)
+        try:
+            done = patiently(
+                lambda: pulled(
+                    place.state, way, outbox, lambda store, path: take(store, path, place),
+                    shipped=shipped),
+                tries=how.tries, progress=lambda: fetched(place.state))
+        finally:  # a release that was refused is to be known as well
+            with suppress(EdgeLoopError), place.store(readonly=True) as store:
+                queue_reports(store, outbox)
+                pushed(outbox, way)
     out.result(done._asdict())
     said = {"nothing": "nothing new", "waits": "fetched: the loop that runs takes it in"} | SAID
     out.line((f"release {done.sequence}: " if done.sequence else "") + said[done.action])
@@ -78,21 +80,35 @@ def push(args: argparse.Namespace, out: Output) -> int:
     """Send what was learnt here, and how releases did; what cannot be sent now waits."""
     place, how = Place.of(args.state, args.program), settings(args)
     with Outbox(place.state) as outbox:
-        with place.store(readonly=True) as store:
-            queued = queue(store, outbox, place, args)
         if args.queue:
+            queued = _queued(outbox, place, args)
             waiting = len(outbox.waiting())
             out.result({"queued": queued, "waiting": waiting})
             out.line(f"{'queued' if queued else 'nothing new'}; {waiting} wait")
             return OK
         got = [0]
-        with closing(transport(how, outbox, place)) as way:
-            done = patiently(
+
+        def send(way: Transport) -> Pushed:
+            return patiently(
                 lambda: pushed(outbox, way, moved=lambda n: got.__setitem__(0, got[0] + n)),
                 tries=how.tries, progress=lambda: got[0])
+
+        with closing(transport(how, outbox, place)) as way:
+            first = send(way)  # what waits makes room for what is new
+            queued = _queued(outbox, place, args)
+            after = send(way)
+    done = Pushed(first.packages + after.packages, first.reports + after.reports,
+                  first.bytes + after.bytes, first.refused + after.refused)
     out.result(done._asdict() | {"queued": queued})
     out.line(f"sent: {done.packages} packages, {done.reports} reports")
-    return OK
+    for about, why in done.refused:
+        out.line(f"refused for good: {about[:24]}: {why}")
+    return FAILED if done.refused else OK
+
+
+def _queued(outbox: Outbox, place: Place, args: argparse.Namespace) -> bool:
+    with place.store(readonly=True) as store:
+        return queue(store, outbox, place, args)
 
 
 def queue(store: Store, outbox: Outbox, place: Place, args: argparse.Namespace) -> bool:
@@ -102,7 +118,7 @@ def queue(store: Store, outbox: Outbox, place: Place, args: argparse.Namespace) 
         msg = f"{place.state} is not enrolled: `edgeloop enroll`"
         raise TrustError(msg)
     queue_reports(store, outbox)
-    new = store.live() if args.new is None else store.version(int(args.new))
+    new = store.live() if args.new is None else store.version(args.new)
     if new is None or not delta.learnt_here(new) or outbox.known(new.sha256):
         return False
     if new.parent is None:

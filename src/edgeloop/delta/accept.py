@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from edgeloop.delta.manifest import DELTA, NOTHING
+from edgeloop.delta.manifest import DELTA, NOTHING, refuse
 from edgeloop.delta.package import Package, adapter_digest, open_envelope, read_manifest, rebuild
 from edgeloop.errors import DeltaError, MissingParentError, TrustError
-from edgeloop.store import MARK, REBASE, TAKEN, TRIAL
+from edgeloop.store import MARK, REBASE, REPORTS, TAKEN, TRIAL, TURN
 from edgeloop.trust import Release, Trust
 
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
+    from edgeloop.delta.manifest import Manifest
     from edgeloop.store import Store, Version
 
 
@@ -118,7 +119,7 @@ def install(
     opened, again = verified(package, trust)
     manifest = opened.manifest
     release = manifest.release()
-    known = _known(store, manifest.result)
+    known = known_here(store, manifest)
     if again and known is not None and release and store.kv(TAKEN) == release.digest.encode():
         return Installed(known, "again")
     adapter, parent = None, None
@@ -126,9 +127,6 @@ def install(
         adapter, parent = _rebuilt(store, opened, shipped)
     elif trust is None:
         msg = f"delta package refused: its result is already version {known.id} here"
-        raise DeltaError(msg)
-    elif known.program_hash != manifest.program_hash:
-        msg = f"delta package refused: version {known.id} here belongs to another program"
         raise DeltaError(msg)
     if trust is not None and release is not None:
         trust.accept(release)
@@ -153,14 +151,26 @@ def install(
         if trust is not None and release is not None:
             note_release(store, trust, release)
         action = "live" if direct else "aside" if aside else "rebase"
-        note_turn(store, version.id, action, before=None if trust is None else live)
+        note_turn(store, version.id, action, manifest.sequence,
+                  before=None if trust is None else live)
+        note_report(store, manifest.sequence, "taken")
         store.event("taken", {"version": version.id, "action": action,
                               "sequence": manifest.sequence})
         return Installed(store.version(version.id), action)
 
 
-def note_turn(store: Store, version: int, action: str, *, before: Version | None) -> None:
+def note_report(store: Store, sequence: int | None, outcome: str) -> None:
+    """Queue for the update server how a release did here; the newest 32 are kept."""
+    if sequence is not None:
+        said = [r for r in json.loads(store.kv(REPORTS) or b"[]") if r != [sequence, outcome]]
+        store.put_kv(REPORTS, json.dumps([*said[-31:], [sequence, outcome]]).encode())
+
+
+def note_turn(
+    store: Store, version: int, action: str, sequence: int | None, *, before: Version | None
+) -> None:
     """Note what the loop is to do about a release: build on it, or try it beside the one before."""
+    store.put_kv(TURN, json.dumps(sequence).encode())
     if action == "rebase":
         store.put_kv(REBASE, str(version).encode())
     elif action == "live":
@@ -174,8 +184,14 @@ def learnt_here(version: Version) -> bool:
     return version.lineage == "local" and version.metrics.get("kind") != "shipped"
 
 
-def _known(store: Store, digest: str) -> Version | None:
-    return next((v for v in store.versions() if v.sha256 == digest and store.intact(v)), None)
+def known_here(store: Store, manifest: Manifest) -> Version | None:
+    """The version that a manifest leads to, where it is here and intact.
+
+    Two programs may ship equal adapters: a version is its weights and its program.
+    """
+    wanted = (manifest.result, manifest.program_hash)
+    return next((v for v in store.versions()
+                 if (v.sha256, v.program_hash) == wanted and store.intact(v)), None)
 
 
 def _rebuilt(
@@ -186,23 +202,25 @@ def _rebuilt(
         msg = (f"release {manifest.sequence} goes back to adapter {manifest.result[:12]}, which is "
                "not here any more: ask for the full package")
         raise MissingParentError(msg)
+    here = [v for v in store.versions()
+            if v.program_hash == manifest.program_hash and store.intact(v)]
     if manifest.parent is not None:
-        for version in store.versions():
-            if version.sha256 == manifest.parent and store.intact(version):
-                return rebuild(opened, store.adapter(version.id),
-                               program_hash=version.program_hash), version.id
-    mine = next((v for v in store.versions()[::-1] if v.program_hash == manifest.program_hash
-                 and store.intact(v)), None)
-    if mine is not None:
-        like: Mapping[str, Any] = store.adapter(mine.id)
-        if manifest.parent is None:
-            live = store.live()
-            same = live is not None and live.program_hash == manifest.program_hash
-            parent = live.id if live is not None and same else mine.id
-            return rebuild(opened, like, program_hash=manifest.program_hash), parent
+        for version in here:
+            if version.sha256 == manifest.parent:
+                return rebuild(opened, store.adapter(version.id)), version.id
+    elif here:
+        live = store.live()
+        parent = live.id if live is not None and live in here else here[-1].id
+        return rebuild(opened, store.adapter(here[-1].id)), parent
+    for version in () if here else store.versions():
+        if version.sha256 == manifest.parent:
+            refuse(f"it is for program {manifest.program_hash[:12]}, not "
+                   f"{version.program_hash[:12]}")
     like, program_hash = shipped()
-    if program_hash == manifest.program_hash and manifest.parent not in (
-            None, adapter_digest(like)):
+    missing = manifest.parent is not None and (
+        here if program_hash != manifest.program_hash
+        else adapter_digest(like) != manifest.parent)
+    if missing:
         assert manifest.parent is not None
         msg = (f"it was made from adapter {manifest.parent[:12]}, which is not here: ask for the "
                "full package")

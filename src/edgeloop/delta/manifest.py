@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -110,7 +109,7 @@ def _count(value: Any) -> bool:
 
 
 def _time(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value) and 0 <= value < 1 << 53
+    return type(value) in (int, float) and 0 <= value < 1 << 53  # false for NaN as well
 
 
 # What each field may be. Names are data, never parts of a path.

@@ -7,7 +7,14 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeloop.delta.accept import Installed, learnt_here, note_release, note_turn
+from edgeloop.delta.accept import (
+    Installed,
+    known_here,
+    learnt_here,
+    note_release,
+    note_report,
+    note_turn,
+)
 from edgeloop.delta.manifest import PROGRAM, Manifest, parse, refuse
 from edgeloop.delta.package import (
     HEADER_BYTES,
@@ -16,16 +23,19 @@ from edgeloop.delta.package import (
     framed,
     head_of,
 )
-from edgeloop.errors import DeltaError, TrustError
+from edgeloop.errors import DeltaError, ProgramError, TrustError
 from edgeloop.program import Program
 from edgeloop.program.files import sync_folder
 from edgeloop.program.installed import installed_path
 from edgeloop.runtime import Session
+from edgeloop.store import TAKEN
 from edgeloop.trust import Envelope
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import BinaryIO
+
+    import numpy as np
 
     from edgeloop.store import Store
     from edgeloop.trust import Signer, Trust
@@ -71,9 +81,14 @@ def envelope_of(path: Path) -> Envelope:
 
 
 def read_program_manifest(path: Path, trust: Trust | None) -> tuple[Manifest, bool]:
-    """Manifest of a program package, verified where the device is enrolled; and as `verified`."""
+    """Manifest of a program package, every byte checked, believed where the device is enrolled.
+
+    The second value is as of :func:`edgeloop.delta.verified`.
+    """
     with path.open("rb") as file:
-        return _verified(file, path, trust)[:2]
+        manifest, again, size = _verified(file, path, trust)
+        _copy(file, None, size, manifest.payload_sha256)
+        return manifest, again
 
 
 def install_program(store: Store, path: Path, *, trust: Trust | None) -> Installed:
@@ -93,7 +108,8 @@ def install_program(store: Store, path: Path, *, trust: Trust | None) -> Install
     with path.open("rb") as file:
         manifest, again, size = _verified(file, path, trust)
         target = installed_path(store.path, manifest.program_hash)
-        if not target.exists():
+        adapter = _adapter_of(target, manifest)
+        if adapter is None:  # not here, or rotten
             target.parent.mkdir(mode=0o700, exist_ok=True)
             part = target.with_suffix(".part")
             try:
@@ -109,13 +125,10 @@ def install_program(store: Store, path: Path, *, trust: Trust | None) -> Install
                 sync_folder(target)
             finally:
                 part.unlink(missing_ok=True)
-        else:
-            adapter = Session(Program.load(target, verify=True)).adapter()
     release = manifest.release(PROGRAM)
     assert release is not None
-    known = next((v for v in store.versions() if v.sha256 == manifest.result
-                  and v.program_hash == manifest.program_hash and store.intact(v)), None)
-    if again and known is not None:
+    known = known_here(store, manifest)
+    if again and known is not None and store.kv(TAKEN) == release.digest.encode():
         return Installed(known, "again")
     trust.accept(release)
     with store.transaction():
@@ -132,11 +145,23 @@ def install_program(store: Store, path: Path, *, trust: Trust | None) -> Install
         if direct:
             store.promote(version.id)
         action = "live" if direct else "rebase"
-        note_turn(store, version.id, action, before=None)
+        note_turn(store, version.id, action, manifest.sequence, before=None)
+        note_report(store, manifest.sequence, "taken")
         note_release(store, trust, release)
         store.event("taken", {"version": version.id, "action": action,
                               "sequence": manifest.sequence, "program": manifest.program_hash})
         return Installed(store.version(version.id), action)
+
+
+def _adapter_of(path: Path, manifest: Manifest) -> dict[str, np.ndarray] | None:
+    """The adapter that an installed program ships with; None where it must be installed (again)."""
+    try:
+        program = Program.load(path, verify=True)
+        adapter = Session(program).adapter()
+    except ProgramError:
+        return None
+    good = program.hash == manifest.program_hash and adapter_digest(adapter) == manifest.result
+    return adapter if good else None
 
 
 def _envelope(file: BinaryIO, path: Path) -> tuple[Envelope, int]:
@@ -168,15 +193,17 @@ def _verified(
     return manifest, trust.check(envelope, release), size
 
 
-def _copy(file: BinaryIO, part: Path, size: int, digest: str) -> None:
+def _copy(file: BinaryIO, part: Path | None, size: int, digest: str) -> None:
+    """Copy a payload, or only read it, and check its SHA-256."""
     found, left = hashlib.sha256(), size
-    with part.open("wb") as out:
+    with open(os.devnull if part is None else part, "wb") as out:  # noqa: PTH123
         while left and (chunk := file.read(min(left, _CHUNK))):
             found.update(chunk)
             out.write(chunk)
             left -= len(chunk)
         out.flush()
-        os.fsync(out.fileno())
+        if part is not None:
+            os.fsync(out.fileno())
     if left or found.hexdigest() != digest:
         msg = "program package refused: its program does not have the stated SHA-256"
         raise DeltaError(msg)

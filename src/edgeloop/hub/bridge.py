@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     import paho.mqtt.client as paho
 
+_NOTHING = json.dumps({"notice": None, "inline": {}}).encode()
 _REFRESH = 1.0  # seconds between looks at what is new
 _LONGEST_WAIT = 30.0  # seconds between tries to reach the broker
 
@@ -73,7 +74,7 @@ class Bridge(threading.Thread):
         """Retain for each device what is newest for it."""
         fleet = self._shelf.root.fleet
         for device in self._shelf.devices():
-            notice, body = self._shelf.notice(device["id"]), b""
+            notice, body = self._shelf.notice(device["id"]), _NOTHING
             if notice is not None:
                 inline = {
                     o.sha256: base64.b64encode(
@@ -95,16 +96,17 @@ class Bridge(threading.Thread):
         try:
             answer = self._answer(device, said)
         except HubError as error:
-            answer = {"error": str(error), "again": error.status == 409}
-        except (ValueError, TypeError, KeyError) as error:
-            answer = {"error": f"the question cannot be read: {error}"}
+            answer = {"error": str(error), "again": error.status == 409,
+                      "stranger": error.status == 401}
+        except Exception as error:  # noqa: BLE001 - one odd question must not end the bridge
+            answer = {"error": f"the question cannot be answered: {type(error).__name__}"}
         client.publish(topic(self._shelf.root.fleet, device, "answer"),
                        json.dumps({"id": name} | answer), qos=1)
 
     def _answer(self, device: str, said: dict[str, Any]) -> dict[str, Any]:
         shelf = self._shelf
         if device not in {d["id"] for d in shelf.devices()}:
-            raise HubError("this device is not known here", status=403)
+            raise HubError("this device is not known here", status=401)
         match said["do"]:
             case "root":
                 found = shelf.root_document(int(said["version"]))
@@ -122,7 +124,7 @@ class Bridge(threading.Thread):
                     device, _digest(said), int(said["start"]), piece, int(said["size"]))}
             case "report":
                 shelf.report(device, int(said["sequence"]), str(said["outcome"]))
-                return {}
+                return {"noted": True}
         raise HubError("nothing that is known here", status=400)
 
     def _piece(self, device: str, said: dict[str, Any]) -> bytes:

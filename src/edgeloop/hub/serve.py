@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import uvicorn
 
+from edgeloop.errors import ConfigError
 from edgeloop.hub.app import app
 from edgeloop.hub.bridge import Bridge
 from edgeloop.hub.shelf import Shelf
@@ -23,6 +24,9 @@ def serve(args: argparse.Namespace, say: Callable[[str], None]) -> None:
     with closing(Shelf(Path(args.folder))) as shelf:
         bridge = None
         if args.mqtt is not None:
+            if args.mqtt_token is None:
+                msg = "hub serve: a broker asks for a password: --mqtt-token FILE"
+                raise ConfigError(msg)
             bridge = Bridge(shelf.folder, args.mqtt, read_token(Path(args.mqtt_token)),
                             ca=Path(args.ca) if args.ca else None)
             bridge.start()

@@ -68,6 +68,7 @@ _TABLES = (
         at REAL NOT NULL,
         PRIMARY KEY (device, sequence)) STRICT""",
 )
+_MOST = 1 << 53  # no number that devices name is larger
 OUTCOMES = ("taken", "refused", "regressed")
 
 
@@ -155,6 +156,8 @@ class Shelf:
 
     def root_document(self, version: int) -> bytes | None:
         """A root document by its version."""
+        if not 0 < version < _MOST:
+            return None
         rows = self._db.execute("SELECT document FROM root WHERE version = ?", (version,))
         found: tuple[bytes] | None = rows.fetchone()
         return found[0] if found else None
@@ -168,8 +171,11 @@ class Shelf:
 
     # Releases
 
-    def publish(self, path: Path, *, percent: float = 100.0) -> Manifest:
+    def publish(self, path: Path, *, percent: float | None = None) -> Manifest:
         """Take a package whose release this fleet's keys signed; all packages of it lead to one.
+
+        `percent`: to how many devices the release goes; None: to all where it is new, else as it
+        was.
 
         Raises
         ------
@@ -197,8 +203,11 @@ class Shelf:
                     f"release {release.sequence} is not newer than {newest}, which is here")
             self._db.execute(
                 "INSERT OR IGNORE INTO release VALUES (?, ?, ?, ?, ?, NULL, ?)",
-                (release.sequence, release.audience, release.digest, release.result, percent,
-                 time.time()))
+                (release.sequence, release.audience, release.digest, release.result,
+                 100.0 if percent is None else percent, time.time()))
+            if percent is not None:
+                self._db.execute("UPDATE release SET percent = ? WHERE sequence = ?",
+                                 (percent, release.sequence))
             self._db.execute(
                 "INSERT OR REPLACE INTO package VALUES (?, ?, ?, ?, ?)",
                 (digest, release.sequence, path.stat().st_size, _kind(manifest, kind),
@@ -235,6 +244,8 @@ class Shelf:
     def rollout(self, sequence: int, *, percent: float | None = None,
                 halted: str | None = None, resume: bool = False) -> None:
         """Give a release to more devices or fewer, stop it, or let it go on."""
+        if percent is not None and not 0.0 <= percent <= 100.0:
+            raise ConfigError(f"a share of {percent} %: from 0 to 100")
         with self._transaction():
             if not self._db.execute(
                     "SELECT 1 FROM release WHERE sequence = ?", (sequence,)).fetchall():
@@ -267,6 +278,11 @@ class Shelf:
         """Let a device in; returns its token, which is stored as a hash only."""
         token = secrets.token_urlsafe(32)
         with self._transaction():
+            taken = self._db.execute(
+                "SELECT 1 FROM device WHERE name = ? AND id != ?", (name, key_id(public)))
+            if taken.fetchall():
+                raise ConfigError(
+                    f"device {name!r} has another key here: --drop it first, or choose a name")
             self._db.execute(
                 "INSERT INTO device VALUES (?, ?, ?, ?, NULL) ON CONFLICT (id) DO UPDATE SET"
                 " name = excluded.name, token = excluded.token",
@@ -274,9 +290,11 @@ class Shelf:
         return token
 
     def drop_device(self, name: str) -> None:
-        """Let a device in no more."""
+        """Let a device in no more; what it sent stays."""
         with self._transaction():
-            if not self._db.execute("DELETE FROM device WHERE name = ?", (name,)).rowcount:
+            gone = f"{name} (dropped {time.strftime('%Y-%m-%d %H:%M:%S')}, {secrets.token_hex(2)})"
+            if not self._db.execute("UPDATE device SET token = '', name = ? WHERE name = ?",
+                                    (gone, name)).rowcount:
                 raise ConfigError(f"there is no device {name!r} here")
 
     def device_of(self, token: str) -> str | None:
@@ -312,16 +330,21 @@ class Shelf:
         return None
 
     def answer(self, device: str, nonce: str) -> bytes:
-        """Sign what is newest here for this device, in answer to its nonce."""
-        root, notice = self.root, self.notice(device)
+        """Sign what is newest here for such devices, rolled out to it already or not."""
+        root = self.root
+        (newest,) = self._db.execute(
+            "SELECT coalesce(max(sequence), 0) FROM release WHERE halted IS NULL"
+            " AND audience IN (?, ?)", (f"fleet:{root.fleet}", f"device:{device}")).fetchone()
         return answer(
             self.signer, nonce=nonce, device=device, fleet=root.fleet, root=root.version,
-            sequence=0 if notice is None else notice.sequence, now=time.time())
+            sequence=newest, now=time.time())
 
     def report(self, device: str, sequence: int, outcome: str) -> bool:
         """Note how a release did on a device; True when that stopped its rollout."""
         if outcome not in OUTCOMES:
             raise HubError(f"outcome {outcome[:40]!r} is none of {', '.join(OUTCOMES)}", status=400)
+        if not 0 < sequence < _MOST:
+            raise HubError(f"there is no release {sequence} here", status=404)
         with self._transaction():
             if not self._db.execute(
                     "SELECT 1 FROM release WHERE sequence = ?", (sequence,)).fetchall():
@@ -347,7 +370,10 @@ class Shelf:
         if self._upload_path(sha256).exists():
             return size
         part = self._part(device, sha256)
-        return part.stat().st_size if part.exists() else 0
+        here = part.stat().st_size if part.exists() else 0
+        if here >= size:  # all had come when the hub was killed, and nobody had judged it yet
+            self._finish(device, sha256)
+        return here
 
     def send(self, device: str, sha256: str, start: int, piece: bytes, size: int) -> int:
         """Take the next bytes of an upload; when all are here, judge and keep it.
@@ -369,13 +395,18 @@ class Shelf:
             os.fsync(file.fileno())
         here += len(piece)
         if here == size:
-            try:
-                self._keep(device, sha256, part.read_bytes())
-            except BaseException:
-                part.unlink()
-                raise
-            part.replace(self._upload_path(sha256))
+            self._finish(device, sha256)
         return here
+
+    def _finish(self, device: str, sha256: str) -> None:
+        """Judge an upload that is all here, and keep it; one that is refused is deleted."""
+        part = self._part(device, sha256)
+        try:
+            self._keep(device, sha256, part.read_bytes())
+        except HubError:
+            part.unlink()
+            raise
+        part.replace(self._upload_path(sha256))
 
     def _keep(self, device: str, sha256: str, package: bytes) -> None:
         if hashlib.sha256(package).hexdigest() != sha256:

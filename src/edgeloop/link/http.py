@@ -24,6 +24,14 @@ _LOCAL = ("127.0.0.1", "localhost", "::1")
 _RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
 
 
+def port_of(url: str) -> int | None:
+    """The port that a URL names; ConfigError where that is none."""
+    try:
+        return urlsplit(url).port
+    except ValueError as error:
+        raise ConfigError(f"update server {url!r}: {error}") from error
+
+
 class HttpTransport:
     """A hub by its URL.
 
@@ -49,6 +57,7 @@ class HttpTransport:
     ) -> None:
         parts = urlsplit(url)
         host = parts.hostname or ""
+        port_of(url)
         if parts.scheme not in ("https", "http") or not host:
             raise ConfigError(f"update server {url!r}: write https://HOST[:PORT]")
         if parts.scheme == "http" and host not in _LOCAL:
@@ -161,7 +170,7 @@ class HttpTransport:
         except ssl.SSLCertVerificationError as error:
             raise LinkError(
                 f"{self._where}: its certificate is not to be believed "
-                f"({error.verify_message}): is --ca right?") from error
+                f"({error.verify_message}): is --ca right?", stranger=True) from error
         except (OSError, http.client.HTTPException) as error:
             raise self._broken(error) from error
 
@@ -192,10 +201,12 @@ class HttpTransport:
         if 200 <= answer.status < 300:
             return
         said = body[:200].decode("utf-8", "replace").strip() or answer.reason
-        if answer.status in (401, 403):
+        stranger = answer.status == 401
+        if stranger:
             said = f"does not know this device or its token ({said})"
         again = answer.status in (408, 409, 425, 429) or answer.status >= 500
-        raise LinkError(f"{self._where}: {answer.status}: {said}", again=again)
+        raise LinkError(
+            f"{self._where}: {answer.status}: {said}", again=again, stranger=stranger)
 
     def _offset(self, answer: Any, size: int) -> int:
         text = answer.getheader("Upload-Offset") or ""

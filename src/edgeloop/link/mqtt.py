@@ -12,24 +12,34 @@ import json
 import queue
 import ssl
 import uuid
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 
 from edgeloop.errors import ConfigError, LinkError
+from edgeloop.link.http import port_of
 from edgeloop.link.pace import Throttle
 from edgeloop.link.transport import Notice
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from edgeloop.link.transport import Offer
 
+T = TypeVar("T")
 INLINE_BYTES = 16 << 10  # packages up to this size travel in the notice itself
 _LOCAL = ("127.0.0.1", "localhost", "::1")
+
+
+def _decoded(text: Any) -> bytes:
+    return base64.b64decode(text, validate=True)
+
+
+def _optional(text: Any) -> bytes | None:
+    return None if text is None else _decoded(text)
 
 
 def topic(fleet: str, device: str, what: str) -> str:
@@ -39,7 +49,7 @@ def topic(fleet: str, device: str, what: str) -> str:
 
 def client_of(url: str, token: str, ca: Path | None, name: str) -> tuple[paho.Client, str, int]:
     """A client for a broker, not yet connected; and host and port."""
-    parts = urlsplit(url)
+    parts, port = urlsplit(url), port_of(url)
     host, tls = parts.hostname or "", parts.scheme == "mqtts"
     if parts.scheme not in ("mqtt", "mqtts") or not host:
         raise ConfigError(f"broker {url!r}: write mqtts://HOST[:PORT]")
@@ -57,7 +67,7 @@ def client_of(url: str, token: str, ca: Path | None, name: str) -> tuple[paho.Cl
                 ssl.create_default_context(cafile=None if ca is None else str(ca)))
         except (OSError, ssl.SSLError) as error:
             raise ConfigError(f"broker: certificates {ca}: {error}") from error
-    return client, host, parts.port or (8883 if tls else 1883)
+    return client, host, port or (8883 if tls else 1883)
 
 
 class MqttTransport:
@@ -99,24 +109,21 @@ class MqttTransport:
 
     def root(self, version: int) -> bytes | None:
         """Ask for a root document."""
-        found = self._call("root", version=version)["document"]
-        return None if found is None else base64.b64decode(found)
+        return self._call("root", _optional, "document", version=version)
 
     def notice(self) -> Notice | None:
         """The retained notice, as a fresh subscription brings it."""
         self.close()
         self._open()
-        try:
-            while True:
-                kind, body = self._answers.get(timeout=3.0)
-                if kind == "notice":
-                    break
-        except queue.Empty:
-            return None  # nothing is retained for this device
-        if not body:
-            return None
+        while True:  # the hub retains one for each device that it knows, also where there is none
+            kind, body = self._next()
+            if kind == "notice":
+                break
+        self._throttle.spend(len(body))
         try:
             found = json.loads(body)
+            if found["notice"] is None:
+                return None
             self._inline = {k: base64.b64decode(v) for k, v in found["inline"].items()}
             return Notice.parse(json.dumps(found["notice"]).encode())
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
@@ -129,8 +136,7 @@ class MqttTransport:
             yield inline[start : offer.bytes]
             return
         while start < offer.bytes:
-            piece = base64.b64decode(
-                self._call("fetch", sha256=offer.sha256, start=start)["piece"])
+            piece = self._call("fetch", _decoded, "piece", sha256=offer.sha256, start=start)
             if not piece:
                 raise LinkError(f"{self._where}: ended before all had come", again=True)
             yield piece[: offer.bytes - start]
@@ -138,20 +144,20 @@ class MqttTransport:
 
     def ask(self, nonce: str) -> bytes:
         """The signed answer to a nonce."""
-        return base64.b64decode(self._call("fresh", nonce=nonce)["answer"])
+        return self._call("fresh", _decoded, "answer", nonce=nonce)
 
     def held(self, sha256: str, size: int) -> int:
         """How many bytes of an upload the hub holds."""
-        return min(size, int(self._call("held", sha256=sha256, size=size)["held"]))
+        return min(size, self._call("held", int, "held", sha256=sha256, size=size))
 
     def send(self, sha256: str, start: int, piece: bytes, size: int) -> None:
         """The next bytes of an upload."""
-        self._call("send", sha256=sha256, start=start, size=size,
+        self._call("send", int, "held", sha256=sha256, start=start, size=size,
                    piece=base64.b64encode(piece).decode())
 
     def report(self, sequence: int, outcome: str) -> None:
         """How a release did here."""
-        self._call("report", sequence=sequence, outcome=outcome)
+        self._call("report", bool, "noted", sequence=sequence, outcome=outcome)
 
     def _open(self) -> None:
         """Connect, and wait until the subscriptions stand."""
@@ -163,13 +169,15 @@ class MqttTransport:
             self._client.connect(self._host, self._port, keepalive=20)
         except (OSError, ssl.SSLError) as error:
             again = not isinstance(error, ssl.SSLCertVerificationError)
-            raise LinkError(f"{self._where}: cannot be reached ({error})", again=again) from error
+            raise LinkError(f"{self._where}: cannot be reached ({error})", again=again,
+                            stranger=not again) from error
         self._client.loop_start()
         self._up = True
         kind, body = self._next()
         if kind != "ready":
             self.close()
-            raise LinkError(f"{self._where}: {body.decode()}", again=kind != "refused")
+            raise LinkError(f"{self._where}: {body.decode()}", again=kind != "refused",
+                            stranger=kind == "refused")
 
     def _connected(self, client: Any, _data: Any, _flags: Any, reason: Any, _props: Any) -> None:
         if reason.is_failure:
@@ -190,8 +198,8 @@ class MqttTransport:
             raise LinkError(f"{self._where}: the connection broke", again=True)
         return kind, body
 
-    def _call(self, do: str, **said: Any) -> dict[str, Any]:
-        """Ask the hub, and wait for the answer to this very question."""
+    def _call(self, do: str, read: Callable[[Any], T], field: str, **said: Any) -> T:
+        """Ask the hub, wait for the answer to this very question, and read one field of it."""
         self._open()
         name = uuid.uuid4().hex
         body = json.dumps({"id": name, "do": do} | said).encode()
@@ -207,10 +215,12 @@ class MqttTransport:
                 if found.get("id") != name:
                     continue  # of an earlier question that was given up
                 if "error" in found:
-                    raise LinkError(f"{self._where}: {str(found['error'])[:200]}",
-                                    again=bool(found.get("again")))
-                return dict(found)
-            except (ValueError, TypeError, AttributeError, RecursionError) as error:
+                    raise LinkError(
+                        f"{self._where}: {str(found['error'])[:200]}",
+                        again=bool(found.get("again")), stranger=bool(found.get("stranger")))
+                return read(found[field])
+            except (ValueError, TypeError, KeyError, AttributeError, OverflowError,
+                    RecursionError) as error:
                 raise LinkError(f"{self._where}: an answer cannot be read") from error
 
 

@@ -7,7 +7,9 @@ this process, or the loop that runs.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -17,6 +19,7 @@ from edgeloop.link.fresh import heard, tick
 from edgeloop.link.push import REPORT
 from edgeloop.link.transport import LARGEST, LARGEST_PACKAGE
 from edgeloop.store import INBOX, READY, Outbox, Store
+from edgeloop.store import REFUSED as REFUSED_PACKAGES
 from edgeloop.store import TAKEN as TAKEN_RELEASE
 
 if TYPE_CHECKING:
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
 
 TAKEN, REFUSED, REGRESSED = "taken", "refused", "regressed"
 _MOST_ROOTS = 64
+_FACT = "refused"  # SHA-256 of packages that were refused here
 
 
 class Pulled(NamedTuple):
@@ -115,7 +119,7 @@ def _known(
     state: Path, shipped: Callable[[], Mapping[str, np.ndarray]] | None
 ) -> set[str]:
     with Store.open(state, readonly=True) as store:
-        found = {v.sha256 for v in store.versions()}
+        found = {v.sha256 for v in store.versions() if store.intact(v)}
     if shipped is not None:
         found.add(adapter_digest(shipped()))
     return found
@@ -125,8 +129,13 @@ def _take(
     state: Path, transport: Transport, outbox: Outbox, notice: Notice,
     install: Callable[[Store, Path], Installed], known: set[str],
 ) -> str:
-    """Fetch the best package of a release and take it in; the full one where another fails."""
-    left = list(notice.offers)
+    """Fetch the best package of a release and take it in; the full one where another fails.
+
+    What was refused here before, by the loop too, is not fetched again.
+    """
+    with Store.open(state, readonly=True) as store:
+        refused = {*json.loads(store.kv(REFUSED_PACKAGES) or b"[]"), *(outbox.fact(_FACT) or ())}
+    left = [o for o in notice.offers if o.sha256 not in refused]
     while left:
         offer = best(left, notice.result, known)
         if offer is None:
@@ -143,6 +152,7 @@ def _take(
             path.unlink(missing_ok=True)
             if not isinstance(error, TrustError):  # the release is bad, not this device's trust
                 outbox.put(f"{REPORT}{notice.sequence} {REFUSED}", b"")
+                outbox.note(_FACT, [*(outbox.fact(_FACT) or ())[-31:], offer.sha256])
             raise
         if action != "waits":
             path.unlink(missing_ok=True)
@@ -201,7 +211,11 @@ def fetch(state: Path, transport: Transport, offer: Offer) -> Path:
 
 def fetched(state: Path) -> int:
     """Bytes of packages that came so far and wait."""
-    return sum(path.stat().st_size for path in Path(f"{state}{INBOX}").glob("*"))
+    found = 0
+    for path in Path(f"{state}{INBOX}").glob("*"):
+        with suppress(FileNotFoundError):  # the loop took it in
+            found += path.stat().st_size
+    return found
 
 
 def take_in(state: Path, path: Path, install: Callable[[Store, Path], Installed]) -> str:

@@ -17,11 +17,15 @@ REPORT = "report "
 
 
 class Pushed(NamedTuple):
-    """How many packages and reports the server holds now, and how many bytes were sent for it."""
+    """Packages and reports that the server holds now, bytes sent for it, and what it will not have.
+
+    ``refused``: pairs of what a message was about and why the server refused it for good.
+    """
 
     packages: int
     reports: int
     bytes: int
+    refused: tuple[tuple[str, str], ...] = ()
 
 
 def push(
@@ -37,19 +41,25 @@ def push(
     Raises
     ------
     LinkError
-        The connection broke or the server said no: what it does not hold yet waits on.
+        The connection broke, or the server knows this device not: what it does not hold waits on.
     """
     packages = reports = nbytes = 0
+    refused: list[tuple[str, str]] = []
     for message in outbox.waiting():
-        if message.about.startswith(REPORT):
-            _, sequence, outcome = message.about.split(" ")
-            transport.report(int(sequence), outcome)
-            reports += 1
-        else:
-            nbytes += _send(message, transport, moved)
-            packages += 1
+        try:
+            if message.about.startswith(REPORT):
+                _, sequence, outcome = message.about.split(" ")
+                transport.report(int(sequence), outcome)
+                reports += 1
+            else:
+                nbytes += _send(message, transport, moved)
+                packages += 1
+        except LinkError as error:
+            if error.again or error.stranger:
+                raise
+            refused.append((message.about, str(error)))  # trying again would block all behind it
         outbox.sent(message)
-    return Pushed(packages, reports, nbytes)
+    return Pushed(packages, reports, nbytes, tuple(refused))
 
 
 def _send(message: Message, transport: Transport, moved: Callable[[int], None]) -> int:

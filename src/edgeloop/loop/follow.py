@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgeloop.errors import EdgeLoopError, TrustError
-from edgeloop.store import INBOX, READY
+from edgeloop.errors import DeltaError, EdgeLoopError, MissingParentError, TrustError
+from edgeloop.store import INBOX, READY, REFUSED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -23,10 +25,11 @@ def take_in(
 ) -> bool:
     """Take in the packages that wait; True when there were any.
 
-    A package that is refused is deleted; the diary and an event say why.
+    A package that is refused is deleted and not fetched again; the diary and an event say why.
+    One that cannot be taken in now (the disk is full) stays for the next time. Nothing here ends a
+    loop.
     """
-    waiting = sorted(
-        Path(f"{store.path}{INBOX}").glob(f"*{READY}"), key=lambda path: path.stat().st_mtime)
+    waiting = [path for _, path in sorted(_waiting(store))]
     if not waiting:
         return False
     # Signatures take a library of their own, which a loop without updates does not load.
@@ -43,8 +46,35 @@ def take_in(
             else:
                 done = delta.install(store, delta.read(path), trust=trust, shipped=shipped)
             emit("taken", version=done.version.id, action=done.action)
-        except EdgeLoopError as error:
-            store.event("refused", {"reason": str(error)})
+        except (EdgeLoopError, OSError) as error:
+            if not path.exists():  # a visit to the server took it back
+                continue
+            if not isinstance(error, DeltaError):
+                store.event("not_taken", {"reason": str(error)})
+                emit("not_taken", reason=str(error))
+                continue
+            _refuse(store, path, error)
             emit("refused", reason=str(error))
         path.unlink(missing_ok=True)
     return True
+
+
+def _waiting(store: Store) -> list[tuple[float, Path]]:
+    found = []
+    for path in Path(f"{store.path}{INBOX}").glob(f"*{READY}"):
+        with suppress(FileNotFoundError):
+            found.append((path.stat().st_mtime, path))
+    return found
+
+
+def _refuse(store: Store, path: Path, error: DeltaError) -> None:
+    from edgeloop import delta
+    from edgeloop.delta.accept import note_report
+
+    with store.transaction():
+        if not isinstance(error, TrustError | MissingParentError):
+            with suppress(EdgeLoopError):
+                note_report(store, delta.unpack(delta.read(path)).manifest.sequence, "refused")
+        known = json.loads(store.kv(REFUSED) or b"[]")
+        store.put_kv(REFUSED, json.dumps([*known[-31:], path.stem]).encode())
+        store.event("refused", {"reason": str(error)})

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from edgeloop.store import Store
 
 STATE = "loop"  # key-value entry of the store
+FOLLOW_EVERY = 16  # items between looks at what the fleet sent, beside those at every update
 LIVE_PERSIST = 16  # items between writes when the source cannot be read again
 
 
@@ -252,10 +253,14 @@ class Loop:
 
     # What the fleet sent
 
-    def _follow(self, arrived: float | None = None) -> bool:
-        """Take in what waits, try it, build on it; True when what was learnt here was rebased."""
+    def _follow(self, arrived: float | None = None, *, build: bool = True) -> bool:
+        """Take in what waits, try it, build on it; True when what was learnt here was rebased.
+
+        Without `build` a release that is to be built on is left for the next decision.
+        """
         store = self._store
-        take_in(store, self._origin, self._emit)
+        if take_in(store, self._origin, self._emit):
+            self._save()  # what was taken from the stream so far came before it
         live = store.live()
         assert live is not None
         if live.program_hash not in (self._program, self._served):
@@ -266,13 +271,16 @@ class Loop:
         onto = self._updater.pending
         if onto is None:
             return self._change(live.id) if self._served != self._program else False
-        if not self._updater.ready:
+        if not build or not self._updater.ready:
             return False
         if store.version(onto).program_hash != self._program:
             if onto != self._known:
                 return self._change(live.id)
-            # Opened with it in view: its program is not there, or takes other inputs.
+            # Opened with it in view: its program is not there, or does not fit.
             self._updater.give_up(onto, "its program cannot take the place of the one here")
+            return False
+        if not store.intact(store.version(onto)):
+            self._updater.give_up(onto, "its bytes in the state file are damaged")
             return False
         self._jobs += 1
         if self._successor is not None:
@@ -326,7 +334,9 @@ class Loop:
             if not followed and not self._reload and self._served == self._program:
                 self._jobs += 1
                 self.report.updates.append(self._updater.start(self._jobs, arrived))
-        elif decision == "wait" and self._since % self.config.trigger.samples == 0:
+        elif self._cursor % FOLLOW_EVERY == 0:
+            self._follow(arrived, build=decision == "wait")
+        if decision == "wait" and self._since % self.config.trigger.samples == 0:
             self.report.waits += 1
             self._emit("wait", gate=len(memory.gate), needs=self.config.gate.min_samples)
         every = self.config.buffer.persist_every

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 import time
@@ -15,7 +16,14 @@ from edgeloop.data.features import Features, LogMel, from_spec
 from edgeloop.data.item import Labels
 from edgeloop.data.privacy import AllowFields, Filter, HashIds, device_key
 from edgeloop.data.sources import IterableSource, make_source
-from edgeloop.errors import CompileError, ConfigError, DataError, StateError
+from edgeloop.errors import (
+    BudgetError,
+    CompileError,
+    ConfigError,
+    DataError,
+    ProgramError,
+    StateError,
+)
 from edgeloop.loop.budget import RamPlan, plan_ram, resident_bytes
 from edgeloop.loop.config import Config
 from edgeloop.loop.memory import BaseMemory
@@ -25,7 +33,7 @@ from edgeloop.program import Program
 from edgeloop.program.installed import program_named
 from edgeloop.runtime import Session
 from edgeloop.runtime.feature_cache import sample_bytes
-from edgeloop.store import BACKUP, REBASE, Store, backup
+from edgeloop.store import BACKUP, REBASE, REPORTS, TURN, Store, backup
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -91,11 +99,7 @@ def open_loop(
     features = features_of(config, program)
     labels = labels_of(config, program)
     shape = input_shape(config, program)
-    if config.train.lr is not None and "lr" not in program.scalars:
-        raise ConfigError(
-            f"{config.name}: train.lr: the program has no learning rate that can be set at run "
-            "time; leave it out"
-        )
+    check_scalars(config, program)
     check_method(config, program)
     ram, keep = plan_of(config, program, shape, baseline, served)
     ram.check()
@@ -134,7 +138,7 @@ def programs_of(config: Config) -> tuple[Program, Program | None]:
 
     The live version says which: the one that the configuration names, or one that was installed
     since. What was learnt on one program and is to be learnt again on another needs both, as long
-    as both take the same inputs.
+    as the other takes the same inputs and does what the configuration asks.
     """
     own = Program.load(config.path(config.model.program))
     path = config.path(config.state.path)
@@ -147,14 +151,53 @@ def programs_of(config: Config) -> tuple[Program, Program | None]:
     except StateError:  # empty, damaged, of another format: whoever opens it to write will tell
         return own, None
     live_hash = None if live is None else live.program_hash
-    now = program_named(own, path, live_hash)
+    now = _named(own, path, live_hash)
+    if now is not own and (why := misfit(config, now)):
+        return _back(config, own, why), None
     if after is None or after == live_hash:
         return now, None
-    after_program = program_named(own, path, after)
+    after_program = _named(own, path, after)
     alike = after_program.hash == after and all(
         after_program.metadata.get(key) == now.metadata.get(key)
         for key in ("inputs", "features", "classes"))
-    return (after_program, now) if alike else (now, None)
+    fits = alike and not misfit(config, after_program, now)
+    return (after_program, now) if fits else (now, None)
+
+
+def _named(own: Program, path: Path, program_hash: str | None) -> Program:
+    """As :func:`program_named`; an installed program that is damaged is as good as none."""
+    try:
+        return program_named(own, path, program_hash)
+    except ProgramError:
+        return own
+
+
+def misfit(config: Config, program: Program, served: Program | None = None) -> str:
+    """Why a program cannot do what a configuration asks; "" when it can."""
+    try:
+        features_of(config, program)
+        labels_of(config, program)
+        check_scalars(config, program)
+        check_method(config, program)
+        plan_of(config, program, input_shape(config, program), resident_bytes(), served)[0].check()
+    except (ConfigError, DataError, BudgetError) as error:
+        return str(error).splitlines()[0]
+    return ""
+
+
+def _back(config: Config, own: Program, why: str) -> Program:
+    """Go back to the newest version of the configured program: a loop runs, whatever arrived."""
+    with Store.open(config.path(config.state.path)) as store, store.transaction():
+        live = store.live()
+        old = [v for v in store.versions() if v.program_hash == own.hash and store.intact(v)]
+        if live is not None and old:
+            store.promote(old[-1].id)
+            sequence = json.loads(store.kv(TURN) or b"null")
+            if sequence is not None:
+                said = json.loads(store.kv(REPORTS) or b"[]")
+                store.put_kv(REPORTS, json.dumps([*said, [sequence, "regressed"]]).encode())
+            store.event("regressed", {"from": live.id, "to": old[-1].id, "reason": why})
+    return own
 
 
 def plan(config: Config | str | Path) -> RamPlan:
@@ -251,6 +294,15 @@ def features_of(config: Config, program: Program) -> Features:
             "leave [features] out to use the program's"
         )
     return made
+
+
+def check_scalars(config: Config, program: Program) -> None:
+    """ConfigError when [train] sets what the program cannot change."""
+    if config.train.lr is not None and "lr" not in program.scalars:
+        raise ConfigError(
+            f"{config.name}: train.lr: the program has no learning rate that can be set at run "
+            "time; leave it out"
+        )
 
 
 def check_method(config: Config, program: Program) -> None:

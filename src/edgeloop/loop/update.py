@@ -12,7 +12,7 @@ from edgeloop.loop.gate import Evidence, Gate, PairedGate, paired_p
 from edgeloop.loop.learner import scores
 from edgeloop.loop.report import Update
 from edgeloop.loop.trainer import Lesson, Outcome, Pool, Progress, Trainer
-from edgeloop.store import REBASE, REPORTS, TRIAL, Job, rounded
+from edgeloop.store import REBASE, REPORTS, TRIAL, TURN, Job, rounded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -155,7 +155,8 @@ class Updater:
             return
         before = int(value)
         known = {v.id: v for v in store.versions()}
-        if before not in known or known[before].program_hash != self._program:
+        if (before not in known or known[before].program_hash != self._program
+                or not store.intact(known[before])):
             store.drop_kv(TRIAL)
             return
         memory = self._memory
@@ -170,15 +171,15 @@ class Updater:
             store.drop_kv(TRIAL)
             if worse:
                 store.promote(before)
-                self._say(live.id, "regressed")
+                self._say("regressed")
                 store.event("regressed", {"from": live.id, "to": before, "p": p})
         if worse:
             self._live.swap(before, store.adapter(before))
             self._emit("regressed", version=live.id, live=before, p=p)
 
-    def _say(self, version: int, outcome: str) -> None:
-        """Queue for the update server how a release did here."""
-        sequence = self._store.version(version).metrics.get("sequence")
+    def _say(self, outcome: str) -> None:
+        """Queue for the update server how the release that was tried or built on did here."""
+        sequence = json.loads(self._store.kv(TURN) or b"null")
         if sequence is not None:
             said = json.loads(self._store.kv(REPORTS) or b"[]")
             self._store.put_kv(REPORTS, json.dumps([*said[-31:], [sequence, outcome]]).encode())
@@ -379,7 +380,7 @@ class Updater:
         """Leave a release aside for good, and say so to the update server."""
         with self._store.transaction():
             self._store.drop_kv(REBASE)
-            self._say(onto, "regressed")
+            self._say("regressed")
             self._store.event("given_up", {"version": onto, "reason": reason})
         self._emit("given_up", version=onto, reason=reason)
 

@@ -56,7 +56,7 @@ class Envelope:
             msg = f"envelope of {len(data)} bytes: more than the limit of {MAX_ENVELOPE_BYTES}"
             raise TrustError(msg)
         try:
-            return cls(*_parts(json.loads(data)))
+            return cls(*_parts(json.loads(data.decode("ascii"))))
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             msg = f"not a DSSE envelope: {str(error)[:100]}"
             raise TrustError(msg) from error

@@ -19,7 +19,7 @@ from edgeloop.errors import TrustError
 from edgeloop.program.files import sync_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 _LARGEST = 64 << 20
 _START = "0" * 64
@@ -68,12 +68,18 @@ class Journal:
         sync_folder(path)
         return cls(path)
 
-    def append(self, kind: str, body: Mapping[str, Any]) -> None:
-        """Add a line; durable when this returns. Lines of other processes are read first."""
+    def append(
+        self, kind: str, body: Mapping[str, Any] | Callable[[], Mapping[str, Any]]
+    ) -> None:
+        """Add a line; durable when this returns.
+
+        Lines of other processes are read first; where what is to be written depends on them, `body`
+        is called then, while nobody else can write.
+        """
         with self._open(os.O_RDWR) as handle:
             fcntl.flock(handle, fcntl.LOCK_EX)
             self._read(handle)
-            line = _line(len(self.records), self.head, kind, body)
+            line = _line(len(self.records), self.head, kind, body() if callable(body) else body)
             os.ftruncate(handle, self._end)
             os.pwrite(handle, line, self._end)
             os.fsync(handle)

@@ -33,6 +33,7 @@ FRESH = "application/vnd.edgeloop.fresh+json"
 MACHINE = "EDGELOOP_MACHINE_ID"  # environment: the file that names this machine
 _RELEASED = 1793491200.0  # 2026-11-01: no genuine time is before this
 _DAY = 86400.0
+_NEVER = 32503680000.0  # the year 3000
 
 
 @dataclass(frozen=True)
@@ -100,15 +101,17 @@ class Trust:
         self.sequence = 0
         self.release = ""
         self.uploads = 0
-        self.floor = _RELEASED
+        self._dated = _RELEASED  # the latest date of a release that was taken
+        self._told = 0.0  # the latest time that the update server signed
         self.root: Root
         self.device = ""
+        self._signer: str | None = None
         self._fold()
 
     @classmethod
     def enroll(
         cls, state: Path, root: bytes, *, again: bool = False, sequence: int = 0,
-        clock: Callable[[], float] = time.monotonic,
+        signer: str | None = None, clock: Callable[[], float] = time.monotonic,
     ) -> Trust:
         """Pin a root document on this device and give it a key of its own.
 
@@ -117,19 +120,40 @@ class Trust:
         again : bool
             The journal is lost, or the fleet changes: begin a new one; the old one is kept aside.
         sequence : int
-            Releases up to this one are old news.
+            Releases up to this one are old news; what an earlier journal of this fleet knows of
+            them counts too.
+        signer : str, optional
+            ``NAME:ADDRESS`` of a hardware signer that holds the device's key (see
+            :func:`edgeloop.trust.keys.load_signer`); None: a new key in a file.
+
+        Raises
+        ------
+        TrustError
+            Enrolled already, or the document is older than the one that is known of this fleet.
         """
-        Root.first(root)
+        first = Root.first(root)
         journal, key = Path(f"{state}{JOURNAL}"), Path(f"{state}{DEVICE_KEY}")
         if again:
+            for old in (journal, Path(f"{journal}.old")):
+                fleet, version, taken = _known_of(old)
+                if fleet == first.fleet:
+                    sequence = max(sequence, taken)
+                    if first.version < version:
+                        raise TrustError(
+                            f"root document {first.version} of fleet {fleet!r} is older than "
+                            f"{version}, which this device has seen")
             forget_journal(journal)
             key.unlink(missing_ok=True)
         elif journal.exists():
             raise TrustError(
                 f"{state} is enrolled already: `edgeloop enroll --again` begins anew")
-        signer: Signer = load_signer(key) if key.exists() else new_key(key)
+        if signer is not None:
+            mine = load_signer(signer)
+        else:
+            mine = load_signer(key) if key.exists() else new_key(key)
         Journal.create(journal, "enrol", {
-            "device": public_text(signer.public),
+            "device": public_text(mine.public),
+            "signer": signer,
             "machine": machine_name(),
             "root": root.decode("ascii"),
             "sequence": sequence,
@@ -157,22 +181,32 @@ class Trust:
             self.root = Root.first(body["root"].encode())
             self.device = key_id(public_key(body["device"]))
             self.sequence = body["sequence"]
+            self._signer = body["signer"]
             here = machine_name()
             if body["machine"] is not None and here is not None and body["machine"] != here:
                 raise TrustError(
                     f"{self.state} was enrolled on another machine: a copy of a device is not that "
                     "device; `edgeloop enroll --again` makes it one of its own")
         elif kind == "root":
-            self.root = self.root.next(body["root"].encode())
+            after = self.root.next(body["root"].encode())
+            if after.keys["fresh"] != self.root.keys["fresh"]:
+                self._told = 0.0  # what another key said of time counts no more
+                self._heard = None
+            self.root = after
         elif kind == "accept":
             self.sequence, self.release = body["sequence"], body["release"]
-            self.floor = max(self.floor, body["created"] or 0.0)
+            self._dated = max(self._dated, body["created"] or 0.0)
         elif kind == "upload":
             self.uploads = body["sequence"]
         elif kind == "time":
-            self.floor = max(self.floor, body["floor"])
+            self._told = max(self._told, body["floor"])
         else:
             raise KeyError(kind)
+
+    @property
+    def floor(self) -> float:
+        """No time is before this: what was signed, over restarts."""
+        return max(self._dated, self._told)
 
     def _append(self, kind: str, body: Mapping[str, Any]) -> None:
         self._journal.append(kind, body)
@@ -239,8 +273,17 @@ class Trust:
 
     def next_upload(self) -> int:
         """Take the next number for what this device sends; none is ever used twice."""
-        self._append("upload", {"sequence": self.uploads + 1})
-        return self.uploads
+        taken = 0
+
+        def body() -> dict[str, Any]:
+            nonlocal taken
+            self._fold()  # what other processes took meanwhile
+            taken = self.uploads + 1
+            return {"sequence": taken}
+
+        self._journal.append("upload", body)
+        self._fold()
+        return taken
 
     def signer(self) -> Signer:
         """The device's own key.
@@ -250,10 +293,10 @@ class Trust:
         TrustError
             It is not the one that was enrolled.
         """
-        path = Path(f"{self.state}{DEVICE_KEY}")
-        signer = load_signer(path)
+        place = self._signer or Path(f"{self.state}{DEVICE_KEY}")
+        signer = load_signer(place)
         if key_id(signer.public) != self.device:
-            raise TrustError(f"key {path} is not the one that this device was enrolled with")
+            raise TrustError(f"key {place} is not the one that this device was enrolled with")
         return signer
 
     def question(self) -> str:
@@ -274,14 +317,31 @@ class Trust:
             body = json.loads(envelope.payload)
             answer = Answer(int(body["sequence"]), int(body["root"]), float(body["time"]))
             said = (body["nonce"], body["device"], body["fleet"])
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
             raise TrustError("refused: the server's answer cannot be read") from error
+        if not 0.0 <= answer.time < _NEVER:
+            raise TrustError("refused: the server's answer has no time that can be")
         if said != (nonce, self.device, self.root.fleet):
             raise TrustError("refused: the server answered another question than was asked")
         self._heard = (answer.time, self._clock())
         if answer.time > self.floor + _DAY:  # once a day at most: the journal only grows
             self._append("time", {"floor": answer.time})
         return answer
+
+
+def _known_of(journal: Path) -> tuple[str, int, int]:
+    """Fleet, root version and newest release that a journal knows of, on whichever machine."""
+    fleet, version, taken = "", 0, 0
+    try:
+        for record in Journal(journal).records:
+            if "root" in record.body:
+                found = Root.first(record.body["root"].encode())
+                fleet, version = found.fleet, found.version
+            if record.kind in ("enrol", "accept"):
+                taken = max(taken, int(record.body["sequence"]))
+    except (TrustError, KeyError, TypeError, ValueError):
+        pass  # lost or damaged: that is why it is begun anew
+    return fleet, version, taken
 
 
 def answer(
