@@ -54,8 +54,9 @@ demo: $(VENV)/.base build ## a keyword spotter learns a new speaker; ends with a
 test: $(VENV)/.test build ## all tests that need no gigabytes
 	@PYTHONPATH=src $(PY) -m pytest tests -m "not oracle" $(ARGS)
 
+# PyTorch takes the same instructions on every machine, so that it rounds as when it was recorded.
 test-oracles: $(VENV)/.oracles build ## live comparisons with PyTorch and PEFT
-	@PYTHONPATH=src $(PY) -m pytest tests -m oracle $(ARGS)
+	@ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 PYTHONPATH=src $(PY) -m pytest tests -m oracle $(ARGS)
 
 # --- what developers call --------------------------------------------------------------------
 lint: $(VENV)/.lint ## ruff, file length, C format, words that do not belong

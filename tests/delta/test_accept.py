@@ -104,7 +104,7 @@ def test_what_was_learnt_here_stays_live(device, fleet):
     assert taken.action == "rebase"
     assert device.live.id == mine
     with Store.open(device.path, readonly=True) as store:
-        assert store.kv(REBASE) == str(taken.version.id).encode()
+        assert json.loads(store.kv(REBASE)) == [taken.version.id, 1]
     assert device.install(fleet.pack(weights(1), weights(2), 2)).action == "rebase"
     assert device.live.id == mine
 
@@ -407,6 +407,24 @@ def test_the_devices_key_is_in_no_file_but_its_own(device, fleet):
     found = {path.name for path in device.path.parent.iterdir() if path.is_file()
              for secret in secrets if secret in path.read_bytes()}
     assert found == {f"device.db{DEVICE_KEY}"}  # the search works: it finds it there
+
+
+def test_a_release_of_what_is_live_already_needs_no_rebase(device, fleet):
+    mine = device.learn(5)
+    taken = device.install(fleet.pack(None, weights(5), 1))
+    assert (taken.action, taken.version.id) == ("live", mine)
+    with Store.open(device.path, readonly=True) as store:
+        assert store.kv(REBASE) is None
+
+
+def test_a_rollback_goes_back_to_what_a_release_took_the_place_of(device, fleet):
+    """Also where that is not its parent; and nothing drops it meanwhile."""
+    device.install(fleet.pack(weights(0), weights(1), 1))
+    device.install(fleet.pack(weights(0), weights(2), 2))  # made from version 1, not 2
+    with Store.open(device.path) as store:
+        assert store.version(3).parent == 1
+        assert store.gc(keep=1) == []
+        assert store.rollback().id == 2
 
 
 def test_two_programs_that_ship_equal_adapters_are_told_apart(device, fleet):

@@ -126,6 +126,17 @@ def test_a_rotten_installed_program_is_installed_again(device, fleet, tmp_path, 
     assert path.read_bytes() == tiny_program.read_bytes()
 
 
+def test_a_program_that_this_edgeloop_cannot_use_is_refused(device, package, monkeypatch):
+    from edgeloop.errors import ProgramError
+
+    def newer(*_, **__):
+        raise ProgramError("artifact version 9, this edgeloop reads 1")
+    monkeypatch.setattr(programs.Program, "load", newer)
+    with pytest.raises(DeltaError, match="cannot be used here"):
+        install(device, package)
+    assert device.trust.sequence == 0
+
+
 def test_verifying_reads_every_byte(device, package):
     programs.read_program_manifest(package, device.trust)
     bad = bytearray(package.read_bytes())

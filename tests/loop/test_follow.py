@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from edgeloop import delta
 from edgeloop.loop.update import REBASE_TRIES
 from edgeloop.program import Program
 from edgeloop.runtime import Session
-from edgeloop.store import INBOX, REBASE, REPORTS, TRIAL, Store
+from edgeloop.store import INBOX, REBASE, REFUSED, REPORTS, TRIAL, Store
 from edgeloop.trust import Trust
 
 PROGRAM = "p" * 64
@@ -152,7 +153,7 @@ def test_a_release_that_went_live_at_once_is_tried(kit, enrolled, loop, fleet):
     inbox(enrolled, fleet, good, 1)
     loop(data, never).run(64)
     assert enrolled.live().id == 2
-    assert enrolled.kv(TRIAL) == b"1"  # too few samples to judge by: it goes on
+    assert json.loads(enrolled.kv(TRIAL))[:2] == [1, 2]  # too few samples to judge by: it goes on
     soon = kit.config(trigger={"samples": 24}, gate={"min_samples": 8})
     loop(data, soon).run(64)
     assert enrolled.live().id == 2
@@ -218,7 +219,7 @@ def test_a_trial_whose_predecessor_rotted_is_dropped(kit, enrolled, loop, fleet)
     loop(kit.stream(150), config).run(60)
     inbox(enrolled, fleet, {"w": centres(kit)}, 1)
     loop(kit.stream(150), config).run(64)
-    assert enrolled.kv(TRIAL) == b"1"
+    assert json.loads(enrolled.kv(TRIAL))[:2] == [1, 2]
     enrolled._db.query("UPDATE version SET adapter = x'00' WHERE id = 1")
     loop(kit.stream(150), kit.config(gate={"min_samples": 8})).run(64)
     assert enrolled.kv(TRIAL) is None
@@ -253,11 +254,63 @@ def test_a_rollback_that_is_worse_is_reported_by_its_own_number(kit, enrolled, l
     assert json.loads(enrolled.kv(REPORTS))[-1] == [9, "regressed"]
 
 
+def test_the_devices_own_trouble_is_no_bad_package(kit, enrolled, loop, fleet):
+    inbox(enrolled, fleet, {"w": centres(kit)}, 1)
+    journal = enrolled.path.with_name(enrolled.path.name + ".trust")
+    kept = journal.read_bytes()
+    journal.unlink()
+    for _ in range(2):
+        loop(kit.stream(40), kit.config(trigger={"samples": 999})).run()
+    assert enrolled.kv(REFUSED) is None
+    assert [e.kind for e in enrolled.events()] == ["not_taken"]  # not once for every look
+    journal.write_bytes(kept)
+    loop(kit.stream(40)).run()
+    assert enrolled.live().lineage == "fleet"
+
+
+@pytest.mark.parametrize("what", ["promote", "rollback"])
+def test_what_the_operator_chose_is_not_undone(kit, enrolled, loop, fleet, what):
+    """A release is on trial, or to be built on: the operator's word is the last one."""
+    from edgeloop.cli import main
+
+    early = kit.config(trigger={"samples": 24}, gate={"min_samples": 30})
+    data = kit.stream(150)
+    loop(data, early).run(60)
+    inbox(enrolled, fleet, {"w": 0.5 * centres(kit)}, 1)
+    loop(data, early).run(60)
+    inbox(enrolled, fleet, {"w": centres(kit)}, 2)
+    loop(data, early).run(60)
+    path = str(enrolled.path)
+    enrolled.close()
+    assert main([what, path, *(["--id", "2"] if what == "promote" else [])]) == 0
+    with Store.open(path) as store:
+        assert store.live().id == 2
+        assert store.kv(TRIAL) is None
+        built = kit.loop(store, data, kit.config(gate={"min_samples": 8}))
+        built._program = built._served = built._updater._program = "ab" * 32
+        built.run(60)
+        assert store.live().id == 2
+        assert [e.kind for e in store.events()].count("regressed") == 0
+
+
+def test_a_trial_of_another_version_than_the_live_one_is_dropped(kit, enrolled, loop, fleet):
+    early = kit.config(trigger={"samples": 24}, gate={"min_samples": 30})
+    data = kit.stream(150)
+    loop(data, early).run(60)
+    inbox(enrolled, fleet, {"w": -centres(kit)}, 1)
+    loop(data, early).run(60)
+    enrolled.promote(1)  # by whatever way
+    loop(data, kit.config(gate={"min_samples": 8})).run(60)
+    assert enrolled.kv(TRIAL) is None
+    assert enrolled.live().id == 1
+    assert json.loads(enrolled.kv(REPORTS)) == [[1, "taken"]]
+
+
 def test_versions_that_updates_need_are_never_dropped(enrolled, kit):
     ids = [enrolled.commit({"w": centres(kit, s)}, program_hash=PROGRAM, parent=None, metrics={},
                            live=True).id for s in range(6)]
-    enrolled.put_kv(REBASE, str(ids[1]).encode())
-    enrolled.put_kv(TRIAL, str(ids[2]).encode())
+    enrolled.put_kv(REBASE, json.dumps([ids[1], 5]).encode())
+    enrolled.put_kv(TRIAL, json.dumps([ids[2], ids[3], 5]).encode())
     enrolled.gc(keep=1)
     assert [v.id for v in enrolled.versions()] == [ids[1], ids[2], ids[5]]
 
@@ -377,6 +430,98 @@ def test_a_program_that_does_not_do_what_the_device_is_set_up_for(device, fleet,
     with Store.open(device.state, readonly=True) as store:
         assert store.live().program_hash == store.version(mine).program_hash
         assert json.loads(store.kv(REPORTS)) == [[1, "taken"], [1, "regressed"]]
+
+
+def test_a_program_that_arrives_while_the_loop_runs_fits_the_budget_that_it_fits(device, fleet):
+    """The process goes on with the new program; what the old one left in memory is not counted."""
+    text = (device.folder / "loop.toml").read_text()
+    lines = (device.folder / "stream.csv").read_text().splitlines(keepends=True)
+    (device.folder / "stream.csv").write_text("".join(lines[:20]))
+    assert device.run("run", "loop.toml").returncode == 0
+    enrol(device, fleet)
+    put_program(device, fleet, second_program(device), 1)
+    (device.folder / "stream.csv").write_text("".join(lines[:60]))
+    needs = json.loads(device.run("plan", "loop.toml", "--json").stdout)["total"]
+    (device.folder / "loop.toml").write_text(f"{text}[budget]\nram = {needs + (2 << 20)}\n")
+    done = device.run("run", "loop.toml")
+    assert done.returncode == 0, done.stderr
+    with Store.open(device.state, readonly=True) as store:
+        assert store.live().lineage == "fleet"
+        assert json.loads(store.kv(REPORTS)) == [[1, "taken"]]
+
+
+def test_planning_changes_nothing(device, fleet):
+    installed(device, fleet)
+    text = (device.folder / "loop.toml").read_text()
+    (device.folder / "loop.toml").write_text(
+        text.replace("[train]", '[train]\nmethod = "lora:rank=4"'))
+    with Store.open(device.state, readonly=True) as store:
+        before = store.live()
+    assert device.run("plan", "loop.toml").returncode == 0
+    with Store.open(device.state, readonly=True) as store:
+        assert store.live() == before
+
+
+def installed(device, fleet):
+    """A device that learnt nothing and took a program: it is live."""
+    lines = (device.folder / "stream.csv").read_text().splitlines(keepends=True)
+    (device.folder / "stream.csv").write_text("".join(lines[:20]))
+    assert device.run("run", "loop.toml").returncode == 0
+    enrol(device, fleet)
+    put_program(device, fleet, second_program(device), 1)
+    assert device.run("run", "loop.toml").returncode == 0
+    (path,) = device.state.with_name("device.db.programs").glob("*.elp")
+    return path
+
+
+def test_an_installed_program_that_rots_is_gone_back_from(device, fleet):
+    path = installed(device, fleet)
+    path.chmod(0o644)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(bytes(data))
+    done = device.run("run", "loop.toml")
+    assert done.returncode == 0, done.stderr
+    with Store.open(device.state, readonly=True) as store:
+        assert store.live().id == 1
+        assert "damaged" in store.events()[-1].detail["reason"]
+
+
+def test_programs_that_no_version_needs_are_deleted(device, fleet):
+    path = installed(device, fleet)
+    assert device.run("run", "loop.toml").returncode == 0
+    assert path.exists()
+    assert device.run("rollback", "loop.toml").returncode == 0
+    with Store.open(device.state) as store:
+        store.drop_kv("before")
+        store.gc(keep=1)
+        assert store.live().id == 1
+        assert [v.id for v in store.versions()] == [1, 2]  # the newest one is kept
+        store._drop([2])
+    assert device.run("run", "loop.toml").returncode == 0
+    assert not path.exists()
+
+
+def test_nothing_of_a_live_stream_is_lost_when_the_program_changes(device, fleet):
+    """A queue is handed on to the loop that follows, and both are one run."""
+    text = (device.folder / "loop.toml").read_text()
+    text = text.replace('kind = "csv"\npath = "stream.csv"\nlabel = "label"',
+                        'kind = "stdin"\nrealtime = true')
+    (device.folder / "loop.toml").write_text(text + "[buffer]\ncapacity = 4096\n")
+    rng = np.random.default_rng(0)
+    lines = "".join(
+        json.dumps({"x": rng.normal(size=16).tolist(), "y": int(rng.integers(4))}) + "\n"
+        for _ in range(300))
+    enrol(device, fleet)
+    put_program(device, fleet, second_program(device), 1)
+    done = subprocess.run(
+        device.command("run", "loop.toml", "--json"), cwd=device.folder, input=lines, text=True,
+        env=device.environment(), capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout.splitlines()[-1])
+    assert "program" in {json.loads(line).get("event") for line in done.stdout.splitlines()}
+    assert (report["items"], report["overruns"], report["bad"]) == (300, 0, 0)
+    assert report["accepted"] == 300
 
 
 def test_a_base_that_takes_other_inputs_is_given_up(device, fleet):

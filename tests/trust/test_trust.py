@@ -115,7 +115,7 @@ def test_the_floor_of_time_survives_a_restart(trust, fleet, tmp_path):
 def test_answers_to_other_questions_are_not_believed(trust, fleet):
     for changed, said in (
         ({"nonce": "0" * 32}, "another question"),
-        ({"device": "0" * 32}, "another question"),
+        ({"device": "0" * 32}, "knows this device by another key"),
         ({"fleet": "other"}, "another question"),
         ({"signer": fleet.release_key}, "believes as fresh 0"),
         ({"signer": new_key()}, "believes as fresh 0"),

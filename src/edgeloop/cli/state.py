@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,9 +18,11 @@ from edgeloop.store import (
     INBOX,
     MARK,
     OUTBOX,
+    READY,
     REBASE,
     REPLACED,
     STATE_FORMAT,
+    TRIAL,
     Outbox,
     Store,
     is_state_file,
@@ -125,12 +128,20 @@ def _updates(store: Store, place: Place) -> dict[str, Any] | None:
         with Outbox(store.path) as outbox:
             waiting, quiet = len(outbox.waiting()), silence(outbox)
     stale = quiet is not None and quiet > config.stale_after
-    said = f"release {trust.sequence} of fleet {trust.root.fleet!r}"
+    said = f"release {trust.sequence} of fleet {trust.root.fleet!r}, root document "
+    said += str(trust.root.version)
     if quiet is not None:
         mark = "STALE: " if stale else ""
         said += f", {mark}last signed answer {quiet / 3600:.1f} h of uptime ago"
     if waiting:
         said += f", {waiting} wait to be sent"
+    came = len(list(Path(f"{store.path}{INBOX}").glob(f"*{READY}")))
+    if came:
+        said += f", {came} wait to be taken in"
+    for key, text in ((REBASE, "what was learnt here is to be learnt on"), (TRIAL, "on trial:")):
+        value = store.kv(key)
+        if value is not None:
+            said += f", {text} version {json.loads(value)[-2]}"
     return {
         "said": said, "refused": False, "fleet": trust.root.fleet, "device": trust.device,
         "release": trust.sequence, "root": trust.root.version, "silence_seconds": quiet,

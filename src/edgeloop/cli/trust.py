@@ -11,7 +11,7 @@ from edgeloop.cli.places import Place, add_place
 from edgeloop.delta.accept import note
 from edgeloop.errors import ConfigError, StateError, TrustError
 from edgeloop.link.fresh import heard
-from edgeloop.store import MARK, Outbox, Store
+from edgeloop.store import MARK, REFUSED, Outbox, Store
 from edgeloop.trust import Root, Trust, key_id, load_signer, new_key, public_key
 from edgeloop.trust.keys import public_text
 from edgeloop.trust.root import ROLES
@@ -67,7 +67,8 @@ def enroll(args: argparse.Namespace, out: Output) -> int:
     with Store.open(place.state) as store:
         seen = store.kv(MARK)
         if seen is not None and not args.again:
-            msg = f"{place.state} is enrolled already: `edgeloop enroll --again` begins anew"
+            msg = (f"{place.state} is enrolled already: `edgeloop enroll --root FILE --again` "
+                   "begins anew")
             raise TrustError(msg)
         # The state still knows how far releases had come: a new journal begins there.
         sequence = 0 if seen is None else json.loads(seen)["sequence"]
@@ -76,10 +77,12 @@ def enroll(args: argparse.Namespace, out: Output) -> int:
             place.state, document, again=args.again, sequence=sequence if same else 0,
             signer=args.key)
         note(store, trust)
+        store.drop_kv(REFUSED)  # by other keys it may be good
         store.event("enrolled", {"fleet": trust.root.fleet, "device": trust.device})
         public = public_text(trust.signer().public)
     with Outbox(place.state) as outbox:
         heard(outbox)  # silence is counted from here
+        outbox.note("refused", [])
     out.result({"device": trust.device, "public": public, "fleet": trust.root.fleet,
                 "root": trust.root.version, "sequence": trust.sequence})
     out.facts({"device": trust.device, "public key": public, "fleet": trust.root.fleet,

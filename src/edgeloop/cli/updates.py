@@ -18,6 +18,7 @@ from edgeloop.link import pull as pulled
 from edgeloop.link import push as pushed
 from edgeloop.loop.config import Config, UpdateConfig
 from edgeloop.store import REPORTS, Outbox
+from edgeloop.trust import JOURNAL, Trust
 from edgeloop.units import parse_bytes
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ def pull(args: argparse.Namespace, out: Output) -> int:
         def shipped() -> Any:
             return shipped_adapter(program)
 
+    known = Trust(place.state).root.version if Path(f"{place.state}{JOURNAL}").exists() else 0
     with Outbox(place.state) as outbox, closing(transport(how, outbox, place)) as way:
         try:
             done = patiently(
@@ -71,6 +73,8 @@ def pull(args: argparse.Namespace, out: Output) -> int:
     out.result(done._asdict())
     said = {"nothing": "nothing new", "waits": "fetched: the loop that runs takes it in"} | SAID
     out.line((f"release {done.sequence}: " if done.sequence else "") + said[done.action])
+    if done.root > known:
+        out.line(f"root document {done.root} is believed now")
     if done.held_back:
         out.line("a newer release is being rolled out; this device is not among the first")
     return OK
@@ -165,8 +169,6 @@ def transport(how: UpdateConfig, outbox: Outbox, place: Place) -> Transport:
     token = read_token(how.token_file)
     if how.server.startswith(("mqtt://", "mqtts://")):
         from edgeloop.link.mqtt import MqttTransport
-        from edgeloop.trust import Trust
-
         trust = Trust(place.state)
         return MqttTransport(how.server, token, fleet=trust.root.fleet, device=trust.device,
                              ca=how.ca, throttle=throttle)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from edgeloop.cli.exits import OK
 from edgeloop.cli.places import Place, add_place
 from edgeloop.errors import ConfigError, StateError
+from edgeloop.store import REBASE, TRIAL
 from edgeloop.units import format_bytes, parse_bytes
 
 if TYPE_CHECKING:
@@ -131,8 +132,14 @@ def _go(args: argparse.Namespace, out: Output, what: str, to: int | None) -> int
                 store.promote(to)
                 store.event(what, {"from": before.id if before else None, "to": to})
             after = store.version(to)
+        # The operator has chosen: no release is compared with that, or built on beside it.
+        left = [key for key in (REBASE, TRIAL) if store.kv(key) is not None]
+        for key in left:
+            store.drop_kv(key)
     out.result({"from": before.id if before else None, "live": after.id})
     out.line(f"version {after.id} is live" + (f" (was {before.id})" if before else ""))
+    if left:
+        out.line("the release that was being tried, or built on, is left aside")
     return OK
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from edgeloop.delta.manifest import DELTA, NOTHING, refuse
 from edgeloop.delta.package import Package, adapter_digest, open_envelope, read_manifest, rebuild
 from edgeloop.errors import DeltaError, MissingParentError, TrustError
-from edgeloop.store import MARK, REBASE, REPORTS, TAKEN, TRIAL, TURN
+from edgeloop.store import BEFORE, MARK, REBASE, REPORTS, TAKEN, TRIAL
 from edgeloop.trust import Release, Trust
 
 if TYPE_CHECKING:
@@ -133,7 +133,9 @@ def install(
     with store.transaction():
         live = store.live()
         # Without a publisher it is the operator's own hand, which need not spare what was learnt.
-        direct = not aside and (trust is None or live is None or not learnt_here(live))
+        here = known is not None and live is not None and known.id == live.id
+        direct = not aside and (
+            here or trust is None or live is None or not learnt_here(live))
         if known is None:
             assert adapter is not None
             version = store.commit(
@@ -154,6 +156,8 @@ def install(
         note_turn(store, version.id, action, manifest.sequence,
                   before=None if trust is None else live)
         note_report(store, manifest.sequence, "taken")
+        if action == "live" and trust is not None:
+            note_before(store, live, version.id)
         store.event("taken", {"version": version.id, "action": action,
                               "sequence": manifest.sequence})
         return Installed(store.version(version.id), action)
@@ -169,14 +173,23 @@ def note_report(store: Store, sequence: int | None, outcome: str) -> None:
 def note_turn(
     store: Store, version: int, action: str, sequence: int | None, *, before: Version | None
 ) -> None:
-    """Note what the loop is to do about a release: build on it, or try it beside the one before."""
-    store.put_kv(TURN, json.dumps(sequence).encode())
+    """Note what the loop is to do about a release: build on it, or try it beside the one before.
+
+    `before`: what was live, where the loop is to compare; a program is not compared.
+    """
     if action == "rebase":
-        store.put_kv(REBASE, str(version).encode())
+        store.put_kv(REBASE, json.dumps([version, sequence]).encode())
     elif action == "live":
         store.drop_kv(REBASE)
+        store.drop_kv(TRIAL)
         if before is not None and before.id != version:
-            store.put_kv(TRIAL, str(before.id).encode())
+            store.put_kv(TRIAL, json.dumps([before.id, version, sequence]).encode())
+
+
+def note_before(store: Store, before: Version | None, after: int) -> None:
+    """Note what a release takes the place of, for a rollback."""
+    if before is not None and before.id != after:
+        store.put_kv(BEFORE, json.dumps([before.id, after]).encode())
 
 
 def learnt_here(version: Version) -> bool:

@@ -11,6 +11,7 @@ from edgeloop.delta.accept import (
     Installed,
     known_here,
     learnt_here,
+    note_before,
     note_release,
     note_report,
     note_turn,
@@ -23,7 +24,7 @@ from edgeloop.delta.package import (
     framed,
     head_of,
 )
-from edgeloop.errors import DeltaError, ProgramError, TrustError
+from edgeloop.errors import ConfigError, DeltaError, ProgramError, TrustError
 from edgeloop.program import Program
 from edgeloop.program.files import sync_folder
 from edgeloop.program.installed import installed_path
@@ -114,10 +115,13 @@ def install_program(store: Store, path: Path, *, trust: Trust | None) -> Install
             part = target.with_suffix(".part")
             try:
                 _copy(file, part, size, manifest.payload_sha256)
-                program = Program.load(part, verify=True)
-                if program.hash != manifest.program_hash:
-                    refuse("the program in it is another one than it says")
-                adapter = Session(program).adapter()
+                try:
+                    program = Program.load(part, verify=True)
+                    if program.hash != manifest.program_hash:
+                        refuse("the program in it is another one than it says")
+                    adapter = Session(program).adapter()
+                except (ProgramError, ConfigError) as error:
+                    refuse(f"its program cannot be used here ({error})")
                 if adapter_digest(adapter) != manifest.result:
                     refuse("the adapter of its program is another one than it says")
                 part.chmod(0o444)
@@ -147,6 +151,8 @@ def install_program(store: Store, path: Path, *, trust: Trust | None) -> Install
         action = "live" if direct else "rebase"
         note_turn(store, version.id, action, manifest.sequence, before=None)
         note_report(store, manifest.sequence, "taken")
+        if action == "live":
+            note_before(store, live, version.id)
         note_release(store, trust, release)
         store.event("taken", {"version": version.id, "action": action,
                               "sequence": manifest.sequence, "program": manifest.program_hash})

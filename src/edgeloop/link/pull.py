@@ -18,6 +18,7 @@ from edgeloop.errors import DeltaError, LinkError, MissingParentError, StateErro
 from edgeloop.link.fresh import heard, tick
 from edgeloop.link.push import REPORT
 from edgeloop.link.transport import LARGEST, LARGEST_PACKAGE
+from edgeloop.program.installed import intact
 from edgeloop.store import INBOX, READY, Outbox, Store
 from edgeloop.store import REFUSED as REFUSED_PACKAGES
 from edgeloop.store import TAKEN as TAKEN_RELEASE
@@ -49,11 +50,14 @@ class Pulled(NamedTuple):
     held_back : bool
         The server signed that there is a newer release than it offers to this device, as it does
         while a release is rolled out step by step.
+    root : int
+        Version of the root document that is believed now.
     """
 
     sequence: int | None
     action: str
     held_back: bool = False
+    root: int = 0
 
 
 def pull(
@@ -100,9 +104,9 @@ def pull(
     held_back = answer.sequence > max(newest, trust.sequence)
     if notice is None or newest < trust.sequence or _here(state, trust, newest):
         _clear(state)
-        return Pulled(newest or None, "nothing", held_back)
+        return Pulled(newest or None, "nothing", held_back, trust.root.version)
     action = _take(state, transport, outbox, notice, install, _known(state, shipped))
-    return Pulled(newest, action, held_back)
+    return Pulled(newest, action, held_back, trust.root.version)
 
 
 def _here(state: Path, trust: Trust, newest: int) -> bool:
@@ -112,7 +116,10 @@ def _here(state: Path, trust: Trust, newest: int) -> bool:
     if not trust.release:  # enrolled again since: all up to this one is old news
         return True
     with Store.open(state, readonly=True) as store:
-        return store.kv(TAKEN_RELEASE) == trust.release.encode()
+        taken = store.kv(TAKEN_RELEASE) == trust.release.encode()
+        programs = [v.program_hash for v in store.versions()
+                    if (v.metrics.get("source"), v.metrics.get("sequence")) == ("program", newest)]
+    return taken and all(intact(state, program_hash) for program_hash in programs)
 
 
 def _known(

@@ -36,11 +36,17 @@ def take_in(
     from edgeloop import delta
     from edgeloop.delta.programs import install_program, is_program
 
+    try:
+        enrolled = delta.trust_of(store) is not None
+        trouble = "packages wait, but this device is not enrolled"
+    except TrustError as error:
+        enrolled, trouble = False, str(error)
+    if not enrolled:  # the device's own trouble: nothing is wrong with what waits
+        _later(store, trouble, emit)
+        return False
     for path in waiting:
         try:
             trust = delta.trust_of(store)
-            if trust is None:  # nobody's hand gave this: only a signature could speak for it
-                raise TrustError(f"{path.name} waits, but this device is not enrolled")
             if is_program(path):
                 done = install_program(store, path, trust=trust)
             else:
@@ -50,13 +56,20 @@ def take_in(
             if not path.exists():  # a visit to the server took it back
                 continue
             if not isinstance(error, DeltaError):
-                store.event("not_taken", {"reason": str(error)})
-                emit("not_taken", reason=str(error))
+                _later(store, str(error), emit)
                 continue
             _refuse(store, path, error)
             emit("refused", reason=str(error))
         path.unlink(missing_ok=True)
     return True
+
+
+def _later(store: Store, reason: str, emit: Callable[..., None]) -> None:
+    """Say why what waits goes on waiting; in the diary once in a row."""
+    last = store.events(1)
+    if not last or (last[0].kind, last[0].detail.get("reason")) != ("not_taken", reason):
+        store.event("not_taken", {"reason": reason})
+    emit("not_taken", reason=reason)
 
 
 def _waiting(store: Store) -> list[tuple[float, Path]]:
@@ -68,13 +81,16 @@ def _waiting(store: Store) -> list[tuple[float, Path]]:
 
 
 def _refuse(store: Store, path: Path, error: DeltaError) -> None:
-    from edgeloop import delta
     from edgeloop.delta.accept import note_report
+    from edgeloop.delta.manifest import parse
+    from edgeloop.delta.programs import envelope_of
 
     with store.transaction():
-        if not isinstance(error, TrustError | MissingParentError):
-            with suppress(EdgeLoopError):
-                note_report(store, delta.unpack(delta.read(path)).manifest.sequence, "refused")
+        store.event("refused", {"reason": str(error)})
+        if isinstance(error, TrustError):  # with other keys, or later, it may be good
+            return
         known = json.loads(store.kv(REFUSED) or b"[]")
         store.put_kv(REFUSED, json.dumps([*known[-31:], path.stem]).encode())
-        store.event("refused", {"reason": str(error)})
+        if not isinstance(error, MissingParentError):
+            with suppress(EdgeLoopError):
+                note_report(store, parse(envelope_of(path).payload).sequence, "refused")

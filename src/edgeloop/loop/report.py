@@ -74,6 +74,14 @@ class Report:
     ended: str = ""
     updates: list[Update] = field(default_factory=list)
 
+    def after(self, first: Report) -> Report:
+        """Add the run before it in this process, so that both are one."""
+        for name in ("accepted", "unlabelled", "filtered", "bad", "overruns", "waits", "seconds"):
+            setattr(self, name, getattr(first, name) + getattr(self, name))
+        self.resumed = first.resumed or self.resumed
+        self.updates = first.updates + self.updates
+        return self
+
     @property
     def versions(self) -> list[int]:
         """Versions that went live."""

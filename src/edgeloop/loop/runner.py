@@ -77,6 +77,8 @@ class Loop:
         Where `learner` and `program_hash` are those of a program that the fleet sent while the
         live version belongs to another: that one's hash, and a serving session of the new one for
         when the new one goes live.
+    intake
+        The queue of an earlier loop of this process, with what waits in it.
     shipped
         Gives the adapter that the program came with, which a package may build on.
     """
@@ -104,6 +106,7 @@ class Loop:
         keep: str = "",
         copy: Callable[[], None] | None = None,
         successor: tuple[str, Learner] | None = None,
+        intake: Intake | None = None,
         shipped: Callable[[], Mapping[str, np.ndarray]] | None = None,
     ) -> None:
         g = config.gate
@@ -116,6 +119,7 @@ class Loop:
         self._served = program_hash if successor is None else successor[0]
         self._successor = None if successor is None else successor[1]
         self._shipped = shipped
+        self.intake = intake
         self._reload = False
         self._known: int | None = None
         self._shape = tuple(shape)
@@ -181,8 +185,10 @@ class Loop:
         report.ended = "exhausted"
         if limit is not None and self._cursor >= limit:
             stream, report.ended = (), "limit"
+            intake = self.intake
         elif self.config.source.realtime:
-            stream = intake = Intake(self._source, self.config.buffer.capacity, self._cursor)
+            stream = intake = self.intake or Intake(
+                self._source, self.config.buffer.capacity, self._cursor)
         else:
             stream = self._source.items(self._cursor)
         try:
@@ -192,9 +198,13 @@ class Loop:
                     report.ended = "stopped" if self._halt.is_set() else "limit"
                     break
         finally:
+            self.intake = None
             if intake is not None:
-                report.overruns += intake.overruns
-                intake.close()
+                report.overruns, intake.overruns = report.overruns + intake.overruns, 0
+                if self._reload:
+                    self.intake = intake  # for the loop that follows
+                else:
+                    intake.close()
         if self._reload:
             report.ended = "program"
         self._save()
@@ -263,7 +273,7 @@ class Loop:
             self._save()  # what was taken from the stream so far came before it
         live = store.live()
         assert live is not None
-        if live.program_hash not in (self._program, self._served):
+        if live.program_hash != self._served:
             return self._change(live.id)
         if live.id != self.live.version:
             self.live.swap(live.id, store.adapter(live.id))

@@ -30,10 +30,10 @@ from edgeloop.loop.memory import BaseMemory
 from edgeloop.loop.runner import Loop
 from edgeloop.options import parse_train
 from edgeloop.program import Program
-from edgeloop.program.installed import program_named
+from edgeloop.program.installed import program_named, tidy
 from edgeloop.runtime import Session
 from edgeloop.runtime.feature_cache import sample_bytes
-from edgeloop.store import BACKUP, REBASE, REPORTS, TURN, Store, backup
+from edgeloop.store import BACKUP, BEFORE, REBASE, REPORTS, TRIAL, Store, backup
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from edgeloop.data.intake import Intake
     from edgeloop.data.item import Source
     from edgeloop.loop.report import Report
 
@@ -73,11 +74,17 @@ def run(
     DataError, ProgramError, StateError
         What it names cannot be used.
     """
+    baseline, intake, before = resident_bytes(), None, None
     while True:
-        with open_loop(config, source=source, on_event=on_event) as loop:
+        with open_loop(
+            config, source=source, on_event=on_event, baseline=baseline, intake=intake
+        ) as loop:
             report = loop.run(until)
+            intake = loop.intake
+        report = report if before is None else report.after(before)
         if report.ended != "program" or source is not None:
             return report
+        before = report  # another program is live, or is to be learnt on: go on with that
 
 
 @contextmanager
@@ -87,15 +94,20 @@ def open_loop(
     source: Iterable[Any] | None = None,
     on_event: Callable[..., None] | None = None,
     clock: Callable[[], float] = time.monotonic,
+    baseline: int | None = None,
+    intake: Intake | None = None,
 ) -> Iterator[Loop]:
     """Open everything a configuration names as a :class:`Loop`; closes the state file at the end.
 
-    Arguments and errors as for :func:`run`.
+    Arguments and errors as for :func:`run`. `baseline`: resident bytes before any loop of this
+    process; `intake`: the queue of the loop before.
     """
     if not isinstance(config, Config):
         config = Config.load(config)
-    baseline = resident_bytes()
-    program, served = programs_of(config)
+    baseline = baseline or resident_bytes()
+    program, served, wrong = programs_of(config, baseline)
+    if wrong:
+        _back(config, program, wrong)
     features = features_of(config, program)
     labels = labels_of(config, program)
     shape = input_shape(config, program)
@@ -108,6 +120,7 @@ def open_loop(
     base = load_base(config, labels, shape, prepare)
     a = config.train.augment
     with Store.open(config.path(config.state.path)) as store:
+        tidy(store.path, {v.program_hash for v in store.versions()})
         learner, predictor = Session(program), Session(program)
         shipped = learner.adapter()
         yield Loop(
@@ -115,6 +128,7 @@ def open_loop(
             store=store,
             source=items,
             learner=learner,
+            intake=intake,
             predictor=predictor if served is None else Session(served),
             successor=None if served is None else (served.hash, predictor),
             shipped=lambda: shipped,
@@ -133,35 +147,44 @@ def open_loop(
         )
 
 
-def programs_of(config: Config) -> tuple[Program, Program | None]:
+def programs_of(config: Config, baseline: int) -> tuple[Program, Program | None, str]:
     """The program to train, and the one to serve where that is still another one.
 
     The live version says which: the one that the configuration names, or one that was installed
     since. What was learnt on one program and is to be learnt again on another needs both, as long
     as the other takes the same inputs and does what the configuration asks.
+
+    The third value: why the live version's program cannot be used, so that a loop has to go back to
+    the configured one; "" where it can.
     """
     own = Program.load(config.path(config.model.program))
     path = config.path(config.state.path)
     if not path.is_file():
-        return own, None
+        return own, None, ""
     try:
         with Store.open(path, readonly=True) as store:
             live, onto = store.live(), store.kv(REBASE)
-            after = None if onto is None else store.version(int(onto)).program_hash
+            after = None if onto is None else store.version(json.loads(onto)[0]).program_hash
+            arrived = (live is not None and live.lineage == "fleet") or any(
+                v.lineage == "fleet" and live is not None and v.program_hash == live.program_hash
+                for v in store.versions())
     except StateError:  # empty, damaged, of another format: whoever opens it to write will tell
-        return own, None
+        return own, None, ""
     live_hash = None if live is None else live.program_hash
     now = _named(own, path, live_hash)
-    if now is not own and (why := misfit(config, now)):
-        return _back(config, own, why), None
+    if live_hash not in (None, now.hash):
+        # Only what arrived is gone back from; a wrong model.program is for people to mend.
+        return own, None, "its program is not here any more, or damaged" if arrived else ""
+    if now is not own and (why := misfit(config, now, baseline)):
+        return own, None, why
     if after is None or after == live_hash:
-        return now, None
+        return now, None, ""
     after_program = _named(own, path, after)
     alike = after_program.hash == after and all(
         after_program.metadata.get(key) == now.metadata.get(key)
         for key in ("inputs", "features", "classes"))
-    fits = alike and not misfit(config, after_program, now)
-    return (after_program, now) if fits else (now, None)
+    fits = alike and not misfit(config, after_program, baseline, now)
+    return (after_program, now, "") if fits else (now, None, "")
 
 
 def _named(own: Program, path: Path, program_hash: str | None) -> Program:
@@ -172,32 +195,44 @@ def _named(own: Program, path: Path, program_hash: str | None) -> Program:
         return own
 
 
-def misfit(config: Config, program: Program, served: Program | None = None) -> str:
+def misfit(
+    config: Config, program: Program, baseline: int, served: Program | None = None
+) -> str:
     """Why a program cannot do what a configuration asks; "" when it can."""
     try:
         features_of(config, program)
         labels_of(config, program)
         check_scalars(config, program)
         check_method(config, program)
-        plan_of(config, program, input_shape(config, program), resident_bytes(), served)[0].check()
+        plan_of(config, program, input_shape(config, program), baseline, served)[0].check()
     except (ConfigError, DataError, BudgetError) as error:
         return str(error).splitlines()[0]
     return ""
 
 
-def _back(config: Config, own: Program, why: str) -> Program:
-    """Go back to the newest version of the configured program: a loop runs, whatever arrived."""
+def _back(config: Config, own: Program, why: str) -> None:
+    """Go back to what was live before the program changed: a loop runs, whatever arrived."""
     with Store.open(config.path(config.state.path)) as store, store.transaction():
         live = store.live()
-        old = [v for v in store.versions() if v.program_hash == own.hash and store.intact(v)]
-        if live is not None and old:
-            store.promote(old[-1].id)
-            sequence = json.loads(store.kv(TURN) or b"null")
-            if sequence is not None:
-                said = json.loads(store.kv(REPORTS) or b"[]")
-                store.put_kv(REPORTS, json.dumps([*said, [sequence, "regressed"]]).encode())
-            store.event("regressed", {"from": live.id, "to": old[-1].id, "reason": why})
-    return own
+        known = {v.id: v for v in store.versions()}
+        order = [json.loads(store.kv(BEFORE) or b"[0]")[0]]
+        at = live
+        while at is not None and at.parent in known:
+            at = known[at.parent]
+            order.append(at.id)
+        order += sorted(known, reverse=True)
+        old = next((i for i in order if i in known and known[i].program_hash == own.hash
+                    and store.intact(known[i])), None)
+        if live is None or old is None:
+            return
+        store.promote(old)
+        for key in (TRIAL, REBASE):
+            store.drop_kv(key)
+        sequence = live.metrics.get("sequence")
+        if sequence is not None:
+            said = json.loads(store.kv(REPORTS) or b"[]")
+            store.put_kv(REPORTS, json.dumps([*said[-31:], [sequence, "regressed"]]).encode())
+        store.event("regressed", {"from": live.id, "to": old, "reason": why})
 
 
 def plan(config: Config | str | Path) -> RamPlan:
@@ -205,7 +240,7 @@ def plan(config: Config | str | Path) -> RamPlan:
     if not isinstance(config, Config):
         config = Config.load(config)
     baseline = resident_bytes()
-    program, served = programs_of(config)
+    program, served, _ = programs_of(config, baseline)
     return plan_of(config, program, input_shape(config, program), baseline, served)[0]
 
 

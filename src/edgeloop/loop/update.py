@@ -12,7 +12,7 @@ from edgeloop.loop.gate import Evidence, Gate, PairedGate, paired_p
 from edgeloop.loop.learner import scores
 from edgeloop.loop.report import Update
 from edgeloop.loop.trainer import Lesson, Outcome, Pool, Progress, Trainer
-from edgeloop.store import REBASE, REPORTS, TRIAL, TURN, Job, rounded
+from edgeloop.store import BEFORE, REBASE, REPORTS, TRIAL, Job, rounded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -140,7 +140,7 @@ class Updater:
     def pending(self) -> int | None:
         """The version that what was learnt here is to be learnt again on; None: there is none."""
         value = self._store.kv(REBASE)
-        return None if value is None else int(value)
+        return None if value is None else int(json.loads(value)[0])
 
     @property
     def ready(self) -> bool:
@@ -153,9 +153,10 @@ class Updater:
         value, live = store.kv(TRIAL), store.live()
         if value is None or live is None or not self.ready:
             return
-        before = int(value)
+        before, version, sequence = json.loads(value)
         known = {v.id: v for v in store.versions()}
-        if (before not in known or known[before].program_hash != self._program
+        if (live.id != version or before not in known  # somebody chose another one since
+                or known[before].program_hash != self._program
                 or not store.intact(known[before])):
             store.drop_kv(TRIAL)
             return
@@ -171,15 +172,14 @@ class Updater:
             store.drop_kv(TRIAL)
             if worse:
                 store.promote(before)
-                self._say("regressed")
+                self._say(sequence, "regressed")
                 store.event("regressed", {"from": live.id, "to": before, "p": p})
         if worse:
             self._live.swap(before, store.adapter(before))
             self._emit("regressed", version=live.id, live=before, p=p)
 
-    def _say(self, outcome: str) -> None:
-        """Queue for the update server how the release that was tried or built on did here."""
-        sequence = json.loads(self._store.kv(TURN) or b"null")
+    def _say(self, sequence: int | None, outcome: str) -> None:
+        """Queue for the update server how a release did here."""
         if sequence is not None:
             said = json.loads(self._store.kv(REPORTS) or b"[]")
             self._store.put_kv(REPORTS, json.dumps([*said[-31:], [sequence, outcome]]).encode())
@@ -357,6 +357,9 @@ class Updater:
                 store.drop_kv(TRIAL)
                 if onto is not None:
                     store.drop_kv(REBASE)
+                    store.drop_kv(_FAILED)
+                    if live is not None:
+                        store.put_kv(BEFORE, json.dumps([live.id, version]).encode())
             else:
                 store.clear_job()
                 if onto is not None:
@@ -379,8 +382,9 @@ class Updater:
     def give_up(self, onto: int, reason: str) -> None:
         """Leave a release aside for good, and say so to the update server."""
         with self._store.transaction():
+            self._say(json.loads(self._store.kv(REBASE) or b"[0, null]")[1], "regressed")
             self._store.drop_kv(REBASE)
-            self._say("regressed")
+            self._store.drop_kv(_FAILED)
             self._store.event("given_up", {"version": onto, "reason": reason})
         self._emit("given_up", version=onto, reason=reason)
 

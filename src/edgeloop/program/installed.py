@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from edgeloop.errors import ProgramError
 from edgeloop.program.program import Program
 
 FOLDER = ".programs"  # behind the name of the state file
@@ -12,6 +13,21 @@ FOLDER = ".programs"  # behind the name of the state file
 def installed_path(state: Path, program_hash: str) -> Path:
     """Where a program that was installed on the device of a state file stands."""
     return Path(f"{state}{FOLDER}") / f"{program_hash}.elp"
+
+
+def intact(state: Path, program_hash: str) -> bool:
+    """Whether an installed program is there, with every byte as it was sealed."""
+    try:
+        return Program.load(installed_path(state, program_hash), verify=True).hash == program_hash
+    except ProgramError:
+        return False
+
+
+def tidy(state: Path, needed: set[str]) -> None:
+    """Delete installed programs that no version belongs to any more."""
+    for path in Path(f"{state}{FOLDER}").glob("*.elp"):
+        if path.stem not in needed:
+            path.unlink(missing_ok=True)
 
 
 def program_named(own: Program, state: Path, program_hash: str | None) -> Program:

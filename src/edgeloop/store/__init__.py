@@ -11,6 +11,7 @@ from edgeloop.store.compress import CODECS, rounded
 from edgeloop.store.connection import BACKUP
 from edgeloop.store.outbox import OUTBOX, Message, Outbox
 from edgeloop.store.records import (
+    BEFORE,
     INBOX,
     LINEAGES,
     MARK,
@@ -21,7 +22,6 @@ from edgeloop.store.records import (
     SETS,
     TAKEN,
     TRIAL,
-    TURN,
     Event,
     Job,
     Sample,
@@ -32,6 +32,7 @@ from edgeloop.store.store import Store
 
 __all__ = [
     "BACKUP",
+    "BEFORE",
     "CODECS",
     "INBOX",
     "LINEAGES",
@@ -46,7 +47,6 @@ __all__ = [
     "STATE_FORMAT",
     "TAKEN",
     "TRIAL",
-    "TURN",
     "Event",
     "Job",
     "Message",

@@ -15,9 +15,9 @@ READY = ".edl"
 # Values in the store, by name, with which updates and the loop speak to one another:
 MARK = "trust"  # what the state file has seen of the trust journal
 TAKEN = "release"  # the release that was taken last
-REBASE = "rebase"  # number of the version that what was learnt here is to be learnt again on
-TRIAL = "trial"  # number of the version that was live before a release went live
-TURN = "turn"  # number of the release that is tried or built on (JSON)
+REBASE = "rebase"  # [version, release]: what was learnt here is to be learnt again on that version
+TRIAL = "trial"  # [version before, version, release]: one that went live is to be compared
+BEFORE = "before"  # [version before, version]: what was live until a release took its place
 REFUSED = "refused"  # SHA-256 of packages that were refused here (JSON), not to be fetched again
 REPORTS = "reports"  # how releases did here: [sequence, outcome], ...
 SETS = ("train", "rehearsal", "gate", "validation", "anchor")

@@ -9,7 +9,7 @@ from edgeloop.errors import DamagedError, StateError
 from edgeloop.store.codec import adapter_to_bytes, from_json, sha256, to_json
 from edgeloop.store.compress import CODECS, decode, encode, like, rounded
 from edgeloop.store.diary import Diary
-from edgeloop.store.records import LINEAGES, Version
+from edgeloop.store.records import BEFORE, LINEAGES, Version
 from edgeloop.store.schema import VERSION_COLUMNS
 
 if TYPE_CHECKING:
@@ -20,14 +20,15 @@ if TYPE_CHECKING:
 # Versions in a row that are stored as differences: reading the last one reads them all.
 LONGEST_CHAIN = 8
 # Never dropped: the live version, its parent, what is pinned, what a running job started from, a
-# release that is to be built on (REBASE), and the version beside which one is tried (TRIAL).
+# release that is to be built on (REBASE), the version beside which one is tried (TRIAL), and what
+# was live until a release took its place (BEFORE).
 _KEPT = (
     "pinned OR id IN (SELECT version FROM live)"
     " OR id IN (SELECT parent FROM version WHERE parent IS NOT NULL"
     "           AND id IN (SELECT version FROM live))"
     " OR id IN (SELECT parent FROM job WHERE parent IS NOT NULL)"
-    " OR CAST(id AS TEXT) IN (SELECT CAST(value AS TEXT) FROM kv"
-    "    WHERE key IN ('rebase', 'trial'))"
+    " OR id IN (SELECT json_extract(CAST(value AS TEXT), '$[0]') FROM kv"
+    "           WHERE key IN ('rebase', 'trial', 'before'))"
 )
 
 _SELECT = {
@@ -223,18 +224,27 @@ class Versions(Diary):
             self._db.query("INSERT OR REPLACE INTO live (one, version) VALUES (1, ?)", (id,))
 
     def rollback(self) -> Version:
-        """Move live to its parent and return that; the version left behind is kept."""
+        """Move live to its parent and return that; the version left behind is kept.
+
+        Where a release took the place of what was live, be it that one's child or not, it is that
+        which is live again.
+        """
         with self._db.transaction():
             live = self.live()
             if live is None:
                 msg = f"state {self._db.path} has no live version: there is nothing to roll back"
                 raise StateError(msg)
-            if live.parent is None:
+            to = live.parent
+            for (value,) in self._db.query("SELECT value FROM kv WHERE key = ?", (BEFORE,)):
+                before, after = from_json(value.decode())
+                if after == live.id:
+                    to = before
+            if to is None:
                 msg = f"version {live.id} in {self._db.path} has no parent to roll back to"
                 raise StateError(msg)
-            self.promote(live.parent)
-            self.event("rollback", {"from": live.id, "to": live.parent})
-            return self.version(live.parent)
+            self.promote(to)
+            self.event("rollback", {"from": live.id, "to": to})
+            return self.version(to)
 
     def pin(self, id: int, *, pinned: bool = True) -> None:  # noqa: A002
         """Keep a version whatever the retention rules say, or no longer."""

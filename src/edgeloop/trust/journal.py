@@ -118,7 +118,7 @@ class Journal:
         except FileNotFoundError as error:
             raise TrustError(
                 f"trust journal {self.path} is missing: updates are refused until this device is "
-                "enrolled again (`edgeloop enroll --again`)") from error
+                "enrolled again (`edgeloop enroll --root FILE --again`)") from error
         except OSError as error:
             raise TrustError(f"trust journal {self.path}: {error.strerror}") from error
 

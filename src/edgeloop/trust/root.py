@@ -119,7 +119,11 @@ class Root:
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise TrustError(f"root document cannot be read: {str(error)[:100]}") from error
         root._check()
-        root.demand("root", KIND, envelope)
+        try:
+            root.demand("root", KIND, envelope)
+        except TrustError as error:
+            raise TrustError(
+                f"root document {root.version}, by its own root keys: {error}") from error
         return root, envelope
 
     def demand(self, role: str, kind: str, envelope: Envelope) -> None:

@@ -146,7 +146,7 @@ class Trust:
             key.unlink(missing_ok=True)
         elif journal.exists():
             raise TrustError(
-                f"{state} is enrolled already: `edgeloop enroll --again` begins anew")
+                f"{state} is enrolled already: `edgeloop enroll --root FILE --again` begins anew")
         if signer is not None:
             mine = load_signer(signer)
         else:
@@ -186,7 +186,7 @@ class Trust:
             if body["machine"] is not None and here is not None and body["machine"] != here:
                 raise TrustError(
                     f"{self.state} was enrolled on another machine: a copy of a device is not that "
-                    "device; `edgeloop enroll --again` makes it one of its own")
+                    "device; `edgeloop enroll --root FILE --again` makes it one of its own")
         elif kind == "root":
             after = self.root.next(body["root"].encode())
             if after.keys["fresh"] != self.root.keys["fresh"]:
@@ -225,7 +225,7 @@ class Trust:
             raise TrustError(
                 f"trust journal {self._journal.path} is older than {self.state} has seen it, or "
                 "another one: updates are refused until this device is enrolled again "
-                "(`edgeloop enroll --again`)")
+                "(`edgeloop enroll --root FILE --again`)")
 
     def rotate(self, data: bytes) -> None:
         """Take the next root document."""
@@ -321,6 +321,10 @@ class Trust:
             raise TrustError("refused: the server's answer cannot be read") from error
         if not 0.0 <= answer.time < _NEVER:
             raise TrustError("refused: the server's answer has no time that can be")
+        if said[1] != self.device and said[0] == nonce:
+            raise TrustError(
+                "refused: the update server knows this device by another key (of an earlier "
+                "enrolment?): let it in anew with `edgeloop hub device`, and take the new token")
         if said != (nonce, self.device, self.root.fleet):
             raise TrustError("refused: the server answered another question than was asked")
         self._heard = (answer.time, self._clock())
