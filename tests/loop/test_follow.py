@@ -559,6 +559,30 @@ Store.save_job = fatal
 """
 
 
+def test_a_rebase_onto_a_new_base_goes_on_after_a_kill(device, fleet):
+    """The old program serves until the very end, in the process that resumes too."""
+    lines = (device.folder / "stream.csv").read_text().splitlines(keepends=True)
+    (device.folder / "stream.csv").write_text("".join(lines[:100]))
+    text = (device.folder / "loop.toml").read_text()
+    little = text.replace("lr = 0.05", "lr = 0.003\ntarget_loss = 1.22")
+    (device.folder / "loop.toml").write_text(little)
+    assert device.run("run", "loop.toml").returncode == 0
+    enrol(device, fleet)
+    program = second_program(device)
+    put_program(device, fleet, program, 1)
+    (device.folder / "loop.toml").write_text(text.replace(
+        "epochs = 8", "epochs = 30\nearly_stopping = {patience = 10}"))
+    assert device.run("run", "loop.toml", prelude=KILL_IN_A_REBASE).returncode < 0
+    with Store.open(device.state, readonly=True) as store:
+        assert store.has_job()
+    done = device.run("run", "loop.toml", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1])["resumed"]
+    with Store.open(device.state, readonly=True) as store:
+        assert store.live().program_hash == Program.load(program).hash
+    assert device.run("predict", "loop.toml", "stream.csv").returncode == 0
+
+
 def test_a_rebase_whose_release_was_replaced_meanwhile_is_dropped(device, fleet):
     lines = (device.folder / "stream.csv").read_text().splitlines(keepends=True)
     (device.folder / "stream.csv").write_text("".join(lines[:160]))

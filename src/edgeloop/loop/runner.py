@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,7 +26,7 @@ from edgeloop.loop.trigger import SamplesTrigger, Situation, Trigger
 from edgeloop.loop.update import Updater
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -173,7 +174,8 @@ class Loop:
         if (job := self._store.job()) is not None:
             if self._updater.resumable(job):
                 report.resumed = True
-                report.updates.append(self._updater.resume(job))
+                with self._succession(job.cursor.get("onto")):
+                    report.updates.append(self._updater.resume(job))
             else:  # it learnt on a release that another one has taken the place of
                 self._store.clear_job()
         self._follow()
@@ -293,15 +295,23 @@ class Loop:
             self._updater.give_up(onto, "its bytes in the state file are damaged")
             return False
         self._jobs += 1
-        if self._successor is not None:
-            self.live.succeed(self._successor)
-        update = self._updater.start(self._jobs, arrived, onto=onto)
-        self.report.updates.append(update)
-        if update.promoted:
+        with self._succession(onto):
+            update = self._updater.start(self._jobs, arrived, onto=onto)
+            self.report.updates.append(update)
+        return update.promoted
+
+    @contextmanager
+    def _succession(self, onto: int | None) -> Iterator[None]:
+        """Let the new program's own session serve, should what is built on it go live."""
+        if onto is None or self._successor is None:
+            yield
+            return
+        self.live.succeed(self._successor)
+        yield
+        if self.report.updates[-1].promoted:
             self._served, self._successor = self._program, None
         else:
             self.live.succeed(None)
-        return update.promoted
 
     def _change(self, live: int) -> bool:
         """End this run: the next one loads the programs that are needed now."""
