@@ -37,7 +37,7 @@ def test_the_whole_way_over_tls(site, fleet):
         assert site.command("pull", device, url, *ca)[1]["action"] == "nothing"
         site.publish(fleet.pack(weights(0), weights(1), 1))
         assert site.command("pull", device, url, *ca)[1] == {
-            "sequence": 1, "action": "live", "held_back": False}
+            "sequence": 1, "action": "live", "held_back": False, "root": 1}
         assert site.command("pull", device, url, *ca)[1]["action"] == "nothing"
         # A new root takes the old release key away; what it signed before is not taken any more.
         second = new_key()
