@@ -109,6 +109,13 @@ def test_what_was_learnt_here_stays_live(device, fleet):
     assert device.live.id == mine
 
 
+def test_without_that_rule_what_was_learnt_would_be_replaced(device, fleet, monkeypatch):
+    mine = device.learn()
+    monkeypatch.setattr(accepting, "learnt_here", lambda _: False)
+    assert device.install(fleet.pack(weights(0), weights(1), 1)).action == "live"
+    assert device.live.id != mine
+
+
 def test_a_device_that_is_not_enrolled_takes_what_its_operator_gives_it(tmp_path, fleet):
     device = Device(tmp_path, None)
     device.learn()

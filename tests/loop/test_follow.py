@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from tests.trust.fleet import Fleet
 
 from edgeloop import delta
-from edgeloop.loop.update import REBASE_TRIES
+from edgeloop.loop.gate import PairedGate
+from edgeloop.loop.update import REBASE_TRIES, Updater
 from edgeloop.program import Program
 from edgeloop.runtime import Session
 from edgeloop.store import INBOX, REBASE, REFUSED, REPORTS, TRIAL, Store
@@ -90,8 +92,6 @@ class Never:
 
 
 def test_a_release_that_stays_worse_is_given_up_and_reported(kit, enrolled, loop, fleet):
-    from edgeloop.loop.gate import PairedGate
-
     data = kit.stream(400)
     loop(data).run(100)
     mine = enrolled.live()
@@ -164,6 +164,41 @@ def test_a_release_that_went_live_at_once_is_tried(kit, enrolled, loop, fleet):
     assert report.live == 2
     assert json.loads(enrolled.kv(REPORTS)) == [[1, "taken"], [2, "taken"], [2, "regressed"]]
     assert "regressed" in [e.kind for e in enrolled.events()]
+
+
+def test_without_the_trial_a_worse_release_would_stay(kit, enrolled, loop, fleet, monkeypatch):
+    config = kit.config(trigger={"samples": 9999}, gate={"min_samples": 8})
+    data = kit.stream(150)
+    loop(data, config).run(70)
+    inbox(enrolled, fleet, {"w": centres(kit)}, 1)
+    loop(data, config).run(70)
+    inbox(enrolled, fleet, {"w": -centres(kit)}, 2)
+    monkeypatch.setattr(Updater, "judge_trial", lambda _: None)
+    loop(data, config).run(70)
+    assert enrolled.live().id == 3
+    monkeypatch.undo()
+    loop(data, config).run(70)
+    assert enrolled.live().id == 2
+
+
+def test_without_the_gate_a_worse_rebase_would_go_live(kit, enrolled, loop, fleet):
+    class Always:
+        winnable = staticmethod(lambda live: True)
+
+        def __call__(self, evidence, *, seed, better=True):
+            verdict = PairedGate(8, 0.95, 0.02)(evidence, seed=seed, better=better)
+            return replace(verdict, promote=verdict.promote or not better)
+
+    data = kit.stream(150)
+    loop(data).run(100)
+    mine = enrolled.live().id
+    # No step is taken on it: it is judged as it came, and is worse.
+    frozen = kit.config(train={"lr": 0.0})
+    inbox(enrolled, fleet, {"w": -5 * centres(kit)}, 1)
+    loop(data, frozen).run(100)
+    assert enrolled.live().id == mine
+    loop(data, frozen, gate=Always()).run(100)
+    assert enrolled.live().id != mine
 
 
 def test_what_is_refused_is_named_and_deleted(kit, enrolled, loop, fleet):
