@@ -14,6 +14,19 @@ from edgeloop.trust import FileKey, Release, Root, Trust
 PROGRAM = "ab" * 32
 
 
+class AnyDigest(str):
+    """Equal to every digest: what a check of hashes is when it is switched off."""
+
+    __slots__ = ()
+    __hash__ = str.__hash__
+
+    def __eq__(self, other):
+        return True
+
+    def __ne__(self, other):
+        return False
+
+
 def new_key():
     return FileKey(Ed25519PrivateKey.generate())
 

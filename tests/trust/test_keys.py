@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import types
+from importlib.metadata import EntryPoint
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -72,7 +73,7 @@ def test_a_hardware_signer_comes_from_an_entry_point(tmp_path, monkeypatch):
     module = types.ModuleType("fake_tpm")
     module.open = opened
     monkeypatch.setitem(sys.modules, "fake_tpm", module)
-    point = keys.entry_points.__globals__["EntryPoint"]("tpm", "fake_tpm:open", keys.SIGNERS)
+    point = EntryPoint("tpm", "fake_tpm:open", keys.SIGNERS)
     monkeypatch.setattr(
         keys, "entry_points",
         lambda group, name: [point] * (group == keys.SIGNERS and name == "tpm"))

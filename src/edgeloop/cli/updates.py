@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +16,7 @@ from edgeloop.link import HttpTransport, Pushed, Throttle, fetched, patiently, r
 from edgeloop.link import pull as pulled
 from edgeloop.link import push as pushed
 from edgeloop.loop.config import Config, UpdateConfig
-from edgeloop.store import REPORTS, Outbox
+from edgeloop.store import Outbox
 from edgeloop.trust import JOURNAL, Trust
 from edgeloop.units import parse_bytes
 
@@ -138,7 +137,7 @@ def queue(store: Store, outbox: Outbox, place: Place, args: argparse.Namespace) 
 
 def queue_reports(store: Store, outbox: Outbox) -> None:
     """Queue what the loop has to say of releases, each once."""
-    for sequence, outcome in json.loads(store.kv(REPORTS) or b"[]"):
+    for sequence, outcome in store.reports():
         outbox.put(f"report {sequence} {outcome}", b"")
 
 
@@ -169,6 +168,7 @@ def transport(how: UpdateConfig, outbox: Outbox, place: Place) -> Transport:
     token = read_token(how.token_file)
     if how.server.startswith(("mqtt://", "mqtts://")):
         from edgeloop.link.mqtt import MqttTransport
+
         trust = Trust(place.state)
         return MqttTransport(how.server, token, fleet=trust.root.fleet, device=trust.device,
                              ca=how.ca, throttle=throttle)

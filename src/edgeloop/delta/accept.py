@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from edgeloop.delta.manifest import DELTA, NOTHING, refuse
 from edgeloop.delta.package import Package, adapter_digest, open_envelope, read_manifest, rebuild
 from edgeloop.errors import DeltaError, MissingParentError, TrustError
-from edgeloop.store import BEFORE, MARK, REBASE, REPORTS, TAKEN, TRIAL
+from edgeloop.store import BEFORE, MARK, REBASE, TAKEN, TRIAL
 from edgeloop.trust import Release, Trust
 
 if TYPE_CHECKING:
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
     from edgeloop.delta.manifest import Manifest
     from edgeloop.store import Store, Version
-
 
 
 class Installed(NamedTuple):
@@ -155,19 +154,12 @@ def install(
         action = "live" if direct else "aside" if aside else "rebase"
         note_turn(store, version.id, action, manifest.sequence,
                   before=None if trust is None else live)
-        note_report(store, manifest.sequence, "taken")
+        store.report(manifest.sequence, "taken")
         if action == "live" and trust is not None:
             note_before(store, live, version.id)
         store.event("taken", {"version": version.id, "action": action,
                               "sequence": manifest.sequence})
         return Installed(store.version(version.id), action)
-
-
-def note_report(store: Store, sequence: int | None, outcome: str) -> None:
-    """Queue for the update server how a release did here; the newest 32 are kept."""
-    if sequence is not None:
-        said = [r for r in json.loads(store.kv(REPORTS) or b"[]") if r != [sequence, outcome]]
-        store.put_kv(REPORTS, json.dumps([*said[-31:], [sequence, outcome]]).encode())
 
 
 def note_turn(

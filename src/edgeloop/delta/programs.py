@@ -13,7 +13,6 @@ from edgeloop.delta.accept import (
     learnt_here,
     note_before,
     note_release,
-    note_report,
     note_turn,
 )
 from edgeloop.delta.manifest import PROGRAM, Manifest, parse, refuse
@@ -150,7 +149,7 @@ def install_program(store: Store, path: Path, *, trust: Trust | None) -> Install
             store.promote(version.id)
         action = "live" if direct else "rebase"
         note_turn(store, version.id, action, manifest.sequence, before=None)
-        note_report(store, manifest.sequence, "taken")
+        store.report(manifest.sequence, "taken")
         if action == "live":
             note_before(store, live, version.id)
         note_release(store, trust, release)

@@ -2,14 +2,12 @@
 
 from edgeloop.link.http import HttpTransport
 from edgeloop.link.pace import Throttle, patiently
-from edgeloop.link.pull import REGRESSED, TAKEN, Pulled, fetched, pull
+from edgeloop.link.pull import Pulled, fetched, pull
 from edgeloop.link.push import Pushed, push
 from edgeloop.link.token import read_token
 from edgeloop.link.transport import Notice, Offer, Transport
 
 __all__ = [
-    "REGRESSED",
-    "TAKEN",
     "HttpTransport",
     "Notice",
     "Offer",

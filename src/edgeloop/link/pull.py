@@ -19,9 +19,7 @@ from edgeloop.link.fresh import heard, tick
 from edgeloop.link.push import REPORT
 from edgeloop.link.transport import LARGEST, LARGEST_PACKAGE
 from edgeloop.program.installed import intact
-from edgeloop.store import INBOX, READY, Outbox, Store
-from edgeloop.store import REFUSED as REFUSED_PACKAGES
-from edgeloop.store import TAKEN as TAKEN_RELEASE
+from edgeloop.store import INBOX, READY, REFUSED, TAKEN, Outbox, Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -32,7 +30,6 @@ if TYPE_CHECKING:
     from edgeloop.link.transport import Notice, Offer, Transport
     from edgeloop.trust import Trust
 
-TAKEN, REFUSED, REGRESSED = "taken", "refused", "regressed"
 _MOST_ROOTS = 64
 _FACT = "refused"  # SHA-256 of packages that were refused here
 
@@ -116,7 +113,7 @@ def _here(state: Path, trust: Trust, newest: int) -> bool:
     if not trust.release:  # enrolled again since: all up to this one is old news
         return True
     with Store.open(state, readonly=True) as store:
-        taken = store.kv(TAKEN_RELEASE) == trust.release.encode()
+        taken = store.kv(TAKEN) == trust.release.encode()
         programs = [v.program_hash for v in store.versions()
                     if (v.metrics.get("source"), v.metrics.get("sequence")) == ("program", newest)]
     return taken and all(intact(state, program_hash) for program_hash in programs)
@@ -141,7 +138,7 @@ def _take(
     What was refused here before, by the loop too, is not fetched again.
     """
     with Store.open(state, readonly=True) as store:
-        refused = {*json.loads(store.kv(REFUSED_PACKAGES) or b"[]"), *(outbox.fact(_FACT) or ())}
+        refused = {*json.loads(store.kv(REFUSED) or b"[]"), *(outbox.fact(_FACT) or ())}
     left = [o for o in notice.offers if o.sha256 not in refused]
     while left:
         offer = best(left, notice.result, known)
@@ -158,12 +155,12 @@ def _take(
         except DeltaError as error:
             path.unlink(missing_ok=True)
             if not isinstance(error, TrustError):  # the release is bad, not this device's trust
-                outbox.put(f"{REPORT}{notice.sequence} {REFUSED}", b"")
+                outbox.put(f"{REPORT}{notice.sequence} refused", b"")
                 outbox.note(_FACT, [*(outbox.fact(_FACT) or ())[-31:], offer.sha256])
             raise
         if action != "waits":
             path.unlink(missing_ok=True)
-            outbox.put(f"{REPORT}{notice.sequence} {TAKEN}", b"")
+            outbox.put(f"{REPORT}{notice.sequence} taken", b"")
         return action
     msg = f"release {notice.sequence} is offered in no package that fits what is here"
     raise LinkError(msg)

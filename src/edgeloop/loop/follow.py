@@ -81,7 +81,6 @@ def _waiting(store: Store) -> list[tuple[float, Path]]:
 
 
 def _refuse(store: Store, path: Path, error: DeltaError) -> None:
-    from edgeloop.delta.accept import note_report
     from edgeloop.delta.manifest import parse
     from edgeloop.delta.programs import envelope_of
 
@@ -93,4 +92,4 @@ def _refuse(store: Store, path: Path, error: DeltaError) -> None:
         store.put_kv(REFUSED, json.dumps([*known[-31:], path.stem]).encode())
         if not isinstance(error, MissingParentError):
             with suppress(EdgeLoopError):
-                note_report(store, parse(envelope_of(path).payload).sequence, "refused")
+                store.report(parse(envelope_of(path).payload).sequence, "refused")

@@ -33,7 +33,7 @@ from edgeloop.program import Program
 from edgeloop.program.installed import program_named, tidy
 from edgeloop.runtime import Session
 from edgeloop.runtime.feature_cache import sample_bytes
-from edgeloop.store import BACKUP, BEFORE, REBASE, REPORTS, TRIAL, Store, backup
+from edgeloop.store import BACKUP, BEFORE, REBASE, TRIAL, Store, backup
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -228,10 +228,7 @@ def _back(config: Config, own: Program, why: str) -> None:
         store.promote(old)
         for key in (TRIAL, REBASE):
             store.drop_kv(key)
-        sequence = live.metrics.get("sequence")
-        if sequence is not None:
-            said = json.loads(store.kv(REPORTS) or b"[]")
-            store.put_kv(REPORTS, json.dumps([*said[-31:], [sequence, "regressed"]]).encode())
+        store.report(live.metrics.get("sequence"), "regressed")
         store.event("regressed", {"from": live.id, "to": old, "reason": why})
 
 

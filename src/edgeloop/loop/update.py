@@ -12,7 +12,7 @@ from edgeloop.loop.gate import Evidence, Gate, PairedGate, paired_p
 from edgeloop.loop.learner import scores
 from edgeloop.loop.report import Update
 from edgeloop.loop.trainer import Lesson, Outcome, Pool, Progress, Trainer
-from edgeloop.store import BEFORE, REBASE, REPORTS, TRIAL, Job, rounded
+from edgeloop.store import BEFORE, REBASE, TRIAL, Job, rounded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -172,17 +172,11 @@ class Updater:
             store.drop_kv(TRIAL)
             if worse:
                 store.promote(before)
-                self._say(sequence, "regressed")
+                store.report(sequence, "regressed")
                 store.event("regressed", {"from": live.id, "to": before, "p": p})
         if worse:
             self._live.swap(before, store.adapter(before))
             self._emit("regressed", version=live.id, live=before, p=p)
-
-    def _say(self, sequence: int | None, outcome: str) -> None:
-        """Queue for the update server how a release did here."""
-        if sequence is not None:
-            said = json.loads(self._store.kv(REPORTS) or b"[]")
-            self._store.put_kv(REPORTS, json.dumps([*said[-31:], [sequence, outcome]]).encode())
 
     def resumable(self, job: Job) -> bool:
         """Whether an update that another process left belongs to the program that trains here."""
@@ -382,7 +376,7 @@ class Updater:
     def give_up(self, onto: int, reason: str) -> None:
         """Leave a release aside for good, and say so to the update server."""
         with self._store.transaction():
-            self._say(json.loads(self._store.kv(REBASE) or b"[0, null]")[1], "regressed")
+            self._store.report(json.loads(self._store.kv(REBASE) or b"[0, null]")[1], "regressed")
             self._store.drop_kv(REBASE)
             self._store.drop_kv(_FAILED)
             self._store.event("given_up", {"version": onto, "reason": reason})

@@ -6,7 +6,7 @@ import hmac
 import os
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from edgeloop.errors import StateError
 from edgeloop.store.codec import (
@@ -18,7 +18,7 @@ from edgeloop.store.codec import (
     to_json,
 )
 from edgeloop.store.connection import Connection
-from edgeloop.store.records import SETS, Job, Sample
+from edgeloop.store.records import REPORTS, SETS, Job, Sample
 from edgeloop.store.versions import Versions
 
 if TYPE_CHECKING:
@@ -302,6 +302,20 @@ class Store(Versions):
             msg = f"value {key!r} in {self.path} is damaged (SHA-256 differs): put it again"
             raise StateError(msg)
         return value
+
+    def report(self, sequence: int | None, outcome: str) -> None:
+        """Note for the update server how a release did here; the newest 32 lines are kept.
+
+        ``sequence``: number of the release; None: it came by hand, and nobody is to be told.
+        """
+        if sequence is not None:
+            line = [sequence, outcome]
+            said = [other for other in self.reports() if other != line]
+            self.put_kv(REPORTS, to_json([*said[-31:], line]).encode())
+
+    def reports(self) -> list[list[Any]]:
+        """How releases did here, oldest first: [sequence, outcome] each."""
+        return list(from_json((self.kv(REPORTS) or b"[]").decode()))
 
     def kv_names(self) -> list[str]:
         """Return the names of the values."""
