@@ -9,7 +9,7 @@ from edgeloop.delta.manifest import DELTA, NOTHING, refuse
 from edgeloop.delta.package import Package, adapter_digest, open_envelope, read_manifest, rebuild
 from edgeloop.errors import DeltaError, MissingParentError, TrustError
 from edgeloop.store import BEFORE, MARK, REBASE, TAKEN, TRIAL
-from edgeloop.trust import Release, Trust
+from edgeloop.trust import Trust
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -55,12 +55,6 @@ def trust_of(store: Store) -> Trust | None:
 def note(store: Store, trust: Trust) -> None:
     """Note in the state file what its trust journal holds."""
     store.put_kv(MARK, json.dumps(trust.mark).encode())
-
-
-def note_release(store: Store, trust: Trust, release: Release) -> None:
-    """Note which release was taken last, in the transaction that takes it."""
-    store.put_kv(TAKEN, release.digest.encode())
-    note(store, trust)
 
 
 def verified(package: bytes, trust: Trust | None) -> tuple[Package, bool]:
@@ -149,39 +143,36 @@ def install(
             version = known
             if direct:
                 store.promote(known.id)
-        if trust is not None and release is not None:
-            note_release(store, trust, release)
         action = "live" if direct else "aside" if aside else "rebase"
-        note_turn(store, version.id, action, manifest.sequence,
-                  before=None if trust is None else live)
-        store.report(manifest.sequence, "taken")
-        if action == "live" and trust is not None:
-            note_before(store, live, version.id)
-        store.event("taken", {"version": version.id, "action": action,
-                              "sequence": manifest.sequence})
+        note_taken(store, version.id, action, manifest, before=live, trust=trust, compare=True)
         return Installed(store.version(version.id), action)
 
 
-def note_turn(
-    store: Store, version: int, action: str, sequence: int | None, *, before: Version | None
+def note_taken(
+    store: Store, version: int, action: str, manifest: Manifest, *, before: Version | None,
+    trust: Trust | None, compare: bool, kind: str = DELTA,
 ) -> None:
-    """Note what the loop is to do about a release: build on it, or try it beside the one before.
+    """Note what was taken in, in the transaction that takes it, and what is to become of it.
 
-    `before`: what was live, where the loop is to compare; a program is not compared.
+    The loop is to build on it, or to `compare` it with what was live `before`; a rollback is to go
+    back to that; the update server is to know; and no older release is to be taken.
     """
+    sequence = manifest.sequence
     if action == "rebase":
         store.put_kv(REBASE, json.dumps([version, sequence]).encode())
     elif action == "live":
         store.drop_kv(REBASE)
         store.drop_kv(TRIAL)
-        if before is not None and before.id != version:
-            store.put_kv(TRIAL, json.dumps([before.id, version, sequence]).encode())
-
-
-def note_before(store: Store, before: Version | None, after: int) -> None:
-    """Note what a release takes the place of, for a rollback."""
-    if before is not None and before.id != after:
-        store.put_kv(BEFORE, json.dumps([before.id, after]).encode())
+        if trust is not None and before is not None and before.id != version:
+            store.put_kv(BEFORE, json.dumps([before.id, version]).encode())
+            if compare:
+                store.put_kv(TRIAL, json.dumps([before.id, version, sequence]).encode())
+    store.report(sequence, "taken")
+    release = manifest.release(kind)
+    if trust is not None and release is not None:
+        store.put_kv(TAKEN, release.digest.encode())
+        note(store, trust)
+    store.event("taken", {"version": version, "action": action, "sequence": sequence})
 
 
 def learnt_here(version: Version) -> bool:

@@ -7,14 +7,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeloop.delta.accept import (
-    Installed,
-    known_here,
-    learnt_here,
-    note_before,
-    note_release,
-    note_turn,
-)
+from edgeloop.delta.accept import Installed, known_here, learnt_here, note_taken
 from edgeloop.delta.manifest import PROGRAM, Manifest, parse, refuse
 from edgeloop.delta.package import (
     HEADER_BYTES,
@@ -25,7 +18,7 @@ from edgeloop.delta.package import (
 )
 from edgeloop.errors import ConfigError, DeltaError, ProgramError, TrustError
 from edgeloop.program import Program
-from edgeloop.program.files import sync_folder
+from edgeloop.program.files import Replacement, sync_folder
 from edgeloop.program.installed import installed_path
 from edgeloop.runtime import Session
 from edgeloop.store import TAKEN
@@ -60,12 +53,10 @@ def pack_program(
         digest.hexdigest(), **stated)
     parse(manifest.exact)
     envelope = Envelope.sign(PROGRAM, manifest.exact, signers).to_compact()
-    with out.open("wb") as target, path.open("rb") as file:
+    with Replacement(out, 0o644) as target, path.open("rb") as file:
         target.write(head_of(envelope, size) + envelope)
         while chunk := file.read(_CHUNK):
             target.write(chunk)
-        target.flush()
-        os.fsync(target.fileno())
     return manifest
 
 
@@ -148,13 +139,8 @@ def install_program(store: Store, path: Path, *, trust: Trust | None) -> Install
         if direct:
             store.promote(version.id)
         action = "live" if direct else "rebase"
-        note_turn(store, version.id, action, manifest.sequence, before=None)
-        store.report(manifest.sequence, "taken")
-        if action == "live":
-            note_before(store, live, version.id)
-        note_release(store, trust, release)
-        store.event("taken", {"version": version.id, "action": action,
-                              "sequence": manifest.sequence, "program": manifest.program_hash})
+        note_taken(store, version.id, action, manifest, before=live, trust=trust, compare=False,
+                   kind=PROGRAM)
         return Installed(store.version(version.id), action)
 
 

@@ -22,6 +22,7 @@ from edgeloop.delta.package import open_envelope, read_manifest
 from edgeloop.delta.programs import envelope_of, is_program, read_program_manifest
 from edgeloop.errors import ConfigError, DeltaError, HubError, TrustError
 from edgeloop.link.transport import LARGEST_PACKAGE, Notice, Offer
+from edgeloop.program.files import Replacement
 from edgeloop.trust import Root, key_id, load_signer
 from edgeloop.trust.trust import answer
 
@@ -229,13 +230,9 @@ class Shelf:
 
     @staticmethod
     def _copy(source: Path, target: Path) -> None:
-        part = target.with_suffix(".part")
-        with source.open("rb") as file, part.open("wb") as out:
+        with source.open("rb") as file, Replacement(target, 0o600) as out:
             while chunk := file.read(1 << 20):
                 out.write(chunk)
-            out.flush()
-            os.fsync(out.fileno())
-        part.replace(target)
 
     def package_path(self, sha256: str) -> Path:
         """Where a package stands."""

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeloop.errors import TrustError
-from edgeloop.program.files import sync_folder
+from edgeloop.program.files import Replacement, sync_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -57,15 +57,8 @@ class Journal:
         """Begin a journal, synced before it has its name; TrustError when one is there."""
         if path.exists():
             raise TrustError(f"trust journal {path} exists: this device is enrolled already")
-        part = Path(f"{path}.part")
-        part.unlink(missing_ok=True)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        with os.fdopen(os.open(part, flags, 0o600), "wb") as file:
+        with Replacement(path, 0o600) as file:
             file.write(_line(0, _START, kind, body))
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-        sync_folder(path)
         return cls(path)
 
     def append(
