@@ -219,13 +219,13 @@ def test_the_plan_counts_them_and_auto_does_without_where_they_do_not_fit(device
     # What a process holds varies by some pages, so room for one more or one less is not enough.
     program = el.load(str(device / "small.elp"))
     small = config(device, "auto", f"[budget]\nram = {plan.total - 15_000}\n")
-    from edgeloop.loop import setup
+    from edgeloop.loop import checks
 
     baseline = next(i.bytes for i in plan.items if i.name.startswith("interpreter"))
-    made, keep = setup.plan_of(loop.Config.load(small), program, (WIDTH,), baseline)
+    made, keep = checks.plan_of(loop.Config.load(small), program, (WIDTH,), baseline)
     assert (keep, made.fits) == ("", True)
     must = config(device, "f32", f"[budget]\nram = {plan.total - 15_000}\n")
-    made, keep = setup.plan_of(loop.Config.load(must), program, (WIDTH,), baseline)
+    made, keep = checks.plan_of(loop.Config.load(must), program, (WIDTH,), baseline)
     assert keep == "f32"
     with pytest.raises(BudgetError, match="features to train on"):
         made.check()

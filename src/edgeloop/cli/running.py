@@ -154,7 +154,7 @@ def run(args: argparse.Namespace, out: Output) -> int:
 
 def predict(args: argparse.Namespace, out: Output) -> int:
     """Answer for each record of the input."""
-    from edgeloop.loop import setup
+    from edgeloop.loop import checks, setup
     from edgeloop.runtime import Session
 
     place = _place(args.file, args.state)
@@ -162,9 +162,9 @@ def predict(args: argparse.Namespace, out: Output) -> int:
     config = _source_config(args, place)
     session = Session(program)
     version = _load_live(session, program, place)
-    labels = setup.labels_of(config, program)
-    prepare = setup.preparer(setup.features_of(config, program))
-    shape = setup.input_shape(config, program)
+    labels = checks.labels_of(config, program)
+    prepare = setup.preparer(checks.features_of(config, program))
+    shape = checks.input_shape(config, program)
     classes = program.metadata.get("classes")
     distribution = program.metadata["loss"] == "cross_entropy"
     rows = []

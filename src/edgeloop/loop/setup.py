@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import math
-import re
 import time
 from contextlib import contextmanager
 from functools import partial
@@ -12,28 +10,29 @@ from typing import TYPE_CHECKING, Any
 
 from edgeloop.data.augment import Augment
 from edgeloop.data.clips import place
-from edgeloop.data.features import Features, LogMel, from_spec
+from edgeloop.data.features import Features, LogMel
 from edgeloop.data.item import Labels
 from edgeloop.data.privacy import AllowFields, Filter, HashIds, device_key
 from edgeloop.data.sources import IterableSource, make_source
 from edgeloop.errors import (
-    BudgetError,
-    CompileError,
-    ConfigError,
     DataError,
-    ProgramError,
-    StateError,
 )
-from edgeloop.loop.budget import RamPlan, plan_ram, resident_bytes
+from edgeloop.loop.budget import RamPlan, resident_bytes
+from edgeloop.loop.checks import (
+    check_method,
+    check_scalars,
+    features_of,
+    input_shape,
+    labels_of,
+    plan_of,
+)
 from edgeloop.loop.config import Config
 from edgeloop.loop.memory import BaseMemory
+from edgeloop.loop.programs import go_back, programs_of
 from edgeloop.loop.runner import Loop
-from edgeloop.options import parse_train
-from edgeloop.program import Program
-from edgeloop.program.installed import program_named, tidy
+from edgeloop.program.installed import tidy
 from edgeloop.runtime import Session
-from edgeloop.runtime.feature_cache import sample_bytes
-from edgeloop.store import BACKUP, BEFORE, REBASE, TRIAL, Store, backup
+from edgeloop.store import BACKUP, Store, backup
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -107,7 +106,7 @@ def open_loop(
     baseline = baseline or resident_bytes()
     program, served, wrong = programs_of(config, baseline)
     if wrong:
-        _back(config, program, wrong)
+        go_back(config, program, wrong)
     features = features_of(config, program)
     labels = labels_of(config, program)
     shape = input_shape(config, program)
@@ -147,91 +146,6 @@ def open_loop(
         )
 
 
-def programs_of(config: Config, baseline: int) -> tuple[Program, Program | None, str]:
-    """The program to train, and the one to serve where that is still another one.
-
-    The live version says which: the one that the configuration names, or one that was installed
-    since. What was learnt on one program and is to be learnt again on another needs both, as long
-    as the other takes the same inputs and does what the configuration asks.
-
-    The third value: why the live version's program cannot be used, so that a loop has to go back to
-    the configured one; "" where it can.
-    """
-    own = Program.load(config.path(config.model.program))
-    path = config.path(config.state.path)
-    if not path.is_file():
-        return own, None, ""
-    try:
-        with Store.open(path, readonly=True) as store:
-            live, onto = store.live(), store.kv(REBASE)
-            after = None if onto is None else store.version(json.loads(onto)[0]).program_hash
-            arrived = (live is not None and live.lineage == "fleet") or any(
-                v.lineage == "fleet" and live is not None and v.program_hash == live.program_hash
-                for v in store.versions())
-    except StateError:  # empty, damaged, of another format: whoever opens it to write will tell
-        return own, None, ""
-    live_hash = None if live is None else live.program_hash
-    now = _named(own, path, live_hash)
-    if live_hash not in (None, now.hash):
-        # Only what arrived is gone back from; a wrong model.program is for people to mend.
-        return own, None, "its program is not here any more, or damaged" if arrived else ""
-    if now is not own and (why := misfit(config, now, baseline)):
-        return own, None, why
-    if after is None or after == live_hash:
-        return now, None, ""
-    after_program = _named(own, path, after)
-    alike = after_program.hash == after and all(
-        after_program.metadata.get(key) == now.metadata.get(key)
-        for key in ("inputs", "features", "classes"))
-    fits = alike and not misfit(config, after_program, baseline, now)
-    return (after_program, now, "") if fits else (now, None, "")
-
-
-def _named(own: Program, path: Path, program_hash: str | None) -> Program:
-    """As :func:`program_named`; an installed program that is damaged is as good as none."""
-    try:
-        return program_named(own, path, program_hash)
-    except ProgramError:
-        return own
-
-
-def misfit(
-    config: Config, program: Program, baseline: int, served: Program | None = None
-) -> str:
-    """Why a program cannot do what a configuration asks; "" when it can."""
-    try:
-        features_of(config, program)
-        labels_of(config, program)
-        check_scalars(config, program)
-        check_method(config, program)
-        plan_of(config, program, input_shape(config, program), baseline, served)[0].check()
-    except (ConfigError, DataError, BudgetError) as error:
-        return str(error).splitlines()[0]
-    return ""
-
-
-def _back(config: Config, own: Program, why: str) -> None:
-    """Go back to what was live before the program changed: a loop runs, whatever arrived."""
-    with Store.open(config.path(config.state.path)) as store, store.transaction():
-        live = store.live()
-        known = {v.id: v for v in store.versions()}
-        order = [json.loads(store.kv(BEFORE) or b"[0]")[0]]
-        at = live
-        while at is not None and at.parent in known:
-            at = known[at.parent]
-            order.append(at.id)
-        order += sorted(known, reverse=True)
-        old = next((i for i in order if i in known and known[i].program_hash == own.hash
-                    and store.intact(known[i])), None)
-        if live is None or old is None:
-            return
-        store.promote(old)
-        for key in (TRIAL, REBASE):
-            store.drop_kv(key)
-        store.report(live.metrics.get("sequence"), "regressed")
-        store.event("regressed", {"from": live.id, "to": old, "reason": why})
-
-
 def plan(config: Config | str | Path) -> RamPlan:
     """Plan the RAM of the process that would run `config`; reads the program, starts nothing."""
     if not isinstance(config, Config):
@@ -239,158 +153,6 @@ def plan(config: Config | str | Path) -> RamPlan:
     baseline = resident_bytes()
     program, served, _ = programs_of(config, baseline)
     return plan_of(config, program, input_shape(config, program), baseline, served)[0]
-
-
-def plan_of(
-    config: Config, program: Program, shape: tuple[int, ...], baseline: int,
-    served: Program | None = None,
-) -> tuple[RamPlan, str]:
-    """Plan with what the program says of itself; and how features are kept, "" for not at all.
-
-    Raises
-    ------
-    ConfigError
-        Features are asked for that the program does not have.
-    """
-    weights = max(program.resident_bytes, program.plan.weight_bytes)
-    if served is not None:  # another one serves, until this one does
-        weights += max(served.resident_bytes, served.plan.weight_bytes) + served.plan.ram_bytes
-    asked = config.train.features
-    enrolled = config.path(config.state.path.with_name(f"{config.state.path.name}.trust")).exists()
-
-    def planned(keep: str) -> RamPlan:
-        each = (sample_bytes(program, keep), sample_bytes(program)) if keep else None
-        return plan_ram(
-            config, program.plan.ram_bytes, weights, shape, baseline=baseline, features=each,
-            enrolled=enrolled)
-
-    if not all(e in program.entries for e in ("features", "train_from", "eval_from")):
-        if asked in ("auto", "off"):
-            return planned(""), ""
-        raise ConfigError(
-            f'{config.name}: train.features: "{asked}" needs a program with a cut; compile it with '
-            "edgeloop compile --cut, or leave the key out"
-        )
-    if asked == "auto":
-        made = planned("f32")
-        return (made, "f32") if made.fits else (planned(""), "")
-    keep = "" if asked == "off" else asked
-    return planned(keep), keep
-
-
-def input_shape(config: Config, program: Program) -> tuple[int, ...]:
-    """Shape of one model input, without the batch.
-
-    Raises
-    ------
-    ConfigError
-        The program takes several inputs, or integers: the loop feeds one of floats.
-    """
-    inputs = program.metadata["inputs"]
-    if len(inputs) != 1:
-        raise ConfigError(
-            f"{config.name}: model.program: takes inputs {', '.join(inputs)}; the loop feeds "
-            "programs of one input"
-        )
-    ((name, only),) = inputs.items()
-    if only["dtype"] != "f32":
-        raise ConfigError(
-            f"{config.name}: model.program: input '{name}' takes whole numbers; the loop feeds "
-            "floats"
-        )
-    return tuple(only["shape"][1:])
-
-
-def features_of(config: Config, program: Program) -> Features:
-    """Build the program's feature pipeline; [features] may repeat it and must then agree.
-
-    Raises
-    ------
-    ConfigError
-        [features] describes another pipeline than the program was compiled with.
-    """
-    recorded = program.metadata.get("features")
-    try:
-        asked = None if config.features is None else from_spec(config.features)
-    except DataError as error:
-        raise ConfigError(f"{config.name}: {error}") from error
-    if recorded is None:
-        return asked or from_spec({"kind": "none"})
-    made = from_spec(recorded)
-    if asked is not None and asked.spec() != made.spec():
-        ours, theirs = asked.spec(), made.spec()
-        keys = [k for k in {**ours, **theirs} if ours.get(k) != theirs.get(k)]
-        wrong = "; ".join(f"{k} is {ours.get(k)!r}, the program's {theirs.get(k)!r}" for k in keys)
-        raise ConfigError(
-            f"{config.name}: features: differ from those the program was compiled with ({wrong}); "
-            "leave [features] out to use the program's"
-        )
-    return made
-
-
-def check_scalars(config: Config, program: Program) -> None:
-    """ConfigError when [train] sets what the program cannot change."""
-    if config.train.lr is not None and "lr" not in program.scalars:
-        raise ConfigError(
-            f"{config.name}: train.lr: the program has no learning rate that can be set at run "
-            "time; leave it out"
-        )
-
-
-def check_method(config: Config, program: Program) -> None:
-    """ConfigError when [train] method is not what the program was compiled to train."""
-    if config.train.method is None:
-        return
-    where = f"{config.name}: train.method"
-    try:
-        wanted = [repr(m) for m in parse_train(config.train.method)]
-    except CompileError as error:
-        raise ConfigError(f"{where}: {error}") from error
-    trained = [str(t) for t in program.metadata.get("train") or ()]
-    alike = len(wanted) == len(trained) and all(
-        t == w or re.sub(r"rank=\d+", "rank='auto'", t) == w
-        for t, w in zip(trained, wanted, strict=True)
-    )
-    if not alike:
-        raise ConfigError(
-            f"{where}: {config.model.program} was compiled to train {', '.join(trained)}; compile "
-            f"it again with --train {config.name}, or leave the key out"
-        )
-
-
-def labels_of(config: Config, program: Program) -> Labels:
-    """Labels as the program's loss takes them.
-
-    Raises
-    ------
-    ConfigError
-        The program lacks an entry that the loop calls, or its loss takes other than one target
-        for each sample.
-    """
-    loss, labels = program.metadata["loss"], program.metadata["labels"]
-    if program.metadata.get("targets") is not None or program.metadata.get("rows_per_group") or (
-        loss == "cross_entropy" and len(labels.get("shape") or [0]) != 1
-    ):
-        raise ConfigError(
-            f"{config.name}: model.program: the loop trains on one label or target for each "
-            f"sample; the loss {loss} of this program takes others. Train it through a Session"
-        )
-    trains = ("accumulate", "apply") if program.micro_batch else ("train",)
-    missing = [e for e in (*trains, "eval", "predict") if e not in program.entries]
-    if missing:
-        raise ConfigError(
-            f"{config.name}: model.program: has no entry {', '.join(missing)}; compile it with "
-            "train, eval and predict (the default)"
-        )
-    if config.train.target == "input" and program.metadata["loss"] == "cross_entropy":
-        raise ConfigError(
-            f'{config.name}: train.target: "input" needs a model that reproduces its input; this '
-            'program was compiled for cross_entropy: compile with loss mse, or use "label"'
-        )
-    if program.metadata["loss"] != "cross_entropy":
-        return Labels(values=program.metadata["labels"]["shape"][1:])
-    scores = next(iter(program.entries["predict"].outputs.values()))
-    return Labels(program.metadata.get("classes"), count=scores.shape[-1])
 
 
 def make_items(config: Config, labels: Labels, source: Iterable[Any] | None) -> Source:
