@@ -20,7 +20,8 @@ import numpy as np
 
 sys.path[:0] = [str(Path(__file__).resolve().parent.parent / "src")]
 
-from edgeloop.store import BACKUP, CODECS, Job, Sample, Store, backup  # noqa: E402
+from edgeloop.beside import BACKUP  # noqa: E402
+from edgeloop.store import CODECS, Job, Sample, Store, backup  # noqa: E402
 from edgeloop.units import format_bytes  # noqa: E402
 
 TIMES = 100

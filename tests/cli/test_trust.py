@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from tests.trust.fleet import PROGRAM, weights
 
+from edgeloop.beside import JOURNAL
 from edgeloop.cli import main
 from edgeloop.store import Store
-from edgeloop.trust import JOURNAL
 
 
 def run_json(capsys, *args):

@@ -22,9 +22,10 @@ from tests.store.test_powerloss import parse
 from tests.trust.fleet import AnyDigest
 
 from edgeloop import delta
+from edgeloop.beside import BACKUP, JOURNAL
 from edgeloop.errors import EdgeLoopError, StateError, TrustError
-from edgeloop.store import BACKUP, Outbox, Store, damage
-from edgeloop.trust import JOURNAL, Trust
+from edgeloop.store import Outbox, Store, damage
+from edgeloop.trust import Trust
 
 FAULTS = int(os.environ.get("EDGELOOP_FAULTS", "300"))
 EROFS = 30
@@ -86,7 +87,8 @@ HEAD = """
 import os, sys
 from pathlib import Path
 import numpy as np
-from edgeloop.store import BACKUP, Job, Outbox, Sample, Store, backup, restore
+from edgeloop.beside import BACKUP
+from edgeloop.store import Job, Outbox, Sample, Store, backup, restore
 path = os.path.join(sys.argv[1], "s.db")
 handle = os.open(os.path.join(sys.argv[1], "s.mark"), os.O_WRONLY | os.O_CREAT)
 def mark(n):

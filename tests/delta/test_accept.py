@@ -17,12 +17,13 @@ from safetensors.numpy import save
 from tests.trust.fleet import PROGRAM, AnyDigest, Device, Fleet, new_key, weights
 
 from edgeloop import delta
+from edgeloop.beside import DEVICE_KEY, JOURNAL
 from edgeloop.delta import accept as accepting
 from edgeloop.delta import manifest as manifests
 from edgeloop.delta import package as packages
 from edgeloop.errors import DeltaError, MissingParentError, TrustError
 from edgeloop.store import REBASE, Store, backup, restore
-from edgeloop.trust import DEVICE_KEY, JOURNAL, Envelope, Root, Trust
+from edgeloop.trust import Envelope, Root, Trust
 from edgeloop.trust import trust as trusting
 from edgeloop.trust.trust import MACHINE, answer
 

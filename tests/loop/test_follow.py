@@ -11,9 +11,10 @@ import pytest
 from tests.trust.fleet import Fleet
 
 from edgeloop import delta
+from edgeloop.beside import INBOX
 from edgeloop.loop.gate import PairedGate
 from edgeloop.loop.update import REBASE_TRIES, Updater
-from edgeloop.store import INBOX, REBASE, REFUSED, REPORTS, TRIAL, Store
+from edgeloop.store import REBASE, REFUSED, REPORTS, TRIAL, Store
 from edgeloop.trust import Trust
 
 PROGRAM = "p" * 64

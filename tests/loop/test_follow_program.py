@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from edgeloop import delta
+from edgeloop.beside import INBOX
 from edgeloop.program import Program
 from edgeloop.runtime import Session
-from edgeloop.store import INBOX, REBASE, REPORTS, Store
+from edgeloop.store import REBASE, REPORTS, Store
 from edgeloop.trust import Trust
 
 

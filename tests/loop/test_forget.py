@@ -18,9 +18,10 @@ from tests.loop.test_setup import (  # noqa: F401  fixtures
 )
 
 from edgeloop import loop
+from edgeloop.beside import BACKUP
 from edgeloop.cli import main
 from edgeloop.loop.forget import forget
-from edgeloop.store import BACKUP, Store, damage
+from edgeloop.store import Store, damage
 
 # A sample whose bytes nothing else has.
 CANARY = np.array([0.1234567, -0.7654321, 1.0101011, 0.3333331, -1.7172737, 0.9876543], "<f4")

@@ -7,8 +7,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 import edgeloop as el
 from edgeloop import loop
+from edgeloop.beside import BACKUP
 from edgeloop.errors import BudgetError, ConfigError, DataError, StateError
-from edgeloop.store import BACKUP, CODECS, Store, damage, rounded
+from edgeloop.store import CODECS, Store, damage, rounded
 
 WIDTH, CLASSES = 6, 4
 NAMES = ["sit", "walk", "run", "climb"]

@@ -10,8 +10,9 @@ import sys
 import numpy as np
 import pytest
 
+from edgeloop.beside import BACKUP, REPLACED
 from edgeloop.errors import StateError
-from edgeloop.store import BACKUP, REPLACED, Job, Sample, Store, backup, damage, restore
+from edgeloop.store import Job, Sample, Store, backup, damage, restore
 
 HASH = "ab" * 32
 

@@ -15,7 +15,8 @@ from tests.trust.fleet import Device
 from tests.trust.fleet import weights as fleet_weights
 
 from edgeloop import delta
-from edgeloop.store import BACKUP, STATE_FORMAT, Job, Sample, Store, backup, damage
+from edgeloop.beside import BACKUP
+from edgeloop.store import STATE_FORMAT, Job, Sample, Store, backup, damage
 
 COMPAT = Path(__file__).parents[1] / "compat"
 
@@ -26,7 +27,8 @@ DRIVER = """
 import json, os, shutil, signal, sys
 import numpy as np
 from edgeloop import delta
-from edgeloop.store import BACKUP, Store, backup, restore
+from edgeloop.beside import BACKUP
+from edgeloop.store import Store, backup, restore
 device, work, folder, off, full = sys.argv[1:]
 from edgeloop.errors import StateError
 

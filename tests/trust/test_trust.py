@@ -8,8 +8,9 @@ import pytest
 from tests.trust.fleet import Fleet, new_key
 
 from edgeloop import delta
+from edgeloop.beside import DEVICE_KEY, JOURNAL
 from edgeloop.errors import TrustError
-from edgeloop.trust import DEVICE_KEY, JOURNAL, Envelope, Trust
+from edgeloop.trust import Envelope, Trust
 from edgeloop.trust.trust import FRESH, MACHINE, answer
 
 

@@ -7,40 +7,20 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgeloop.beside import FILES, FOLDERS, INBOX, OUTBOX, READY
 from edgeloop.cli.exits import OK
 from edgeloop.cli.output import show
 from edgeloop.cli.places import Place, add_place
 from edgeloop.cli.times import parse_time
 from edgeloop.cli.versions import described, show_time
 from edgeloop.errors import ConfigError, StateError
-from edgeloop.store import (
-    BACKUP,
-    INBOX,
-    MARK,
-    OUTBOX,
-    READY,
-    REBASE,
-    REPLACED,
-    STATE_FORMAT,
-    TRIAL,
-    Outbox,
-    Store,
-    is_state_file,
-)
+from edgeloop.store import MARK, REBASE, STATE_FORMAT, TRIAL, Outbox, Store, is_state_file
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable
 
     from edgeloop.cli.output import Output
-
-_BESIDE = (
-    *(f"{copy}{end}" for copy in ("", BACKUP, REPLACED)
-      for end in ("", "-wal", "-shm", "-journal", ".lock", ".part")),
-    # trust journal, device key, outbox (edgeloop.trust, edgeloop.store.outbox)
-    ".trust", ".trust.old", ".devicekey", *(f"{OUTBOX}{end}" for end in ("", "-wal", "-shm")),
-)
-_FOLDERS = (INBOX, ".programs")
 
 
 def add(command: Callable[[str], argparse.ArgumentParser]) -> None:
@@ -178,8 +158,8 @@ def forget(args: argparse.Namespace, out: Output) -> int:
 def uninstall(args: argparse.Namespace, out: Output) -> int:
     """Say what remains on the device; delete it with --purge."""
     place = Place.of(args.state)
-    files = [path for end in _BESIDE if (path := Path(f"{place.state}{end}")).is_file()]
-    for end in _FOLDERS:
+    files = [path for end in FILES if (path := Path(f"{place.state}{end}")).is_file()]
+    for end in FOLDERS:
         files += sorted(Path(f"{place.state}{end}").glob("*"))
     if args.purge:
         if not files:
@@ -208,7 +188,7 @@ def _purge(place: Place, files: list[Path]) -> None:
             raise
     for path in files:
         path.unlink(missing_ok=True)
-    for end in _FOLDERS:
+    for end in FOLDERS:
         with suppress(FileNotFoundError):
             Path(f"{place.state}{end}").rmdir()
 

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgeloop.beside import JOURNAL
 from edgeloop.cli.exits import OK
 from edgeloop.cli.places import Place, add_place
 from edgeloop.delta.accept import note
@@ -107,7 +108,7 @@ def keys_new(args: argparse.Namespace, out: Output) -> int:
 def keys_show(args: argparse.Namespace, out: Output) -> int:
     """Show what is public of a key, a root document or an enrolled device."""
     path = Path(args.file)
-    if Path(f"{path}.trust").exists():
+    if Path(f"{path}{JOURNAL}").exists():
         trust = Trust(path)
         facts = {"device": trust.device, "fleet": trust.root.fleet,
                  "root document": trust.root.version, "release": trust.sequence,

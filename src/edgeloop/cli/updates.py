@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeloop import delta
+from edgeloop.beside import JOURNAL
 from edgeloop.cli.deltas import SAID, carried, take
 from edgeloop.cli.exits import FAILED, OK
 from edgeloop.cli.places import Place, add_place, shipped_adapter
@@ -17,7 +18,7 @@ from edgeloop.link import pull as pulled
 from edgeloop.link import push as pushed
 from edgeloop.loop.config import Config, UpdateConfig
 from edgeloop.store import Outbox
-from edgeloop.trust import JOURNAL, Trust
+from edgeloop.trust import Trust
 from edgeloop.units import parse_bytes
 
 if TYPE_CHECKING:

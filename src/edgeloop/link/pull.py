@@ -13,13 +13,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from edgeloop.beside import INBOX, READY
 from edgeloop.delta import adapter_digest, trust_of
 from edgeloop.errors import DeltaError, LinkError, MissingParentError, StateError, TrustError
 from edgeloop.link.fresh import heard, tick
 from edgeloop.link.push import REPORT
 from edgeloop.link.transport import LARGEST, LARGEST_PACKAGE
 from edgeloop.program.installed import intact
-from edgeloop.store import INBOX, READY, REFUSED, TAKEN, Outbox, Store
+from edgeloop.store import REFUSED, TAKEN, Outbox, Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
+from edgeloop.beside import JOURNAL
 from edgeloop.data.features import Features, from_spec
 from edgeloop.data.item import Labels
 from edgeloop.errors import BudgetError, CompileError, ConfigError, DataError
@@ -29,7 +31,7 @@ def plan_of(
     if served is not None:  # another one serves, until this one does
         weights += max(served.resident_bytes, served.plan.weight_bytes) + served.plan.ram_bytes
     asked = config.train.features
-    enrolled = config.path(config.state.path.with_name(f"{config.state.path.name}.trust")).exists()
+    enrolled = Path(f"{config.path(config.state.path)}{JOURNAL}").exists()
 
     def planned(keep: str) -> RamPlan:
         each = (sample_bytes(program, keep), sample_bytes(program)) if keep else None

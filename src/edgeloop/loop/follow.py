@@ -7,8 +7,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgeloop.beside import INBOX, READY
 from edgeloop.errors import DeltaError, EdgeLoopError, MissingParentError, TrustError
-from edgeloop.store import INBOX, READY, REFUSED
+from edgeloop.store import REFUSED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgeloop.beside import BACKUP, REPLACED
 from edgeloop.loop.memory import unsettled
 from edgeloop.loop.runner import STATE
 from edgeloop.loop.update import BEST
-from edgeloop.store import BACKUP, REPLACED, backup
+from edgeloop.store import backup
 
 if TYPE_CHECKING:
     from edgeloop.store import Store

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from edgeloop.beside import BACKUP
 from edgeloop.data.augment import Augment
 from edgeloop.data.clips import place
 from edgeloop.data.features import Features, LogMel
@@ -32,7 +33,7 @@ from edgeloop.loop.programs import go_back, programs_of
 from edgeloop.loop.runner import Loop
 from edgeloop.program.installed import tidy
 from edgeloop.runtime import Session
-from edgeloop.store import BACKUP, Store, backup
+from edgeloop.store import Store, backup
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

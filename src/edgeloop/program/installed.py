@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from edgeloop.beside import PROGRAMS
 from edgeloop.errors import ProgramError
 from edgeloop.program.program import Program
-
-FOLDER = ".programs"  # behind the name of the state file
 
 
 def installed_path(state: Path, program_hash: str) -> Path:
     """Where a program that was installed on the device of a state file stands."""
-    return Path(f"{state}{FOLDER}") / f"{program_hash}.elp"
+    return Path(f"{state}{PROGRAMS}") / f"{program_hash}.elp"
 
 
 def intact(state: Path, program_hash: str) -> bool:
@@ -25,7 +24,7 @@ def intact(state: Path, program_hash: str) -> bool:
 
 def tidy(state: Path, needed: set[str]) -> None:
     """Delete installed programs that no version belongs to any more."""
-    for path in Path(f"{state}{FOLDER}").glob("*.elp"):
+    for path in Path(f"{state}{PROGRAMS}").glob("*.elp"):
         if path.stem not in needed:
             path.unlink(missing_ok=True)
 

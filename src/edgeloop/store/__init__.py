@@ -1,6 +1,6 @@
 """The device's state in one SQLite file: versions, the running job, samples, events."""
 
-from edgeloop.store.backup import REPLACED, backup, damage, restore
+from edgeloop.store.backup import backup, damage, restore
 from edgeloop.store.codec import (
     adapter_from_bytes,
     adapter_to_bytes,
@@ -8,14 +8,11 @@ from edgeloop.store.codec import (
     array_to_bytes,
 )
 from edgeloop.store.compress import CODECS, rounded
-from edgeloop.store.connection import BACKUP
-from edgeloop.store.outbox import OUTBOX, Message, Outbox
+from edgeloop.store.outbox import Message, Outbox
 from edgeloop.store.records import (
     BEFORE,
-    INBOX,
     LINEAGES,
     MARK,
-    READY,
     REBASE,
     REFUSED,
     REPORTS,
@@ -31,17 +28,12 @@ from edgeloop.store.schema import STATE_FORMAT, is_state_file
 from edgeloop.store.store import Store
 
 __all__ = [
-    "BACKUP",
     "BEFORE",
     "CODECS",
-    "INBOX",
     "LINEAGES",
     "MARK",
-    "OUTBOX",
-    "READY",
     "REBASE",
     "REFUSED",
-    "REPLACED",
     "REPORTS",
     "SETS",
     "STATE_FORMAT",

@@ -7,12 +7,11 @@ import shutil
 from contextlib import suppress
 from pathlib import Path
 
+from edgeloop.beside import REPLACED
 from edgeloop.errors import DamagedError, StateError
 from edgeloop.program.files import sync_folder
 from edgeloop.store.lock import ProcessLock
 from edgeloop.store.store import Store
-
-REPLACED = ".replaced"  # what `restore` found in its place
 
 
 def damage(store: Store) -> list[str]:

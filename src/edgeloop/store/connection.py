@@ -8,6 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgeloop.beside import BACKUP
 from edgeloop.errors import DamagedError, StateError
 from edgeloop.program.files import sync_folder
 from edgeloop.store.lock import ProcessLock
@@ -16,7 +17,6 @@ from edgeloop.store.schema import APPLICATION_ID, MIGRATIONS, STATE_FORMAT, TABL
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-BACKUP = ".backup"  # behind the name of the state file: the copy that the loop keeps
 _CACHE = "PRAGMA cache_size=-512"  # KiB; the loop's RAM plan counts on it
 
 

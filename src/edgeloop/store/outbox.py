@@ -15,12 +15,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
+from edgeloop.beside import OUTBOX
 from edgeloop.errors import StateError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-OUTBOX = ".link"  # behind the name of the state file
 _FORMAT = 1
 _TABLES = (
     """CREATE TABLE IF NOT EXISTS message (

@@ -9,9 +9,6 @@ if TYPE_CHECKING:
     import numpy as np
 
 LINEAGES = ("local", "fleet")
-# Packages that wait for whoever holds the state file: in a folder named like that.
-INBOX = ".inbox"
-READY = ".edl"
 # Values in the store, by name, with which updates and the loop speak to one another:
 MARK = "trust"  # what the state file has seen of the trust journal
 TAKEN = "release"  # the release that was taken last

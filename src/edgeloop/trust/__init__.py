@@ -5,8 +5,6 @@ from edgeloop.trust.journal import Journal, Record, forget_journal
 from edgeloop.trust.keys import FileKey, Signer, key_id, load_signer, new_key, public_key
 from edgeloop.trust.root import Root
 from edgeloop.trust.trust import (
-    DEVICE_KEY,
-    JOURNAL,
     Answer,
     Release,
     Trust,
@@ -14,8 +12,6 @@ from edgeloop.trust.trust import (
 )
 
 __all__ = [
-    "DEVICE_KEY",
-    "JOURNAL",
     "Answer",
     "Envelope",
     "FileKey",

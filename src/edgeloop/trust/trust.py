@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgeloop.beside import DEVICE_KEY, JOURNAL
 from edgeloop.errors import TrustError
 from edgeloop.trust.envelope import Envelope
 from edgeloop.trust.journal import Journal, forget_journal
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
 
     from edgeloop.trust.keys import Signer
 
-JOURNAL = ".trust"  # behind the name of the state file
-DEVICE_KEY = ".devicekey"
 FRESH = "application/vnd.edgeloop.fresh+json"
 MACHINE = "EDGELOOP_MACHINE_ID"  # environment: the file that names this machine
 _RELEASED = 1793491200.0  # 2026-11-01: no genuine time is before this
