@@ -1,4 +1,4 @@
-"""What flows through the loop: one item, and the protocol of the sources that yield them."""
+"""What flows through the loop: items, late labels, and the protocol of the sources of both."""
 
 from __future__ import annotations
 
@@ -32,12 +32,32 @@ class Item:
         Names the item in its stream: equal keys, equal item.
     meta
         Further fields of the record; the privacy filters empty this unless told otherwise.
+    time
+        Seconds of the sensor's clock at the first sample; None: the record does not say.
     """
 
     x: NDArray[np.float32]
     y: Label | None
     key: str
     meta: Mapping[str, Any] = field(default_factory=dict)
+    time: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Feedback:
+    """A label that arrives later than what it is about.
+
+    Attributes
+    ----------
+    y
+        As of :class:`Item`.
+    key, time
+        Names the item, or a moment (seconds of the sensor's clock) inside it; one of them is given.
+    """
+
+    y: Label
+    key: str | None = None
+    time: float | None = None
 
 
 class Source(Protocol):
@@ -48,6 +68,17 @@ class Source(Protocol):
 
     def items(self, start: int = 0) -> Iterator[Item | DataError]:
         """Yield what the source holds, leaving out the first `start` (bad records count too)."""
+        ...
+
+
+class Feed(Protocol):
+    """A stream as it comes, with labels that arrive later among its items; else as a Source."""
+
+    name: str
+    replayable: bool
+
+    def items(self, start: int = 0) -> Iterator[Item | Feedback | DataError]:
+        """Yield what arrives, leaving out the first `start` records."""
         ...
 
 
