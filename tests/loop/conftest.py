@@ -92,13 +92,12 @@ def make_config(**sections):
 
 def make_loop(store, data, config=None, **options):
     config = config or make_config()
-    options = {"source": IterableSource(data)} | options
+    options = {"source": IterableSource(data), "program_hash": "p" * 64} | options
     return Loop(
         config,
         store=store,
         learner=Softmax(),
         predictor=Softmax(),
-        program_hash="p" * 64,
         batch=BATCH,
         shape=(WIDTH,),
         prepare=lambda x: x,

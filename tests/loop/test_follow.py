@@ -44,10 +44,9 @@ def loop(kit, enrolled):
     """Loops of a program whose hash is one; its shipped weights are zeros."""
 
     def made(data, config=None, **options):
-        options = {"shipped": lambda: {"w": np.zeros((kit.classes, kit.width), "f4")}} | options
-        built = kit.loop(enrolled, data, config, **options)
-        built._program = built._served = built._updater._program = "ab" * 32
-        return built
+        options = {"shipped": lambda: {"w": np.zeros((kit.classes, kit.width), "f4")},
+                   "program_hash": "ab" * 32} | options
+        return kit.loop(enrolled, data, config, **options)
 
     return made
 
@@ -128,9 +127,7 @@ def test_a_rebase_that_was_interrupted_goes_on_to_the_same_bits(kit, enrolled, l
 
         def run(**options):
             options |= {"shipped": lambda: {"w": np.zeros((kit.classes, kit.width), "f4")}}
-            built = kit.loop(twin, data, **options)
-            built._program = built._served = built._updater._program = "ab" * 32
-            return built
+            return kit.loop(twin, data, program_hash="ab" * 32, **options)
 
         run().run(100)
         inbox(twin, fleet, {"w": 0.3 * centres(kit)}, 1)
@@ -319,9 +316,8 @@ def test_what_the_operator_chose_is_not_undone(kit, enrolled, loop, fleet, what)
     with Store.open(path) as store:
         assert store.live().id == 2
         assert store.kv(TRIAL) is None
-        built = kit.loop(store, data, kit.config(gate={"min_samples": 8}))
-        built._program = built._served = built._updater._program = "ab" * 32
-        built.run(60)
+        config = kit.config(gate={"min_samples": 8})
+        kit.loop(store, data, config, program_hash="ab" * 32).run(60)
         assert store.live().id == 2
         assert [e.kind for e in store.events()].count("regressed") == 0
 

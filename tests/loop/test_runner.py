@@ -255,8 +255,7 @@ def test_bad_record_skipped(kit, store):
 
 def test_other_program_is_refused(kit, store):
     kit.loop(store, kit.stream(10)).run()
-    loop = kit.loop(store, kit.stream(10))
-    loop._program = loop._served = "q" * 64
+    loop = kit.loop(store, kit.stream(10), program_hash="q" * 64)
     with pytest.raises(StateError, match="belongs to program pppp"):
         loop.run()
 

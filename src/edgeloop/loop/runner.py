@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import threading
 import time
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,15 +17,15 @@ import numpy as np
 from edgeloop.data.intake import Intake
 from edgeloop.data.privacy import apply_filters
 from edgeloop.errors import DataError, StateError
-from edgeloop.loop.follow import take_in
+from edgeloop.loop.follow import Follower
 from edgeloop.loop.memory import GATE, TRAIN, VALIDATION, BaseMemory, Memory
-from edgeloop.loop.report import Report
+from edgeloop.loop.report import Report, Update
 from edgeloop.loop.serving import Live
 from edgeloop.loop.trigger import SamplesTrigger, Situation, Trigger
 from edgeloop.loop.update import Updater
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -117,12 +116,7 @@ class Loop:
         self._store = store
         self._source = source
         self._program = program_hash
-        self._served = program_hash if successor is None else successor[0]
-        self._successor = None if successor is None else successor[1]
-        self._shipped = shipped
         self.intake = intake
-        self._reload = False
-        self._known: int | None = None
         self._shape = tuple(shape)
         self._prepare = prepare
         self._augment = augment
@@ -152,6 +146,16 @@ class Loop:
             keep=keep,
             copy=copy,
         )
+        self._fleet = Follower(
+            store=store,
+            live=self.live,
+            updater=self._updater,
+            program=program_hash,
+            successor=successor,
+            shipped=shipped,
+            save=self._save,
+            emit=self._emit,
+        )
 
     def stop(self) -> None:
         """End :meth:`run` after the item or update at hand; for signal handlers and threads."""
@@ -173,14 +177,14 @@ class Loop:
         self._begin()
         if (job := self._store.job()) is not None:
             if self._updater.resumable(job):
-                report.resumed = True
-                with self._succession(job.cursor.get("onto")):
-                    report.updates.append(self._updater.resume(job))
+                report.resumed, onto = True, job.cursor.get("onto")
+                self._fleet.prepare(onto)
+                self._concluded(self._updater.resume(job), onto)
             else:  # it learnt on a release that another one has taken the place of
                 self._store.clear_job()
         self._follow()
         limit = None if until == "exhausted" else int(until)
-        if self._reload:
+        if self._fleet.reload:
             limit = self._cursor
         intake: Intake | None = None
         stream: Iterable[Item | DataError]
@@ -203,11 +207,11 @@ class Loop:
             self.intake = None
             if intake is not None:
                 report.overruns, intake.overruns = report.overruns + intake.overruns, 0
-                if self._reload:
+                if self._fleet.reload:
                     self.intake = intake  # for the loop that follows
                 else:
                     intake.close()
-        if self._reload:
+        if self._fleet.reload:
             report.ended = "program"
         self._save()
         report.items, report.live = self._cursor, self.live.version
@@ -220,7 +224,7 @@ class Loop:
     def _begin(self) -> None:
         """Take over what the state file says, or make the first version."""
         store, updater, live = self._store, self._updater, self._store.live()
-        if live is not None and live.program_hash not in (self._program, self._served):
+        if live is not None and not self._fleet.knows(live.program_hash):
             raise StateError(
                 f"state {self.config.state.path}: belongs to program {live.program_hash[:12]}, "
                 f"but model.program is {self._program[:12]}; name another state.path, or give "
@@ -245,7 +249,7 @@ class Loop:
             self._save()
         live = store.live()
         assert live is not None
-        self._known = updater.pending
+        self._fleet.begin()
         self.live.swap(live.id, store.adapter(live.id))
         self._emit("start", items=self._cursor, live=live.id)
 
@@ -263,67 +267,27 @@ class Loop:
             }
             self._store.put_kv(STATE, json.dumps(state).encode())
 
-    # What the fleet sent
+    # Updates
 
     def _follow(self, arrived: float | None = None, *, build: bool = True) -> bool:
-        """Take in what waits, try it, build on it; True when what was learnt here was rebased.
-
-        Without `build` a release that is to be built on is left for the next decision.
-        """
-        store = self._store
-        if take_in(store, self._origin, self._emit):
-            self._save()  # what was taken from the stream so far came before it
-        live = store.live()
-        assert live is not None
-        if live.program_hash != self._served:
-            return self._change(live.id)
-        if live.id != self.live.version:
-            self.live.swap(live.id, store.adapter(live.id))
-        self._updater.judge_trial()
-        onto = self._updater.pending
+        """Take in what the fleet sent, build on it; True when what was learnt here was rebased."""
+        onto = self._fleet.look(build=build)
+        if self._fleet.reload:
+            self._halt.set()  # the next loop loads the programs that are needed now
         if onto is None:
-            return self._change(live.id) if self._served != self._program else False
-        if not build or not self._updater.ready:
             return False
-        if store.version(onto).program_hash != self._program:
-            if onto != self._known:
-                return self._change(live.id)
-            # Opened with it in view: its program is not there, or does not fit.
-            self._updater.give_up(onto, "its program cannot take the place of the one here")
-            return False
-        if not store.intact(store.version(onto)):
-            self._updater.give_up(onto, "its bytes in the state file are damaged")
-            return False
+        return self._learn(arrived, onto=onto).promoted
+
+    def _learn(self, arrived: float | None, *, onto: int | None = None) -> Update:
         self._jobs += 1
-        with self._succession(onto):
-            update = self._updater.start(self._jobs, arrived, onto=onto)
-            self.report.updates.append(update)
-        return update.promoted
+        self._fleet.prepare(onto)
+        update = self._updater.start(self._jobs, arrived, onto=onto)
+        return self._concluded(update, onto)
 
-    @contextmanager
-    def _succession(self, onto: int | None) -> Iterator[None]:
-        """Let the new program's own session serve, should what is built on it go live."""
-        if onto is None or self._successor is None:
-            yield
-            return
-        self.live.succeed(self._successor)
-        yield
-        if self.report.updates[-1].promoted:
-            self._served, self._successor = self._program, None
-        else:
-            self.live.succeed(None)
-
-    def _change(self, live: int) -> bool:
-        """End this run: the next one loads the programs that are needed now."""
-        self._reload = True
-        self._halt.set()
-        self._emit("program", live=live)
-        return False
-
-    def _origin(self) -> tuple[Mapping[str, np.ndarray], str]:
-        if self._shipped is None:
-            raise StateError("the program's own adapter is not at hand")
-        return self._shipped(), self._program
+    def _concluded(self, update: Update, onto: int | None) -> Update:
+        self._fleet.conclude(onto, promoted=update.promoted)
+        self.report.updates.append(update)
+        return update
 
     # Samples
 
@@ -351,9 +315,8 @@ class Loop:
         if decision == "train":
             self._since = 0
             followed = self._follow(arrived)
-            if not followed and not self._reload and self._served == self._program:
-                self._jobs += 1
-                self.report.updates.append(self._updater.start(self._jobs, arrived))
+            if not followed and self._fleet.settled:
+                self._learn(arrived)
         elif self._cursor % FOLLOW_EVERY == 0:
             self._follow(arrived, build=decision == "wait")
         if decision == "wait" and self._since % self.config.trigger.samples == 0:
