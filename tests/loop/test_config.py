@@ -4,6 +4,7 @@ import pytest
 
 from edgeloop.errors import ConfigError
 from edgeloop.loop import Config
+from edgeloop.loop.sizes import Sizes, sizes_of
 
 WHOLE = """
 [model]
@@ -68,7 +69,8 @@ def test_whole_file(tmp_path):
 
 def test_defaults():
     config = Config.from_dict({"model": {"program": "p"}}, root=Path())
-    assert (config.buffer.capacity, config.trigger.samples, config.train.epochs) == (256, 32, 20)
+    assert sizes_of(config, (4,)) == Sizes(capacity=256, rehearsal=256, validation=64, gate=128)
+    assert (config.trigger.samples, config.train.epochs) == (32, 20)
     assert config.train.deadline is None
     assert config.base is None
     assert config.source.on_bad == "stop"

@@ -75,9 +75,10 @@ def test_plan_adds_up_and_refuses(kit):
     )
     plan = plan_ram(config, 1000, 5000, (10, 5), baseline=7_000_000)
     by_name = {item.name: item.bytes for item in plan.items}
-    assert by_name["ring of new samples"] == 100 * 4 * 50 * 4
-    assert by_name["rehearsal"] == 50 * 4 * 50 * 4
-    assert by_name["anchors"] == 30 * 50 * 4
+    beside, signature = 13, 4 * 32  # class, loss and use of each; a signature where it trains
+    assert by_name["ring of new samples"] == 100 * (4 * 50 * 4 + beside + signature)
+    assert by_name["rehearsal"] == 50 * (4 * 50 * 4 + beside + signature)
+    assert by_name["anchors"] == 30 * (50 * 4 + beside)
     assert by_name["training session"] == 1000
     assert by_name["program"] == 5000
     assert plan.total == sum(by_name.values())

@@ -7,7 +7,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgeloop.data.buffers import slots_bytes
 from edgeloop.errors import BudgetError
+from edgeloop.loop.sizes import set_bytes, sizes_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -90,36 +92,42 @@ def plan_ram(
     enrolled
         The device takes signed releases, whose library is loaded when one arrives.
     """
-    sample = 4 * math.prod(shape)
-    views = config.train.augment.views
-    b, g = config.buffer, config.gate
-
-    def memory(name: str, count: int, of: int, why: str) -> RamItem:
-        return RamItem(name, count * of * sample, f"{count} samples{why}")
-
+    views, storage = config.train.augment.views, config.buffer.storage
+    sizes = sizes_of(config, shape)
+    held, sample = set_bytes(config, shape, sizes), 4 * math.prod(shape)
     times = f" x {views} views" if views > 1 else ""
+    kind = "" if storage == "f32" else f", {storage}"
     items = [
         RamItem("interpreter, numpy, edgeloop", baseline, "measured in this process"),
         RamItem("program", weights, "weights and tables, read-only"),
         RamItem("training session", session, "the program's plan"),
         RamItem("serving session", session, "the program's plan"),
-        memory("ring of new samples", b.capacity, views, times),
-        memory("rehearsal", b.rehearsal, views, times),
-        memory("validation set", b.validation, 1, ""),
-        memory("gate set", g.size, 2, ", and a copy while it is scored"),
+        RamItem("ring of new samples", held.capacity, f"{sizes.capacity} samples{times}{kind}"),
+        RamItem("rehearsal", held.rehearsal, f"{sizes.rehearsal} samples{times}{kind}"),
+        RamItem("validation set", held.validation, f"{sizes.validation} samples{kind}"),
+        RamItem("gate set", held.gate, f"{sizes.gate} samples"),
+        RamItem("gate set, copied", sizes.gate * sample, "while it is scored"),
     ]
+    if held.sketch:
+        items.append(RamItem("signatures' projection", held.sketch, "novelty, near-duplicates"))
+    if storage != "f32":
+        items.append(RamItem(
+            "validation set, as f32", sizes.validation * sample, "while it trains"))
     if config.base is not None:
-        items.append(memory("base rehearsal", config.base.capacity, 1, ""))
-        items.append(memory("anchors", config.base.capacity, 1, ""))
+        count = config.base.capacity
+        base = slots_bytes(count, shape, "f32", 0)
+        items.append(RamItem("base rehearsal", base, f"{count} samples"))
+        items.append(RamItem("anchors", base, f"{count} samples"))
     if features is not None:
         kept, whole = features
         turns = min(views, config.train.epochs)
         base = 0 if config.base is None else config.base.capacity
-        count = (b.capacity + b.rehearsal) * turns + base
+        count = (sizes.capacity + sizes.rehearsal) * turns + base
         why = "samples, while it trains"
         items.append(RamItem("features to train on", count * kept, f"{count} {why}"))
         items.append(RamItem(
-            "features to validate on", b.validation * (kept + whole), f"{b.validation} {why}"))
+            "features to validate on", sizes.validation * (kept + whole),
+            f"{sizes.validation} {why}"))
     files, of = (2, ", of the state and its copy") if config.state.backup else (1, "")
     items.append(RamItem("SQLite", files * SQLITE_BYTES, f"page cache, log index{of}"))
     if enrolled:

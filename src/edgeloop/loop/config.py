@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from edgeloop.data.buffers import POLICIES, STORAGES
 from edgeloop.errors import ConfigError
 from edgeloop.loop.schema import Bytes, Range, Seconds, read, table
 from edgeloop.store import CODECS
@@ -53,24 +54,46 @@ class BaseConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class BufferConfig:
-    """[buffer]: memories of fixed size, in samples.
+    """[buffer]: memories of fixed size, in samples or in bytes.
 
     Attributes
     ----------
     capacity
-        New samples since the last update; beyond that the oldest is dropped and counted.
+        New samples since the last update; beyond that the oldest is dropped and counted. None: 256,
+        or a share of `bytes`.
     rehearsal
-        Samples of earlier updates, balanced by class.
+        Samples of earlier updates, balanced by class. None: 256, or a share of `bytes`.
     validation
-        Samples for early stopping, balanced by class.
+        Samples for early stopping, balanced by class. None: 64, or a share of `bytes`.
+    bytes
+        Size of all sets together ("2 MiB"), instead of counts: 40 % new samples, 40 % rehearsal,
+        10 % validation, 10 % gate set, but at least gate.min_samples. A count that is given stands,
+        and the other sets divide the rest. None: counts decide.
+    storage
+        How samples are kept, but those of the gate set: "f32", "f16", or "int8" (127 steps of the
+        sample's largest magnitude). Training sees them as kept.
+    policy
+        Which sample of its class a new one replaces in the rehearsal memory: "balanced", any of
+        them alike; "loss", rather one that the live version gets right.
+    near_duplicate
+        A training sample is not kept when its distance to one that is held, of its class, is at
+        most this part of its own length. 0: off.
+    novelty_threshold
+        A sample is novel when it is more than this many typical distances away from what is
+        remembered of its class. 0: off, which saves up to 128 bytes a sample to train on.
     persist_every
         Items between writes of the memories to the state file, beside those at every decision;
         0: decisions only when the source can be read again (nothing is lost), else 16.
     """
 
-    capacity: int = field(default=256, metadata={"range": Range(1)})
-    rehearsal: int = field(default=256, metadata={"range": Range(0)})
-    validation: int = field(default=64, metadata={"range": Range(0)})
+    capacity: int | None = field(default=None, metadata={"range": Range(1)})
+    rehearsal: int | None = field(default=None, metadata={"range": Range(0)})
+    validation: int | None = field(default=None, metadata={"range": Range(0)})
+    bytes: Bytes | None = None
+    storage: str = field(default="f32", metadata={"choices": STORAGES})
+    policy: str = field(default="balanced", metadata={"choices": POLICIES})
+    near_duplicate: float = field(default=0.0, metadata={"range": Range(0, 1)})
+    novelty_threshold: float = field(default=1.5, metadata={"range": Range(0)})
     persist_every: int = field(default=0, metadata={"range": Range(0)})
 
 
@@ -164,7 +187,8 @@ class GateConfig:
     min_samples
         Samples the gate set must hold before an update starts; until then the loop waits.
     capacity
-        Samples the gate set holds at most, balanced by class; None: twice `min_samples`.
+        Samples the gate set holds at most, balanced by class; None: twice `min_samples`, or a share
+        of buffer.bytes.
     share
         Share of the stream set aside for the gate, never trained on.
     confidence
@@ -182,7 +206,7 @@ class GateConfig:
 
     @property
     def size(self) -> int:
-        """Samples the gate set holds at most."""
+        """Samples the gate set holds at most, where buffer.bytes does not decide."""
         return self.capacity or 2 * self.min_samples
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from edgeloop.data.intake import Intake
 from edgeloop.data.privacy import apply_filters
 from edgeloop.errors import DataError, StateError
 from edgeloop.loop.follow import Follower
-from edgeloop.loop.memory import GATE, TRAIN, VALIDATION, BaseMemory, Memory
+from edgeloop.loop.memory import BaseMemory, Memory
 from edgeloop.loop.report import Report, Update
 from edgeloop.loop.serving import Live
 from edgeloop.loop.trigger import SamplesTrigger, Situation, Trigger
@@ -194,7 +195,7 @@ class Loop:
             intake = self.intake
         elif self.config.source.realtime:
             stream = intake = self.intake or Intake(
-                self._source, self.config.buffer.capacity, self._cursor)
+                self._source, self._memory.fresh.capacity, self._cursor)
         else:
             stream = self._source.items(self._cursor)
         try:
@@ -342,16 +343,12 @@ class Loop:
         if y is None:
             self.report.unlabelled += 1
             return
-        role, memory = self._memory.role(key), self._memory
-        if role == GATE:
-            memory.gate.offer(x, y, kept.key)
-        elif role == VALIDATION:
-            memory.validation.offer(x, y, kept.key)
-        else:
-            assert role == TRAIN
-            lost = memory.fresh.overruns
-            memory.add_fresh(self._views(kept.x, x), y, kept.key)
-            self.report.overruns += memory.fresh.overruns - lost
+        memory = self._memory
+        lost, views = memory.fresh.overruns, partial(self._views, kept.x, x)
+        taken = memory.add(memory.role(key), x, y, kept.key, views)
+        self.report.overruns += memory.fresh.overruns - lost
+        if not taken:
+            return
         self.report.accepted += 1
         self._since += 1
 

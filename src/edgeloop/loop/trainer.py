@@ -49,8 +49,7 @@ class Pool:
     def view(self, i: int, epoch: int) -> tuple[NDArray[np.float32], Label]:
         """Sample `i` as `epoch` sees it, and its label."""
         slot = self._slots[i]
-        views = self._memory.x[slot]
-        return views[epoch % len(views)], self._memory.y[slot]
+        return self._memory.view(slot, epoch % self.views), self._memory.y[slot]
 
 
 @dataclass(frozen=True)

@@ -7,15 +7,19 @@ import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from edgeloop.errors import StateError
 from edgeloop.loop.gate import Evidence, Gate, PairedGate, paired_p
-from edgeloop.loop.learner import scores
+from edgeloop.loop.learner import scores, targets
 from edgeloop.loop.report import Update
 from edgeloop.loop.trainer import Lesson, Outcome, Pool, Progress, Trainer
 from edgeloop.store import BEFORE, REBASE, TRIAL, Job, rounded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from numpy.typing import NDArray
 
     from edgeloop.data.buffers import Reservoir
     from edgeloop.data.item import Label
@@ -229,7 +233,9 @@ class Updater:
     def _plan(self) -> str:
         """Digest of every option that decides what an update computes (deadlines aside)."""
         c = self.config
-        what = (c.train, c.base, c.buffer.rehearsal, c.buffer.validation, self._keep)
+        m = self._memory
+        sizes = (m.rehearsal.capacity, m.validation.capacity, c.buffer.storage)
+        what = (c.train, c.base, *sizes, self._keep)
         return hashlib.sha256(repr(what).encode()).hexdigest()[:16]
 
     def _update(self, progress: Progress, best: bytes | None, arrived: float | None) -> Update:
@@ -237,7 +243,7 @@ class Updater:
         memory, base = self._memory, self._base
         chosen = list(memory.gate.balanced(self.config.gate.min_samples))
         x, y = memory.gate.x[chosen], self._labels(memory.gate, chosen)
-        new = Pool(memory.fresh, memory.fresh.slots())
+        new = Pool(memory.fresh, memory.lesson())
         old = Pool(memory.rehearsal, memory.rehearsal.slots())
         if progress.onto is not None and len(old) > len(new):
             # To the release all of it is new: every epoch sees the larger part whole.
@@ -246,7 +252,7 @@ class Updater:
             fresh=new,
             remembered=old,
             base=Pool(base.rehearsal, base.rehearsal.slots()),
-            x=memory.validation.x[: len(memory.validation)],
+            x=memory.validation.first(len(memory.validation)),
             y=memory.validation.y[: len(memory.validation)],
             after=len(chosen) + len(base.anchors),
         )
@@ -279,7 +285,7 @@ class Updater:
             verdict = self._gate(evidence, seed=progress.job, **rule)
             gate, promote, reason = verdict.numbers(), verdict.promote, verdict.reason
             self._emit("gate", job=progress.job, **gate)
-        fresh = len(memory.fresh)
+        fresh = len(memory.lesson())
         metrics = self._metrics(outcome, gate)
         version = self._finish(outcome, metrics, reason, promote=promote)
         cycle = None
@@ -325,13 +331,14 @@ class Updater:
         """End the update in one transaction; return the number of the new version."""
         store, version, onto = self._store, None, outcome.progress.onto
         used = promote and outcome.adapter is not None
-        pools = (self._memory.fresh, self._memory.rehearsal)
-        lesson = [pool.key[i] for pool in pools for i in pool.slots()]
+        new, old = self._memory.fresh, self._memory.rehearsal
+        lesson = [new.key[i] for i in self._memory.lesson()] + [old.key[i] for i in old.slots()]
         # What has not become part of the live version yet is tried again with the next samples,
         # while the ring has room for both.
-        fresh = self._memory.fresh
-        if used or len(fresh) + self.config.trigger.samples > fresh.capacity:
-            self._memory.retire()
+        if used or len(new) + self.config.trigger.samples > new.capacity:
+            self._memory.retire(score=self._loss if used else None)
+        else:
+            self._memory.unpin()
         with store.transaction():
             live = store.live()
             if used and outcome.adapter is not None:
@@ -385,11 +392,11 @@ class Updater:
     def _metrics(self, outcome: Outcome, gate: dict[str, Any] | None) -> dict[str, Any]:
         p, ring = outcome.progress, self._memory.fresh
         digest = hashlib.sha256()
-        for slot in ring.slots():
-            digest.update(ring.x[slot].tobytes() + repr(ring.y[slot]).encode())
+        for slot in self._memory.lesson():
+            digest.update(ring.stored(slot).tobytes() + repr(ring.y[slot]).encode())
         return {
             "job": p.job,
-            "samples": len(ring),
+            "samples": len(self._memory.lesson()),
             "data_sha256": digest.hexdigest(),
             "stop": p.stop,
             "epochs": len(p.curve),
@@ -407,6 +414,11 @@ class Updater:
         chosen = anchors.slots()
         found = scores(self._learner, anchors.x[: len(chosen)], self._labels(anchors, chosen))
         return float(found.mean())
+
+    def _loss(self, x: NDArray[np.float32], y: Label) -> float:
+        """Loss of the learner as it is on one sample."""
+        wanted = x[np.newaxis] if self.config.train.target == "input" else targets([y])
+        return self._learner.evaluate(x[np.newaxis], wanted)[0]
 
     def _labels(self, slots: Reservoir, chosen: Sequence[int]) -> list[Label] | None:
         if self.config.train.target == "input":
