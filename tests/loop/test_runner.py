@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from edgeloop.data.buffers import Reservoir
 from edgeloop.data.item import Item
 from edgeloop.data.privacy import AllowFields, HashIds
 from edgeloop.data.sources import IterableSource
@@ -95,6 +96,49 @@ def test_killed_at_every_event_ends_with_the_same_bits(kit, tmp_path):
         with pytest.raises(Kill):
             events_of(kit, path, data, at, config=config)
         assert events_of(kit, path, data, config=config)[1] == whole, f"killed at event {at}"
+
+
+def small_memories(kit, storage, policy):
+    """Few slots, written over and over, and a stream that repeats itself and then changes."""
+    config = kit.config(
+        trigger={"samples": 18},
+        gate={"min_samples": 6, "confidence": 0.8},
+        buffer={"capacity": 18, "rehearsal": 9, "storage": storage, "policy": policy,
+                "near_duplicate": 0.2},
+    )
+    data = kit.stream(60) + kit.stream(90, truth_seed=8)
+    return config, [pair for i, pair in enumerate(data) for _ in range(1 + (i % 9 == 0))]
+
+
+@pytest.mark.parametrize(
+    ("storage", "policy"), [("f16", "balanced"), ("f32", "loss"), ("int8", "loss")])
+def test_killed_with_any_kind_of_memory_it_ends_with_the_same_bits(
+    kit, tmp_path, storage, policy
+):
+    config, data = small_memories(kit, storage, policy)
+    total, whole = events_of(kit, tmp_path / "whole.db", data, config=config)
+    assert len(whole[0]) >= 3
+    assert b'"duplicates": 0' not in whole[2]
+    for at in range(1, total + 1, 5):
+        path = tmp_path / f"{at}.db"
+        with pytest.raises(Kill):
+            events_of(kit, path, data, at, config=config)
+        assert events_of(kit, path, data, config=config)[1] == whole, f"killed at event {at}"
+
+
+def test_if_losses_were_not_kept_a_killed_run_would_end_otherwise(kit, tmp_path, monkeypatch):
+    config, data = small_memories(kit, "f32", "loss")
+    total, whole = events_of(kit, tmp_path / "whole.db", data, config=config)
+    load = Reservoir.load
+    monkeypatch.setattr(Reservoir, "load", lambda self, state: load(
+        self, {name: value for name, value in state.items() if name != "loss"}))
+    different = 0
+    for at in range(20, total + 1, 7):
+        path = tmp_path / f"{at}.db"
+        with pytest.raises(Kill):
+            events_of(kit, path, data, at, config=config)
+        different += events_of(kit, path, data, config=config)[1] != whole
+    assert different
 
 
 def test_killed_again_and_again_still_ends_the_same(kit, tmp_path):

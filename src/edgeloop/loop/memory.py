@@ -181,9 +181,10 @@ class Memory:
         """Hold the lesson fast: all samples that are in the sets now, but those of the gate.
 
         Until :meth:`unpin` or :meth:`retire` rehearsal and validation take no offers and new
-        samples overwrite none of the pinned ones.
+        samples overwrite none of the pinned ones. What is pinned already stays as it is.
         """
-        self.pinned = len(self.fresh)
+        if self.pinned is None:
+            self.pinned = len(self.fresh)
         self._freeze(frozen=True)
 
     def unpin(self) -> None:

@@ -100,10 +100,10 @@ def sizes_of(config: Config, shape: Sequence[int]) -> Sizes:
             "that are given or gate.min_samples, or store samples narrower (buffer.storage)"
         )
     made = _divided(b.bytes - empty.total, given, each)
-    for name, enough in least.items():  # a small share may be less than what a set must hold
-        if given[name] is None and made[name] < enough:
-            given[name] = enough
-            made = _divided(b.bytes - empty.total, given, each)
+    # A small share may be less than a set must hold.
+    while short := [k for k in least if given[k] is None and made[k] < least[k]]:
+        given |= {name: least[name] for name in short}
+        made = _divided(b.bytes - empty.total, given, each)
     return Sizes(**made)
 
 
