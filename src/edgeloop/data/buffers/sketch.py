@@ -74,20 +74,20 @@ class Sketch:
 
     def squares(
         self, signatures: NDArray[np.float32], signature: NDArray[np.float32],
-        without: NDArray[np.bool_],
-    ) -> Iterator[tuple[int, NDArray[np.float32]]]:
-        """Yield squared distances of a signature [width] to many [width, n], in blocks.
+        which: NDArray[np.intp],
+    ) -> Iterator[tuple[NDArray[np.intp], NDArray[np.float32]]]:
+        """Yield squared distances of a signature [width] to some of many [width, n], in blocks.
 
-        Each comes with the number of its first; those `without` [n] are inf.
+        `which`: columns; each block comes with its own.
         """
-        for begin in range(0, signatures.shape[1], _BLOCK):
-            part = signatures[:, begin : begin + _BLOCK]
-            difference = self._difference[:, : part.shape[1]]
-            np.subtract(part, signature[:, np.newaxis], out=difference)
+        for begin in range(0, len(which), _BLOCK):
+            columns = which[begin : begin + _BLOCK]
+            difference = self._difference.reshape(-1)[: self.width * len(columns)]
+            difference = difference.reshape(self.width, -1)
+            np.take(signatures, columns, axis=1, out=difference, mode="clip")
+            np.subtract(difference, signature[:, np.newaxis], out=difference)
             np.square(difference, out=difference)
-            squares = np.add.reduce(difference, axis=0)
-            squares[without[begin : begin + _BLOCK]] = np.inf
-            yield begin, squares
+            yield columns, np.add.reduce(difference, axis=0)
 
 
 def sketch_bytes(size: int) -> int:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
@@ -137,13 +137,12 @@ class Slots:
 
     def nearest(self, signature: NDArray[np.float32], y: Label) -> tuple[float, int]:
         """Distance to the nearest signature of the same class, and its slot; (inf, -1): none."""
-        return self._nearest(signature, self._others(y))
+        return self._nearest(signature, self._of_class(y))
 
     def nearest_other(self, slot: int) -> tuple[float, int]:
         """As :meth:`nearest`, from a held sample to the others."""
-        others = self._others(self.y[slot])
-        others[slot] = True
-        return self._nearest(self._signatures[:, slot], others)
+        alike = self._of_class(self.y[slot])
+        return self._nearest(self._signatures[:, slot], alike[alike != slot])
 
     def holds_like(
         self, x: NDArray[np.float32], signature: NDArray[np.float32], y: Label, relative: float
@@ -156,32 +155,28 @@ class Slots:
         """
         assert self._sketch is not None
         bound = (relative * self._sketch.length(x)) ** 2
-        for begin, squares in self._squares(signature, self._others(y)):
-            for at in np.flatnonzero(squares <= 4.0 * bound):
-                if self._sketch.square(x, self._first(begin + int(at))) <= bound:
+        for slots, squares in self._sketch.squares(
+                self._signatures, signature, self._of_class(y)):
+            for slot in slots[squares <= 4.0 * bound]:
+                if self._sketch.square(x, self._first(int(slot))) <= bound:
                     return True
         return False
 
-    def _others(self, y: Label) -> NDArray[np.bool_]:
-        """Which slots hold no sample of the class of `y`."""
-        others: NDArray[np.bool_] = (self._classes != class_of(y)) | ~self._used
-        return others
+    def _of_class(self, y: Label) -> NDArray[np.intp]:
+        """Slots that hold samples of the class of `y`, ascending."""
+        alike: NDArray[np.bool_] = (self._classes == class_of(y)) & self._used
+        return alike.nonzero()[0]
 
     def _nearest(
-        self, signature: NDArray[np.float32], without: NDArray[np.bool_]
+        self, signature: NDArray[np.float32], which: NDArray[np.intp]
     ) -> tuple[float, int]:
+        assert self._sketch is not None
         best, slot = math.inf, -1
-        for begin, squares in self._squares(signature, without):
+        for slots, squares in self._sketch.squares(self._signatures, signature, which):
             at = int(squares.argmin())
             if squares[at] < best:
-                best, slot = float(squares[at]), begin + at
+                best, slot = float(squares[at]), int(slots[at])
         return math.sqrt(best), slot
-
-    def _squares(
-        self, signature: NDArray[np.float32], without: NDArray[np.bool_]
-    ) -> Iterator[tuple[int, NDArray[np.float32]]]:
-        assert self._sketch is not None
-        return self._sketch.squares(self._signatures, signature, without)
 
     def _first(self, slot: int) -> NDArray[np.float32]:
         """First view of a sample, flat, as float32; valid until the next call."""
