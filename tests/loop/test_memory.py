@@ -1,4 +1,5 @@
 import json
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -256,3 +257,26 @@ def test_by_loss_every_remembered_sample_has_the_live_versions_loss(kit):
     unasked = Memory(kit.config(), (kit.width,))
     fill(unasked, kit.stream(60))
     unasked.retire(score=lambda x, y: pytest.fail("this policy needs no losses"))
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+def test_warm_it_keeps_no_more_memory(kit, storage):
+    options = {"storage": storage, "near_duplicate": 0.01, "policy": "loss"}
+    memory = Memory(kit.config(buffer=options), (32, 32))
+    x = np.random.default_rng(0).normal(size=(200, 32, 32)).astype("f4")
+
+    def feed(first, last):
+        for i in range(first, last):
+            one = x[i]
+            role = ("train", "gate", "validation")[i % 3]
+            memory.add(role, one, i % 4, "key", lambda one=one: one[np.newaxis])
+
+    feed(0, 150)
+    assert len(memory.fresh) == memory.fresh.capacity
+    tracemalloc.start()
+    before = tracemalloc.get_traced_memory()[0]
+    feed(150, 200)
+    after, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert after - before < 4096  # one sample as f32; 50 came
+    assert peak - before < 8192
