@@ -21,7 +21,7 @@ FLOATS = st.floats(-1e6, 1e6, width=32)
 NARROW = ("f16", "int8")
 
 
-def held(storage, x, views=False):
+def held(storage, x):
     slots = Slots(2, x.shape, storage=storage)
     slots.put(1, x, 3, "k")
     return slots
