@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 NAMES = (
     "mean", "std", "rms", "peak", "peak_to_peak", "crest", "skewness", "kurtosis", "zero_crossings",
 )  # fmt: skip
+STILL = 1e-13
 
 
 class Statistics(Lanes):
@@ -27,8 +28,8 @@ class Statistics(Lanes):
     max |x|; peak_to_peak, max x - min x; crest, peak / rms; skewness, m_3 / m_2^1.5; kurtosis,
     m_4 / m_2^2 - 3 (`scipy.stats.skew` and `kurtosis` as they come, biased and in excess of the
     normal's); zero_crossings, how often the sign changes from one sample to the next (0 counts as
-    positive). Of a channel that never moves, to float precision, skewness and kurtosis are 0 where
-    SciPy says NaN; of silence crest is 0.
+    positive). Of a channel that does not move (std up to 1e-13 peak: rounding), skewness and
+    kurtosis are 0 where SciPy says NaN; of silence crest is 0.
 
     Parameters
     ----------
@@ -78,7 +79,7 @@ class Statistics(Lanes):
         m3 = float(np.add.reduce(centred)) / n
         np.square(powers, out=powers)
         m4 = float(np.add.reduce(powers)) / n
-        rounding = 2.0**-52 * mean
+        rounding = STILL * peak
         moves = m2 > rounding * rounding
         found = {
             "mean": mean,
