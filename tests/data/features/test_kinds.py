@@ -34,7 +34,7 @@ from edgeloop.errors import DataError
         ({"kind": "mfcc", "window": 2000}, r"window is 2000; it must be at most fft \(1024\)"),
         ({"kind": "mfcc", "scale": "mel"}, "scale is 'mel'; it must be one of 'htk', 'slaney'"),
         ({"kind": "mfcc", "centre": 1}, "centre is 1; it must be true or false"),
-        ({"kind": "mfcc", "lifter": -1}, "lifter is -1; it must be 0 or more"),
+        ({"kind": "mfcc", "lifter": -1}, "lifter is -1; it must be 0, or 1 or more"),
         ({"kind": "mfcc", "top_db": 0}, "top_db is 0; it must be above 0"),
         ({"kind": "psd", "taper": "ham"}, "taper is 'ham'; it must be one of 'hann', 'hamming'"),
         ({"kind": "psd", "window": 256, "fft": 255}, "window is 256"),

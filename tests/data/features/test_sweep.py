@@ -185,6 +185,20 @@ def test_a_warm_pipeline_allocates_nothing(record, shape, learn):
     assert peak < min(x.nbytes, 4096)
 
 
+@pytest.mark.parametrize(("record", "shape"), EVERY)
+def test_the_bytes_it_says_are_the_bytes_it_holds(record, shape):
+    from_spec(record).plan(shape)  # what is imported or cached by a first use
+    tracemalloc.start()
+    try:
+        pipeline = from_spec(record)
+        pipeline.plan(shape)
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    said = pipeline.buffer_bytes()
+    assert held * 0.95 - 32768 <= said <= held
+
+
 def test_the_measurement_notices_a_copy_of_the_window():
     x = window((4096, 3))
     pipeline = from_spec({"kind": "scale"})

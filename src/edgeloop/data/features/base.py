@@ -75,7 +75,8 @@ class Features(ABC):
             if math.prod(shape) == 0:
                 raise DataError(f"{self.kind}: a window has shape {list(shape)}; it holds nothing")
             self.input_shape = None  # a plan that fails half-way has to be made again
-            self.output_shape = self._plan(shape)
+            with np.errstate(all="ignore"):
+                self.output_shape = self._plan(shape)
             self.input_shape = shape
         return self.output_shape
 
@@ -116,7 +117,7 @@ class Features(ABC):
                 f"{self.kind}: out is {out.dtype} of {list(out.shape)}; pass float32 of "
                 f"{list(shape)}"
             )
-        # What overflows here is caught in the result, which knows the kind.
+        # What overflows is caught in the result.
         with np.errstate(all="ignore"):
             (self._observe if learn else self._run)(x, out)
         if not _finite(out):
@@ -143,6 +144,10 @@ class Features(ABC):
             self(window, out=row)
         return out
 
+    def buffer_bytes(self) -> int:
+        """Bytes of the arrays that it holds; what it is planned for, so plan it first."""
+        return bytes_held(self)
+
     def spec(self) -> dict[str, Any]:
         """Return the complete record: JSON types only, with its "kind"."""
         return copy.deepcopy(self._spec)
@@ -162,6 +167,13 @@ class Features(ABC):
         if state:
             raise DataError(f"{self.kind}: learns nothing from windows, yet is given a state; "
                             "load it into the pipeline that it came from")
+
+
+def bytes_held(holder: object) -> int:
+    """Bytes of the arrays that an object's attributes hold, each memory once."""
+    arrays = [value for value in vars(holder).values() if isinstance(value, np.ndarray)]
+    owners = [each.base if isinstance(each.base, np.ndarray) else each for each in arrays]
+    return sum({id(owner): owner.nbytes for owner in owners}.values())
 
 
 def _finite(x: NDArray[Any]) -> bool:

@@ -96,6 +96,11 @@ class Chain(Features):
             yield step, x, made
             x = made
 
+    def buffer_bytes(self) -> int:
+        """Bytes of the arrays that the steps hold, and of those between them."""
+        between = sum(each.nbytes for each in self._between)
+        return between + sum(step.buffer_bytes() for step in self.steps)
+
     def spec(self) -> dict[str, Any]:
         """Return the complete records of all steps."""
         return {"kind": self.kind, "steps": [step.spec() for step in self.steps]}

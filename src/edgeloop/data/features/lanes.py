@@ -71,7 +71,9 @@ class Lanes(Features):
 
 
 def taper(name: str, n: int) -> NDArray[np.float64]:
-    """Return the periodic taper of that name, [n]."""
+    """Return the periodic taper of that name, [n]; of one sample it is 1, as in SciPy."""
+    if n == 1:
+        return np.ones(1)
     phase = 2 * np.pi * np.arange(n) / n
     return sum((a * np.cos(k * phase) for k, a in enumerate(TAPERS[name])), np.zeros(n))
 

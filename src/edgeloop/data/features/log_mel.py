@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgeloop.data.features.base import Example, Features, Shape
+from edgeloop.data.features.base import Example, Features, Shape, bytes_held
 from edgeloop.data.features.mel import MelBank, mel_filters
 from edgeloop.data.features.options import band, check, positive, real, whole
 from edgeloop.errors import DataError
@@ -20,6 +20,11 @@ class Clips(Features):
     """Kinds that take audio clips of one length: float [samples], full scale at 1."""
 
     samples: int
+    _bank: MelBank
+
+    def buffer_bytes(self) -> int:
+        """Bytes of the arrays that it holds."""
+        return super().buffer_bytes() + bytes_held(self._bank)
 
     def _checked(self, x: NDArray[Any]) -> NDArray[Any]:
         if x.dtype.kind != "f":

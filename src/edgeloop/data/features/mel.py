@@ -39,10 +39,11 @@ def mel_filters(
         corners = np.where(points < SLANEY_KNEE, points * (200.0 / 3.0), above)
     hz = np.arange(fft // 2 + 1)[:, None] * (sample_rate / fft)
     left, centre, right = corners[:-2], corners[1:-1], corners[2:]
-    rise = (hz - left) / (centre - left)
-    fall = (right - hz) / (right - centre)
+    with np.errstate(all="ignore"):  # corners that coincide make filters of NaN
+        rise = (hz - left) / (centre - left)
+        fall = (right - hz) / (right - centre)
     filters = np.ascontiguousarray(np.maximum(0.0, np.minimum(rise, fall)))
-    empty = np.flatnonzero(~filters.any(axis=0))
+    empty = np.flatnonzero(~(filters > 0).any(axis=0))
     if empty.size:
         raise DataError(
             f"features: mel filter {int(empty[0])} covers no frequency; use fewer mels or more fft"

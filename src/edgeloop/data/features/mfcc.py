@@ -97,7 +97,7 @@ class Mfcc(Clips):
         check(coefficients <= mels, "coefficients", coefficients, f"at most mels ({mels})")
         check(power in (1, 2), "power", power, "1 or 2")
         low, high = band(low_hz, high_hz, sample_rate)
-        check(real("lifter", lifter) >= 0, "lifter", lifter, "0 or more")
+        check(real("lifter", lifter) >= 1 or lifter == 0, "lifter", lifter, "0, or 1 or more")
         self._eps = positive("eps", eps)
         self._top = None if top_db is None else positive("top_db", top_db)
         super().__init__(

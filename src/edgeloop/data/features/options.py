@@ -8,6 +8,8 @@ from typing import Any
 
 from edgeloop.errors import DataError
 
+MOST = 1 << 28  # of anything that a record counts: 1 GiB of float32
+
 
 def check(good: bool, name: str, value: object, rule: str) -> None:
     """DataError unless `good`; the message names the option, its value and the rule."""
@@ -19,6 +21,7 @@ def whole(name: str, value: Any, least: int = 1) -> int:
     """Return a whole number of `least` or more."""
     good = isinstance(value, int) and not isinstance(value, bool) and value >= least
     check(good, name, value, f"a whole number above {least - 1}")
+    check(value <= MOST, name, value, f"at most {MOST}")
     return int(value)
 
 
