@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import numpy as np
 import pytest
 from data.features.oracles import window
@@ -20,6 +22,7 @@ from edgeloop.data.features import (
     Scale,
     Statistics,
     Transpose,
+    base,
     from_spec,
 )
 from edgeloop.errors import DataError
@@ -178,3 +181,13 @@ def test_channels_in_another_order():
     means = Image(order="bgr", mean=[1.0, 2.0, 3.0])(x)
     np.testing.assert_allclose(means, x[..., ::-1].transpose(2, 0, 1) - [[[1]], [[2]], [[3]]],
                                atol=1e-6)
+
+
+@pytest.mark.parametrize("checked", [True, False])
+def test_the_check_of_windows_is_what_keeps_nan_out(monkeypatch, checked):
+    if not checked:
+        monkeypatch.setattr(base, "_finite", lambda _: True)
+    x = np.array([1.0, np.nan, 2.0])
+    with pytest.raises(DataError) if checked else contextlib.nullcontext():
+        out = Scale()(x)
+    assert checked or np.isnan(out[1])
