@@ -8,7 +8,10 @@ from onnx import TensorProto, helper, numpy_helper
 import edgeloop as el
 from edgeloop import loop
 from edgeloop.beside import BACKUP
+from edgeloop.data.clips import place
+from edgeloop.data.features import from_spec
 from edgeloop.errors import BudgetError, ConfigError, DataError, StateError
+from edgeloop.loop.setup import preparer
 from edgeloop.store import CODECS, Store, damage, rounded
 
 WIDTH, CLASSES = 6, 4
@@ -265,6 +268,27 @@ def test_plan_itemises(device):
 def test_what_does_not_fit_is_said(device, old, new, error, message):
     with pytest.raises(error, match=message):
         loop.run(edit(device, old, new))
+
+
+def test_the_step_and_the_key_that_differ_are_named(device):
+    steps = "[[features.steps]]\nkind = 'scale'\n[[features.steps]]\nkind = 'normalise'\n"
+    recorded = {"steps": [{"kind": "scale"}, {"kind": "normalise", "std": 2.0}]}
+    el.compile(mlp(CLASSES), batch=8, features=recorded).save(device / "har.elp")
+    said = r"\(steps\[1\] \(normalise\): std is 1\.0, the program's 2\.0\)"
+    with pytest.raises(ConfigError, match=said):
+        loop.run(edit(device, "[trigger]", f"{steps}[trigger]"))
+
+
+@pytest.mark.parametrize("learn", [False, True])
+def test_clips_are_placed_and_running_statistics_learn_when_told(learn):
+    clip = 0.1 * np.sin(np.arange(9000, dtype=np.float32))
+    features = from_spec({"steps": [{"kind": "mfcc"}, {"kind": "normalise", "by": "running"}]})
+    out = preparer(features, learn=learn)(clip)
+    assert out.shape == (1, 47, 13)
+    assert features.state()["steps"][1]["seen"] == learn
+    assert np.array_equal(out, features(place(clip, 16000)))
+    scale = from_spec({"kind": "scale", "factor": 2})
+    assert np.array_equal(preparer(scale, learn=learn)(clip), 2 * clip)
 
 
 def test_bad_row_is_named_and_nothing_is_lost(kit, device):

@@ -336,8 +336,8 @@ def _features(file: str | None) -> dict[str, Any] | None:
         raise ConfigError(msg) from error
     if isinstance(value, dict) and isinstance(value.get("features"), dict):
         value = value["features"]  # a whole loop.toml will do
-    if not isinstance(value, dict) or "kind" not in value:
-        msg = f'--features {file}: needs a key "kind", such as kind = "log-mel"'
+    if not isinstance(value, dict) or not {"kind", "steps"} & value.keys():
+        msg = f'--features {file}: needs a key "kind", such as kind = "log-mel", or "steps"'
         raise ConfigError(msg)
     from edgeloop.data.features import from_spec
 

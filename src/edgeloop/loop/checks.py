@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from edgeloop.beside import JOURNAL
-from edgeloop.data.features import Features, from_spec
+from edgeloop.data.features import Features, differences, from_spec
 from edgeloop.data.item import Labels
 from edgeloop.errors import BudgetError, CompileError, ConfigError, DataError
 from edgeloop.loop.budget import RamPlan, plan_ram
@@ -93,9 +93,7 @@ def features_of(config: Config, program: Program) -> Features:
         return asked or from_spec({"kind": "none"})
     made = from_spec(recorded)
     if asked is not None and asked.spec() != made.spec():
-        ours, theirs = asked.spec(), made.spec()
-        keys = [k for k in {**ours, **theirs} if ours.get(k) != theirs.get(k)]
-        wrong = "; ".join(f"{k} is {ours.get(k)!r}, the program's {theirs.get(k)!r}" for k in keys)
+        wrong = "; ".join(differences(asked.spec(), made.spec()))
         raise ConfigError(
             f"{config.name}: features: differ from those the program was compiled with ({wrong}); "
             "leave [features] out to use the program's"

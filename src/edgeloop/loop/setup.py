@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from edgeloop.beside import BACKUP
 from edgeloop.data.augment import Augment
 from edgeloop.data.clips import place
-from edgeloop.data.features import Features, LogMel
+from edgeloop.data.features import Features
 from edgeloop.data.item import Labels
 from edgeloop.data.privacy import AllowFields, Filter, HashIds, device_key
 from edgeloop.data.sources import IterableSource, make_source
@@ -164,11 +164,18 @@ def make_items(config: Config, labels: Labels, source: Iterable[Any] | None) -> 
     return make_source(config.source.options, labels=labels, root=config.root, where=where)
 
 
-def preparer(features: Features) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
-    """Raw window to model input: audio clips are placed in the length the features expect."""
-    if isinstance(features, LogMel):
-        return lambda clip: features(place(clip, features.samples))
-    return features
+def preparer(
+    features: Features, *, learn: bool = False
+) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
+    """Raw window to model input: audio clips are placed in the length the features expect.
+
+    `learn`: running statistics take each window in first, see :meth:`Features.observe`.
+    """
+    compute = features.observe if learn else features
+    samples = features.samples
+    if samples is None:
+        return compute
+    return lambda clip: compute(place(clip, samples))
 
 
 def filters_of(config: Config) -> list[Filter]:
