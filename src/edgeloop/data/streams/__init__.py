@@ -1,0 +1,7 @@
+"""From blocks of raw samples to windows in real time, and from late labels to labelled items."""
+
+from edgeloop.data.streams.counts import Counted, counts_of
+from edgeloop.data.streams.feedback import Matched, Settled
+from edgeloop.data.streams.window import Windowed
+
+__all__ = ["Counted", "Matched", "Settled", "Windowed", "counts_of"]

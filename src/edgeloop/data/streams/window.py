@@ -1,0 +1,371 @@
+"""A feed of blocks becomes a source of windows, as fast as it is read or in real time."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgeloop.data.item import Feedback, Item
+from edgeloop.data.streams.align import Aligner
+from edgeloop.data.streams.counts import counts_of
+from edgeloop.data.streams.cut import Cutter, Window
+from edgeloop.data.streams.resample import ratio
+from edgeloop.data.streams.ring import SampleRing
+from edgeloop.data.streams.track import Note, Track
+from edgeloop.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from edgeloop.data.item import Feed
+
+ANY = "*"  # in `rates`: every stream that is not named
+_OTHERS = 1024  # labels and errors that wait at most, in real time
+
+
+class Windowed:
+    """Cuts the blocks of a feed into windows of equal length at one rate.
+
+    A block is an item with x [n] or [n, channels], samples one after another, whose `time` is that
+    of the first, and whose meta["stream"] names its stream. A window's x is [length, channels], or
+    [length] when the blocks of the only stream are [n]; it is a view that is valid until the next
+    item is asked for. Its key is ``<feed>:<nanoseconds>``, or ``<feed>:<number>`` where blocks
+    carry no times; its label the one that most of its samples carry, its meta that of the newest
+    block. No window spans a gap. Late labels and bad records pass.
+
+    When `realtime` is off the feed waits, and what comes out is a function of the samples and their
+    times, not of how they were cut into blocks. When it is on, a thread empties the feed into the
+    rings and never waits for the loop; labels and bad records come after the windows that were
+    complete when they arrived. Such a source cannot be read again.
+
+    Parameters
+    ----------
+    feed
+        Gives the blocks.
+    length, hop
+        Samples of a window, and between the starts of two; hop None: `length`.
+    rate
+        Samples a second of the windows; streams of other rates are resampled.
+    rates
+        Nominal samples a second of a stream by its name, "*" for all others; else `rate`.
+    streams
+        Names of the streams whose channels stand side by side, in this order, aligned by time.
+        Empty: the feed is one stream.
+    channels_first
+        Give [channels, length].
+    ring
+        Samples of each stream that wait at most; beyond that the oldest go.
+    tolerance
+        Half sample periods that stamps of two blocks may be off against each other before samples
+        count as missing.
+    drift_ppm
+        How far a sensor's clock may run from its nominal rate, in parts per million.
+    realtime
+        The feed does not wait.
+
+    Raises
+    ------
+    ConfigError
+        A number out of range, or a rate that is no simple ratio of `rate`.
+    """
+
+    def __init__(
+        self,
+        feed: Feed,
+        *,
+        length: int,
+        hop: int | None = None,
+        rate: float,
+        rates: Mapping[str, float] | None = None,
+        streams: Sequence[str] = (),
+        channels_first: bool = False,
+        ring: int = 65536,
+        tolerance: float = 1.0,
+        drift_ppm: float = 200.0,
+        realtime: bool = False,
+    ) -> None:
+        hop = length if hop is None else hop
+        for key, value in (("length", length), ("hop", hop), ("ring", ring), ("rate", rate)):
+            if not value > 0:
+                raise ConfigError(f"window.{key}: is {value}; it must be above 0")
+        if len(set(streams)) != len(streams):
+            raise ConfigError(f"window.streams: {list(streams)} names one twice; name each once")
+        self._rates = dict(rates or {})
+        for name, nominal in self._rates.items():
+            if not nominal > 0:
+                raise ConfigError(f"window.rates.{name}: is {nominal}; it must be above 0")
+            if streams and name not in (*streams, ANY):
+                raise ConfigError(f"window.rates.{name}: is not in window.streams {list(streams)}")
+            ratio(nominal, rate, f"window.rates.{name}")
+        self.name = feed.name
+        self.replayable = feed.replayable and not realtime
+        self._feed, self._realtime = feed, realtime
+        self._length, self._hop, self._rate = length, hop, rate
+        self._streams = tuple(streams)
+        self._channels_first = channels_first
+        self._ring, self._tolerance, self._drift = ring, tolerance, drift_ppm * 1e-6
+        self._reset(0)
+
+    def _reset(self, number: int) -> None:
+        self._rings: dict[str, SampleRing] = {}
+        self._flat: set[str] = set()  # streams whose blocks are [n]
+        self._origin: float | None = None
+        self._cutter: Cutter | None = None
+        self._aligner: Aligner | None = None
+        self._turned = np.zeros(0, np.float32)
+        self._number = number  # records given or left out so far
+        self._windows = number
+        self._lost = 0
+
+    @property
+    def left(self) -> int:
+        """Samples at `rate` that stand in no window, of this reading of the feed."""
+        if self._cutter is None or self._aligner is None:
+            return 0
+        return self._cutter.left + self._aligner.dropped
+
+    @property
+    def waiting(self) -> int:
+        """Joint samples, and raw ones in the rings, that may still become part of a window."""
+        raw = sum(ring.written - ring.taken for ring in self._rings.values())
+        return raw + (0 if self._cutter is None else self._cutter.waiting)
+
+    def counts(self) -> dict[str, int]:
+        """Return what went missing in this reading of the feed, with the counts of the feed."""
+        rings = list(self._rings.values())
+        own = {
+            "gaps": 0 if self._cutter is None else self._cutter.gaps,
+            "missing": sum(ring.missing for ring in rings),
+            "overruns": self._lost + sum(ring.overruns for ring in rings),
+        }
+        inner = counts_of(self._feed)
+        return inner | {name: n + inner.get(name, 0) for name, n in own.items()}
+
+    def items(self, start: int = 0) -> Iterator[Item | Feedback | DataError]:
+        """Yield windows, late labels and bad records, leaving out the first `start`.
+
+        A feed that can be read again is read from its start, because windows depend on what came
+        before; those left out are counted, but not labelled or copied. A live one only counts on
+        from `start`.
+        """
+        if self._realtime:
+            self._reset(start)
+            yield from self._live(start)
+            return
+        self._reset(0 if self._feed.replayable else start)
+        for record in self._feed.items(0 if self._feed.replayable else start):
+            if not isinstance(record, Item):
+                if isinstance(record, DataError):
+                    self._cut_unstamped()
+                if self._counts(start):
+                    yield record
+                continue
+            bad = self._unfit(record)
+            if bad is not None:
+                if self._counts(start):
+                    yield bad
+                continue
+            for i in range(0, max(1, len(record.x)), self._ring):  # no more than the ring holds
+                self._write(record, i, i + self._ring)
+                yield from self._ready(start)
+
+    def _counts(self, start: int) -> bool:
+        """Count one record; whether it is one to give."""
+        self._number += 1
+        return self._number > start
+
+    # From blocks to rings
+
+    def _unfit(self, block: Item) -> DataError | None:
+        """Make room for the stream of a block; the error to give when it does not fit."""
+        name = self._stream(block)
+        where = f"{self.name}: {block.key}"
+        if block.x.ndim not in (1, 2):
+            return DataError(
+                f"{where}: has shape {list(block.x.shape)}; a block to cut windows from is [n] or "
+                "[n, channels]. Leave [window] out where items are windows already"
+            )
+        channels = 1 if block.x.ndim == 1 else block.x.shape[1]
+        ring = self._rings.get(name)
+        if ring is None:
+            if self._streams and name not in self._streams:
+                return DataError(
+                    f"{where}: is of stream {name!r}, which window.streams {list(self._streams)} "
+                    "does not name; add it there, or leave it out at the source"
+                )
+            if not self._streams and self._rings:
+                return DataError(
+                    f"{where}: is of stream {name!r}, blocks before of "
+                    f"{next(iter(self._rings))!r}; name the ones to align in window.streams"
+                )
+            ring = SampleRing(
+                self._ring, max(1, channels), rate=self._nominal(name), tolerance=self._tolerance,
+                drift=self._drift,
+            )
+            if block.x.ndim == 1:
+                self._flat.add(name)
+            if self._origin is None:
+                self._origin = block.time
+            self._rings[name] = ring
+        if channels != ring.channels:
+            return DataError(
+                f"{where}: has {channels} channels, blocks before it {ring.channels}; a stream "
+                "keeps its number of channels"
+            )
+        if self._streams and (block.time is None) != (self._origin is None):
+            return DataError(
+                f"{where}: {'has no time' if block.time is None else 'has a time'}, other blocks "
+                "differ; streams are aligned by times, so that all blocks must carry one, or none"
+            )
+        return None
+
+    def _stream(self, block: Item) -> str:
+        return str(block.meta.get("stream", ""))
+
+    def _nominal(self, name: str) -> float:
+        return self._rates.get(name, self._rates.get(ANY, self._rate))
+
+    def _write(self, block: Item, begin: int, end: int) -> None:
+        x = block.x if block.x.ndim == 2 else block.x[:, np.newaxis]
+        time = block.time if begin == 0 else None
+        ring = self._rings[self._stream(block)]
+        ring.write(x[begin:end], time, Note(block.y, block.meta))
+
+    def _cut_unstamped(self) -> None:
+        """After a bad record: where there are times they show what it left out, else nothing."""
+        if self._origin is None:
+            for ring in self._rings.values():
+                ring.cut()
+
+    # From rings to windows
+
+    def _ready(self, start: int) -> Iterator[Item]:
+        """Yield what is complete by now."""
+        cutter = self._cutter or self._make_cutter()
+        if cutter is None:
+            return
+        for window in cutter.windows():
+            self._windows += 1
+            if self._counts(start):
+                yield self._item(cutter, window)
+
+    def _make_cutter(self) -> Cutter | None:
+        names = self._streams or tuple(self._rings)
+        if not names or any(name not in self._rings for name in names):
+            return None
+        tracks = [
+            Track(
+                self._rings[name], self._rings[name].channels, rate=self._nominal(name),
+                wanted=self._rate, tolerance=self._tolerance, drift=self._drift,
+                origin=self._origin or 0.0,
+            )
+            for name in names
+        ]
+        channels = [self._rings[name].channels for name in names]
+        self._aligner = Aligner(tracks, channels, self._rate)
+        self._cutter = Cutter(
+            self._aligner, tracks, sum(channels), length=self._length, hop=self._hop,
+            rate=self._rate,
+        )
+        self._turned = np.zeros((sum(channels), self._length), np.float32)
+        return self._cutter
+
+    def _item(self, cutter: Cutter, window: Window) -> Item:
+        y, meta = cutter.said(window)
+        x = window.x
+        if self._channels_first:
+            self._turned[:] = x.T
+            x = self._turned
+        elif len(self._rings) == 1 and self._flat:
+            x = x[:, 0]
+        if self._origin is None:
+            return Item(x, y, f"{self.name}:{self._windows - 1}", meta)
+        time = self._origin + window.time
+        return Item(x, y, f"{self.name}:{round(time * 1e9)}", meta, time)
+
+    # In real time
+
+    def _live(self, start: int) -> Iterator[Item | Feedback | DataError]:
+        reader = _Reader(self, self._feed, start)
+        try:
+            while True:
+                reader.news.clear()  # before looking: what comes while looking is looked at again
+                ended = reader.ended
+                for window in self._ready(start):
+                    yield window
+                    yield from reader.due()
+                yield from reader.due(everything=True)
+                if ended:
+                    break
+                reader.news.wait()
+            if reader.failure is not None:
+                raise reader.failure
+        finally:
+            reader.stop()
+
+    def _arrive(self, record: Item | Feedback | DataError) -> Feedback | DataError | None:
+        """Put a block into its ring; give back what is not one. In the reader's thread."""
+        if isinstance(record, Item):
+            bad = self._unfit(record)
+            if bad is None:
+                self._write(record, 0, len(record.x))
+            return bad
+        if isinstance(record, DataError):
+            self._cut_unstamped()
+        return record
+
+    def _lose(self) -> None:
+        self._lost += 1
+
+    def _heads(self) -> list[tuple[SampleRing, int]]:
+        return [(ring, ring.written) for ring in self._rings.values()]
+
+
+class _Reader:
+    """The thread that empties a feed; what is no block waits here."""
+
+    def __init__(self, owner: Windowed, feed: Feed, start: int) -> None:
+        self.news = threading.Event()
+        self.ended = False
+        self.failure: BaseException | None = None
+        self._owner = owner
+        self._stopped = False
+        self._others: deque[tuple[list[tuple[SampleRing, int]], Feedback | DataError]] = deque()
+        threading.Thread(
+            target=self._read, args=(feed, start), name="edgeloop-streams", daemon=True
+        ).start()
+
+    def _read(self, feed: Feed, start: int) -> None:
+        try:
+            for record in feed.items(start):
+                if self._stopped:
+                    return
+                other = self._owner._arrive(record)  # noqa: SLF001 - one thing in two threads
+                if other is not None:
+                    if len(self._others) == _OTHERS:
+                        self._others.popleft()
+                        self._owner._lose()  # noqa: SLF001
+                    self._others.append((self._owner._heads(), other))  # noqa: SLF001
+                self.news.set()
+        except BaseException as error:  # noqa: BLE001 - raised again in the loop's thread
+            self.failure = error
+        self.ended = True
+        self.news.set()
+
+    def due(self, *, everything: bool = False) -> Iterator[Feedback | DataError]:
+        """Yield what arrived after samples that have all been read by now."""
+        while self._others:
+            heads, other = self._others[0]
+            if not everything and any(ring.taken < head for ring, head in heads):
+                return
+            self._others.popleft()
+            yield other
+
+    def stop(self) -> None:
+        """Keep nothing more; the thread ends at the next record."""
+        self._stopped = True
+
+
