@@ -102,6 +102,14 @@ def test_records_keep_their_order_and_start_leaves_out_the_first():
         ]
 
 
+def test_keys_do_not_depend_on_where_a_file_lies():
+    feed = Blocks([block(0, 8, time=False)])
+    feed.name = "/some/where/raw.npz"
+    source = Windowed(feed, length=4, rate=100.0)
+    assert source.name == feed.name
+    assert [r.key for r in read(source)] == ["raw.npz:0", "raw.npz:1"]
+
+
 def test_a_live_feed_counts_on_from_start():
     feed = Blocks([block(0, 8, time=False)], replayable=False)
     source = Windowed(feed, length=4, rate=100.0)

@@ -2,6 +2,7 @@
 
 from edgeloop.data.streams.counts import Counted, counts_of
 from edgeloop.data.streams.feedback import Matched, Settled
+from edgeloop.data.streams.rows import Rows
 from edgeloop.data.streams.window import Windowed
 
-__all__ = ["Counted", "Matched", "Settled", "Windowed", "counts_of"]
+__all__ = ["Counted", "Matched", "Rows", "Settled", "Windowed", "counts_of"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import deque
 from typing import TYPE_CHECKING
@@ -33,8 +34,8 @@ class Windowed:
     of the first, and whose meta["stream"] names its stream. A window's x is [length, channels], or
     [length] when the blocks of the only stream are [n]; it is a view that is valid until the next
     item is asked for. Its key is ``<feed>:<nanoseconds>``, or ``<feed>:<number>`` where blocks
-    carry no times; its label the one that most of its samples carry, its meta that of the newest
-    block. No window spans a gap. Late labels and bad records pass.
+    carry no times (of a path its last part); its label the one that most of its samples carry, its
+    meta that of the newest block. No window spans a gap. Late labels and bad records pass.
 
     When `realtime` is off the feed waits, and what comes out is a function of the samples and their
     times, not of how they were cut into blocks. When it is on, a thread empties the feed into the
@@ -95,12 +96,16 @@ class Windowed:
             raise ConfigError(f"window.streams: {list(streams)} names one twice; name each once")
         self._rates = dict(rates or {})
         for name, nominal in self._rates.items():
-            if not nominal > 0:
-                raise ConfigError(f"window.rates.{name}: is {nominal}; it must be above 0")
+            number = isinstance(nominal, int | float) and math.isfinite(nominal)
+            if not number or nominal <= 0:
+                raise ConfigError(
+                    f"window.rates.{name}: is {nominal!r}; it must be a number of Hz above 0"
+                )
             if streams and name not in (*streams, ANY):
                 raise ConfigError(f"window.rates.{name}: is not in window.streams {list(streams)}")
             ratio(nominal, rate, f"window.rates.{name}")
         self.name = feed.name
+        self._label = feed.name.rpartition("/")[2]  # keys must not depend on where a file lies
         self.replayable = feed.replayable and not realtime
         self._feed, self._realtime = feed, realtime
         self._length, self._hop, self._rate = length, hop, rate
@@ -282,9 +287,9 @@ class Windowed:
         elif len(self._rings) == 1 and self._flat:
             x = x[:, 0]
         if self._origin is None:
-            return Item(x, y, f"{self.name}:{self._windows - 1}", meta)
+            return Item(x, y, f"{self._label}:{self._windows - 1}", meta)
         time = self._origin + window.time
-        return Item(x, y, f"{self.name}:{round(time * 1e9)}", meta, time)
+        return Item(x, y, f"{self._label}:{round(time * 1e9)}", meta, time)
 
     # In real time
 
