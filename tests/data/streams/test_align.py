@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from tests.data.streams.feeds import START, Blocks, alike, read
 
@@ -121,6 +121,7 @@ def test_a_stream_that_comes_late_is_waited_for():
 
 
 @given(st.lists(st.integers(1, 120), min_size=1, max_size=6), st.integers(1, 90))
+@example([1], 21)  # the last row of "a" so far lies before the first of "b"
 def test_blocks_leave_no_trace(sizes, other):
     def feed(sizes, other):
         records = []

@@ -99,6 +99,7 @@ class Aligner:
         if any(track.begin == track.end for track in self._tracks):
             return False
         start = max(float(track.t[track.begin]) for track in self._tracks)
+        there = True
         for track in self._tracks:
             # All but the last row at or before T, from which the line to the next begins.
             waiting = track.t[track.begin : track.end]
@@ -106,9 +107,11 @@ class Aligner:
             track.drop(early)
             self.dropped += early
             if waiting[-1] < start - self._grain:
-                track.drop(1)
-                self.dropped += 1
-        if any(track.begin == track.end for track in self._tracks):
+                there = False
+                if track.closed:  # it ends before T
+                    track.drop(1)
+                    self.dropped += 1
+        if not there:
             return False
         self._start, self._made = start, 0
         return True

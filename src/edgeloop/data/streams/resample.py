@@ -74,12 +74,15 @@ class Resampler:
         inside = (place >= 0) & (place < len(low))
         # Weight of input base + j - reach in output m: [width, m]
         self._weights = np.where(inside, low[np.clip(place, 0, len(low) - 1)], 0.0)
+        if up == 1:
+            self._weights = self._weights[:, :1]  # there is one phase
         self._first = -(-self._reach * up // down)
-        # One line a channel: NumPy makes temporaries for anything but lines.
+        # One line a channel. What is computed with below lies in one piece, for NumPy makes
+        # temporaries where it does not.
         self._held = np.zeros((channels, width + down + block), np.float64)
         self._out = np.zeros((self._held.shape[1] * up // down + 2, channels), np.float32)
-        self._sum = np.zeros(_AT_ONCE, np.float64)
-        self._term = np.zeros(_AT_ONCE, np.float64)
+        self._sum = np.zeros(channels * _AT_ONCE, np.float64)
+        self._term = np.zeros(channels * _AT_ONCE, np.float64)
         self._index = np.zeros(_AT_ONCE, np.intp)
         self.reset()
 
@@ -108,32 +111,37 @@ class Resampler:
         done = 0
         while done < ready:
             n = min(ready - done, _AT_ONCE)
-            for channel, held in enumerate(self._held):
-                self._some(held, self._out[done : done + n, channel])
-            self.made += n
+            self._some(self._out[done : done + n])
             done += n
         return self._out[:ready]
 
-    def _some(self, held: NDArray[np.float64], out: NDArray[np.float32]) -> None:
-        """Make outputs of one channel, from number `made` on."""
+    def _some(self, out: NDArray[np.float32]) -> None:
+        """Make outputs from number `made` on."""
         n = len(out)
         turn, m = divmod(self.made, self.up)
         left = turn * self.down - self._reach - self._begin  # input of the first weight
-        index, total, term = self._index[:n], self._sum[:n], self._term[:n]
+        channels = len(self._held)
+        index = self._index[:n]
+        total = self._sum[: channels * n].reshape(channels, n)
+        term = self._term[: channels * n].reshape(channels, n)
         total[:] = 0
         if self.up == 1:  # one phase: the inputs of a tap are evenly spaced
             left += m * self.down
             for j, weight in enumerate(self._weights[:, 0]):
-                np.multiply(held[left + j :: self.down][:n], weight, out=term)
+                term[:] = self._held[:, left + j :: self.down][:, :n]
+                term *= weight
                 total += term
         else:
             np.add(self._base[m : m + n], left, out=index)
             for weights in self._weights:
-                np.take(held, index, out=term, mode="clip")
-                term *= weights[m : m + n]
+                now = weights[m : m + n]
+                np.take(self._held, index, axis=1, out=term, mode="clip")
+                for line in term:
+                    np.multiply(line, now, out=line)
                 total += term
                 index += 1
-        out[:] = total
+        out[:] = total.T
+        self.made += n
 
     def _make_room(self) -> None:
         """Drop the inputs that no later output reads."""
