@@ -11,6 +11,7 @@ from edgeloop.data.item import Feedback, Item, Labels
 from edgeloop.data.streams import Windowed
 from edgeloop.errors import ConfigError, DataError
 from edgeloop.loop import setup
+from edgeloop.loop.report import Report
 from edgeloop.store import Store
 
 WIDTH, EACH = 16, 5  # samples of a window, windows of one label in a block
@@ -123,6 +124,12 @@ def test_the_summary_says_what_was_lost(here, capsys):
         patch.setattr("sys.stdin", type("In", (), {"buffer": stream}))
         assert main(["run", str(path), "--quiet"]) == 0
     assert "lost: 1 gaps" in capsys.readouterr().out
+
+
+def test_two_runs_of_one_process_add_up():
+    first = Report(gaps=1, missing=2, unmatched=3, overruns=4)
+    both = Report(gaps=10, missing=20, unmatched=30, overruns=40).after(first)
+    assert (both.gaps, both.missing, both.unmatched, both.overruns) == (11, 22, 33, 44)
 
 
 def test_rows_of_a_csv_are_samples(here):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import example, given
@@ -158,3 +160,21 @@ def test_a_clock_that_cannot_be_true_is_a_gap():
     source = Windowed(feed, length=50, rate=100.0, tolerance=2.0)
     read(source)
     assert source.counts()["gaps"] > 1
+
+
+def test_nothing_of_a_windows_size_is_allocated():
+    x = np.zeros((1024, 8), np.float32)
+    blocks = [
+        Item(x, None, "k", {"stream": name}, START + i * 1024 / 16000)
+        for i in range(120) for name in ("a", "b")
+    ]
+    items = Windowed(Blocks(blocks), length=4096, rate=16000.0, streams=("a", "b")).items()
+    for _ in range(4):
+        next(items)
+    tracemalloc.start()
+    try:
+        for _ in range(20):
+            next(items)
+        assert tracemalloc.get_traced_memory()[1] < 48 << 10  # a window has 256 KiB
+    finally:
+        tracemalloc.stop()

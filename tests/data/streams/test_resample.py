@@ -47,6 +47,22 @@ def test_equals_resample_poly_where_its_taps_are_inside(golden, up, down):
     assert first <= edge
 
 
+@pytest.mark.oracle
+@pytest.mark.parametrize(
+    ("up", "down"), [(1, 1), (1, 7), (9, 1), (160, 441), (441, 160), (999, 1000)]
+)
+def test_equals_resample_poly_at_other_ratios(up, down):
+    from scipy.signal import resample_poly
+
+    x = np.random.default_rng(4).standard_normal(6000).astype(np.float32)
+    wanted = resample_poly(x.astype(np.float64), up, down)
+    resampler = Resampler(up, down, 1)
+    first = resampler.made
+    got = in_blocks(resampler, x[:, None], [777])[:, 0]
+    assert len(got) > len(wanted) / 2
+    np.testing.assert_allclose(got, wanted[first : first + len(got)], rtol=0, atol=1e-6)
+
+
 @given(
     st.sampled_from([*RATIOS, (160, 441), (3, 7)]),
     st.lists(st.integers(1, 300), min_size=1, max_size=8),

@@ -258,6 +258,32 @@ def test_the_sensor_never_waits_and_what_is_lost_is_a_gap():
     assert rest == [8, *range(752, 816, 8)]
 
 
+@pytest.mark.parametrize("time", [True, False])
+def test_in_real_time_too_every_sample_is_in_a_window_or_counted(time):
+    """A sensor far faster than the loop: windows are whole, and all of it adds up."""
+    total = 300_000
+
+    def sensor():
+        rng, at = np.random.default_rng(0), 0
+        while at < total:
+            n = min(int(rng.integers(1, 3000)), total - at)
+            yield block(at, n, time=time)
+            at += n
+
+    source = live(sensor(), length=512, hop=256, ring=4096)
+    union, last, torn = 0, -1, 0
+    for item in source.items():
+        x = item.x[:, 0]
+        torn += not np.array_equal(x, np.arange(x[0], x[0] + 512))
+        union += int(x[-1]) - max(last, int(x[0]) - 1)
+        last = int(x[-1])
+        threading.Event().wait(1e-4)
+    assert torn == 0
+    lost = source.counts()
+    assert lost["overruns"] > 0
+    assert union + source.left + lost["overruns"] + source.waiting == total
+
+
 def test_a_failing_sensor_fails_the_loop():
     def sensor():
         yield block(0, 8)
