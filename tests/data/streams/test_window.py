@@ -295,6 +295,25 @@ def test_a_failing_sensor_fails_the_loop():
     assert len(seen) == 1
 
 
+def test_labels_that_nobody_reads_are_bounded_and_counted(monkeypatch):
+    monkeypatch.setattr("edgeloop.data.streams.reader._OTHERS", 4)
+    arrived, go = threading.Event(), threading.Event()
+
+    def sensor():
+        yield block(0, 8)
+        go.wait(5)
+        yield from (Feedback(i, "x") for i in range(10))
+        arrived.set()
+
+    source = live(sensor())
+    items = source.items()
+    next(items)
+    go.set()
+    assert arrived.wait(5)
+    assert [said.y for said in items] == [6, 7, 8, 9]
+    assert source.counts()["overruns"] == 6
+
+
 def test_closing_ends_the_thread():
     go = threading.Event()
 

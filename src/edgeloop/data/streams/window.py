@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import threading
-from collections import deque
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,6 +11,7 @@ from edgeloop.data.item import Feedback, Item
 from edgeloop.data.streams.align import Aligner
 from edgeloop.data.streams.counts import counts_of
 from edgeloop.data.streams.cut import Cutter, Window
+from edgeloop.data.streams.reader import Reader
 from edgeloop.data.streams.resample import ratio
 from edgeloop.data.streams.ring import SampleRing
 from edgeloop.data.streams.track import Note, Track
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
     from edgeloop.data.item import Feed
 
 ANY = "*"  # in `rates`: every stream that is not named
-_OTHERS = 1024  # labels and errors that wait at most, in real time
 
 
 class Windowed:
@@ -123,7 +121,7 @@ class Windowed:
         self._turned = np.zeros(0, np.float32)
         self._number = number  # records given or left out so far
         self._windows = number
-        self._lost = 0
+        self._reader: Reader | None = None
 
     @property
     def left(self) -> int:
@@ -144,7 +142,8 @@ class Windowed:
         own = {
             "gaps": 0 if self._cutter is None else self._cutter.gaps,
             "missing": sum(ring.missing for ring in rings),
-            "overruns": self._lost + sum(ring.overruns for ring in rings),
+            "overruns": sum(ring.overruns for ring in rings)
+            + (0 if self._reader is None else self._reader.overruns),
         }
         inner = counts_of(self._feed)
         return inner | {name: n + inner.get(name, 0) for name, n in own.items()}
@@ -294,15 +293,15 @@ class Windowed:
     # In real time
 
     def _live(self, start: int) -> Iterator[Item | Feedback | DataError]:
-        reader = _Reader(self, self._feed, start)
+        self._reader = reader = Reader(self._feed, start, self._arrive)
         try:
             while True:
                 reader.news.clear()  # before looking: what comes while looking is looked at again
                 ended = reader.ended
                 for window in self._ready(start):
                     yield window
-                    yield from reader.due()
-                yield from reader.due(everything=True)
+                    yield from reader.due(self._taken())
+                yield from reader.due()
                 if ended:
                     break
                 reader.news.wait()
@@ -311,66 +310,20 @@ class Windowed:
         finally:
             reader.stop()
 
-    def _arrive(self, record: Item | Feedback | DataError) -> Feedback | DataError | None:
-        """Put a block into its ring; give back what is not one. In the reader's thread."""
+    def _taken(self) -> int:
+        """Samples that have been read from the rings, or lost there."""
+        return sum(ring.taken for ring in list(self._rings.values()))
+
+    def _arrive(
+        self, record: Item | Feedback | DataError
+    ) -> tuple[int, Feedback | DataError] | None:
+        """Put a block into its ring; give back what is none. In the reader's thread."""
         if isinstance(record, Item):
             bad = self._unfit(record)
             if bad is None:
                 self._write(record, 0, len(record.x))
-            return bad
-        if isinstance(record, DataError):
+                return None
+            record = bad
+        elif isinstance(record, DataError):
             self._cut_unstamped()
-        return record
-
-    def _lose(self) -> None:
-        self._lost += 1
-
-    def _heads(self) -> list[tuple[SampleRing, int]]:
-        return [(ring, ring.written) for ring in self._rings.values()]
-
-
-class _Reader:
-    """The thread that empties a feed; what is no block waits here."""
-
-    def __init__(self, owner: Windowed, feed: Feed, start: int) -> None:
-        self.news = threading.Event()
-        self.ended = False
-        self.failure: BaseException | None = None
-        self._owner = owner
-        self._stopped = False
-        self._others: deque[tuple[list[tuple[SampleRing, int]], Feedback | DataError]] = deque()
-        threading.Thread(
-            target=self._read, args=(feed, start), name="edgeloop-streams", daemon=True
-        ).start()
-
-    def _read(self, feed: Feed, start: int) -> None:
-        try:
-            for record in feed.items(start):
-                if self._stopped:
-                    return
-                other = self._owner._arrive(record)  # noqa: SLF001 - one thing in two threads
-                if other is not None:
-                    if len(self._others) == _OTHERS:
-                        self._others.popleft()
-                        self._owner._lose()  # noqa: SLF001
-                    self._others.append((self._owner._heads(), other))  # noqa: SLF001
-                self.news.set()
-        except BaseException as error:  # noqa: BLE001 - raised again in the loop's thread
-            self.failure = error
-        self.ended = True
-        self.news.set()
-
-    def due(self, *, everything: bool = False) -> Iterator[Feedback | DataError]:
-        """Yield what arrived after samples that have all been read by now."""
-        while self._others:
-            heads, other = self._others[0]
-            if not everything and any(ring.taken < head for ring, head in heads):
-                return
-            self._others.popleft()
-            yield other
-
-    def stop(self) -> None:
-        """Keep nothing more; the thread ends at the next record."""
-        self._stopped = True
-
-
+        return sum(ring.written for ring in self._rings.values()), record
