@@ -11,18 +11,16 @@ from edgeloop.data.item import Feedback, Item
 from edgeloop.data.streams.align import Aligner
 from edgeloop.data.streams.counts import counts_of
 from edgeloop.data.streams.cut import Cutter, Window
+from edgeloop.data.streams.inlet import ANY, Inlet
 from edgeloop.data.streams.reader import Reader
 from edgeloop.data.streams.resample import ratio
-from edgeloop.data.streams.ring import SampleRing
-from edgeloop.data.streams.track import Note, Track
+from edgeloop.data.streams.track import Track
 from edgeloop.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from edgeloop.data.item import Feed
-
-ANY = "*"  # in `rates`: every stream that is not named
 
 
 class Windowed:
@@ -113,9 +111,10 @@ class Windowed:
         self._reset(0)
 
     def _reset(self, number: int) -> None:
-        self._rings: dict[str, SampleRing] = {}
-        self._flat: set[str] = set()  # streams whose blocks are [n]
-        self._origin: float | None = None
+        self._inlet = Inlet(
+            self.name, self._streams, rate=self._rate, rates=self._rates, capacity=self._ring,
+            tolerance=self._tolerance, drift=self._drift,
+        )
         self._cutter: Cutter | None = None
         self._aligner: Aligner | None = None
         self._turned = np.zeros(0, np.float32)
@@ -133,12 +132,12 @@ class Windowed:
     @property
     def waiting(self) -> int:
         """Joint samples, and raw ones in the rings, that may still become part of a window."""
-        raw = sum(ring.written - ring.taken for ring in self._rings.values())
+        raw = self._inlet.written - self._inlet.taken
         return raw + (0 if self._cutter is None else self._cutter.waiting)
 
     def counts(self) -> dict[str, int]:
         """Return what went missing in this reading of the feed, with the counts of the feed."""
-        rings = list(self._rings.values())
+        rings = list(self._inlet.rings.values())
         own = {
             "gaps": 0 if self._cutter is None else self._cutter.gaps,
             "missing": sum(ring.missing for ring in rings),
@@ -163,86 +162,23 @@ class Windowed:
         for record in self._feed.items(0 if self._feed.replayable else start):
             if not isinstance(record, Item):
                 if isinstance(record, DataError):
-                    self._cut_unstamped()
+                    self._inlet.cut()
                 if self._counts(start):
                     yield record
                 continue
-            bad = self._unfit(record)
+            bad = self._inlet.check(record)
             if bad is not None:
                 if self._counts(start):
                     yield bad
                 continue
             for i in range(0, max(1, len(record.x)), self._ring):  # no more than the ring holds
-                self._write(record, i, i + self._ring)
+                self._inlet.write(record, i, i + self._ring)
                 yield from self._ready(start)
 
     def _counts(self, start: int) -> bool:
         """Count one record; whether it is one to give."""
         self._number += 1
         return self._number > start
-
-    # From blocks to rings
-
-    def _unfit(self, block: Item) -> DataError | None:
-        """Make room for the stream of a block; the error to give when it does not fit."""
-        name = self._stream(block)
-        where = f"{self.name}: {block.key}"
-        if block.x.ndim not in (1, 2):
-            return DataError(
-                f"{where}: has shape {list(block.x.shape)}; a block to cut windows from is [n] or "
-                "[n, channels]. Leave [window] out where items are windows already"
-            )
-        channels = 1 if block.x.ndim == 1 else block.x.shape[1]
-        ring = self._rings.get(name)
-        if ring is None:
-            if self._streams and name not in self._streams:
-                return DataError(
-                    f"{where}: is of stream {name!r}, which window.streams {list(self._streams)} "
-                    "does not name; add it there, or leave it out at the source"
-                )
-            if not self._streams and self._rings:
-                return DataError(
-                    f"{where}: is of stream {name!r}, blocks before of "
-                    f"{next(iter(self._rings))!r}; name the ones to align in window.streams"
-                )
-            ring = SampleRing(
-                self._ring, max(1, channels), rate=self._nominal(name), tolerance=self._tolerance,
-                drift=self._drift,
-            )
-            if block.x.ndim == 1:
-                self._flat.add(name)
-            if self._origin is None:
-                self._origin = block.time
-            self._rings[name] = ring
-        if channels != ring.channels:
-            return DataError(
-                f"{where}: has {channels} channels, blocks before it {ring.channels}; a stream "
-                "keeps its number of channels"
-            )
-        if self._streams and (block.time is None) != (self._origin is None):
-            return DataError(
-                f"{where}: {'has no time' if block.time is None else 'has a time'}, other blocks "
-                "differ; streams are aligned by times, so that all blocks must carry one, or none"
-            )
-        return None
-
-    def _stream(self, block: Item) -> str:
-        return str(block.meta.get("stream", ""))
-
-    def _nominal(self, name: str) -> float:
-        return self._rates.get(name, self._rates.get(ANY, self._rate))
-
-    def _write(self, block: Item, begin: int, end: int) -> None:
-        x = block.x if block.x.ndim == 2 else block.x[:, np.newaxis]
-        time = block.time if begin == 0 else None
-        ring = self._rings[self._stream(block)]
-        ring.write(x[begin:end], time, Note(block.y, block.meta))
-
-    def _cut_unstamped(self) -> None:
-        """After a bad record: where there are times they show what it left out, else nothing."""
-        if self._origin is None:
-            for ring in self._rings.values():
-                ring.cut()
 
     # From rings to windows
 
@@ -257,18 +193,18 @@ class Windowed:
                 yield self._item(cutter, window)
 
     def _make_cutter(self) -> Cutter | None:
-        names = self._streams or tuple(self._rings)
-        if not names or any(name not in self._rings for name in names):
+        inlet = self._inlet
+        names = inlet.names
+        if names is None:
             return None
+        channels = [inlet.rings[name].channels for name in names]
         tracks = [
             Track(
-                self._rings[name], self._rings[name].channels, rate=self._nominal(name),
-                wanted=self._rate, tolerance=self._tolerance, drift=self._drift,
-                origin=self._origin or 0.0,
+                inlet.rings[name], n, rate=inlet.nominal(name), wanted=self._rate,
+                tolerance=self._tolerance, drift=self._drift, origin=inlet.origin or 0.0,
             )
-            for name in names
+            for name, n in zip(names, channels, strict=True)
         ]
-        channels = [self._rings[name].channels for name in names]
         self._aligner = Aligner(tracks, channels, self._rate)
         self._cutter = Cutter(
             self._aligner, tracks, sum(channels), length=self._length, hop=self._hop,
@@ -283,11 +219,11 @@ class Windowed:
         if self._channels_first:
             self._turned[:] = x.T
             x = self._turned
-        elif len(self._rings) == 1 and self._flat:
+        elif len(self._inlet.rings) == 1 and self._inlet.flat:
             x = x[:, 0]
-        if self._origin is None:
+        if self._inlet.origin is None:
             return Item(x, y, f"{self._label}:{self._windows - 1}", meta)
-        time = self._origin + window.time
+        time = self._inlet.origin + window.time
         return Item(x, y, f"{self._label}:{round(time * 1e9)}", meta, time)
 
     # In real time
@@ -300,7 +236,7 @@ class Windowed:
                 ended = reader.ended
                 for window in self._ready(start):
                     yield window
-                    yield from reader.due(self._taken())
+                    yield from reader.due(self._inlet.taken)
                 yield from reader.due()
                 if ended:
                     break
@@ -310,20 +246,16 @@ class Windowed:
         finally:
             reader.stop()
 
-    def _taken(self) -> int:
-        """Samples that have been read from the rings, or lost there."""
-        return sum(ring.taken for ring in list(self._rings.values()))
-
     def _arrive(
         self, record: Item | Feedback | DataError
     ) -> tuple[int, Feedback | DataError] | None:
         """Put a block into its ring; give back what is none. In the reader's thread."""
         if isinstance(record, Item):
-            bad = self._unfit(record)
+            bad = self._inlet.check(record)
             if bad is None:
-                self._write(record, 0, len(record.x))
+                self._inlet.write(record)
                 return None
             record = bad
         elif isinstance(record, DataError):
-            self._cut_unstamped()
-        return sum(ring.written for ring in self._rings.values()), record
+            self._inlet.cut()
+        return self._inlet.written, record
