@@ -146,6 +146,9 @@ def run(args: argparse.Namespace, out: Output) -> int:
             f"{report.unlabelled} records without a label were not used: name the label with "
             'source.label, or set train.target = "input" for a model that reproduces its input'
         )
+    lost = {name: getattr(report, name) for name in ("overruns", "gaps", "missing", "unmatched")}
+    if any(lost.values()):
+        out.line("lost: " + ", ".join(f"{n} {name}" for name, n in lost.items() if n))
     if report.updates:
         columns = ["version", "reason", "stop", "epochs", "steps", "train_seconds", "cycle_seconds"]
         out.table(columns, [[getattr(u, name) for name in columns] for u in report.updates])
@@ -230,7 +233,10 @@ def _source_config(args: argparse.Namespace, place: Place) -> Config:
         options[key] = _value(value)
     features = {} if base is None or base.features is None else {"features": base.features}
     data = {"model": {"program": str(place.program)}, "source": options, **features}
-    return Config.from_dict(data, root=Path(), name="predict")
+    made = Config.from_dict(data, root=Path(), name="predict")
+    if base is None:
+        return made
+    return replace(made, window=base.window, feedback=base.feedback)
 
 
 def _kind(path: Path) -> str:

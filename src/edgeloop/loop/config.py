@@ -30,12 +30,77 @@ class SourceConfig:
         "skip" counts it and goes on.
     realtime
         True: a thread empties the source into a queue of buffer.capacity items while the loop is
-        busy, and counts what it had to drop. False: the source waits.
+        busy, or with [window] into rings of window.ring samples, and counts what it had to drop.
+        False: the source waits.
     """
 
     on_bad: str = field(default="stop", metadata={"choices": ("stop", "skip")})
     realtime: bool = False
     options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WindowConfig:
+    """[window]: cut windows out of the blocks of samples that the source gives.
+
+    Without the table the source's items are windows already.
+
+    Attributes
+    ----------
+    length
+        Samples of a window, at `rate`.
+    hop
+        Samples between the starts of two windows; None: `length`.
+    rate
+        Samples a second (Hz) of the windows. Streams of other rates are resampled.
+    rates
+        Nominal samples a second (Hz) of the streams, by name; "*" is every other stream. Those not
+        named have `rate`. The ratio to `rate` must be one of whole numbers up to 1000.
+    streams
+        Names of streams whose channels stand side by side, in this order, aligned by time. Empty:
+        the source is one stream.
+    channels_first
+        Windows are [channels, length] instead of [length, channels].
+    ring
+        Samples of each stream that wait at most; when it is full the oldest go and are counted.
+    tolerance
+        How far time stamps of two blocks may be off against each other, in half sample periods,
+        before samples count as missing. Raise it for stamps taken by a busy host.
+    drift_ppm
+        How far a sensor's clock may run from its nominal rate, in parts per million.
+    """
+
+    length: int = field(metadata={"range": Range(1)})
+    hop: int | None = field(default=None, metadata={"range": Range(1)})
+    rate: float = field(metadata={"range": Range(1e-6)})
+    rates: dict[str, Any] = field(default_factory=dict)
+    streams: tuple[str, ...] = ()
+    channels_first: bool = False
+    ring: int = field(default=65536, metadata={"range": Range(1)})
+    tolerance: float = field(default=1.0, metadata={"range": Range(0)})
+    drift_ppm: float = field(default=200.0, metadata={"range": Range(0, 100000)})
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeedbackConfig:
+    """[feedback]: labels that come later than their items; unlabelled items wait for them.
+
+    Attributes
+    ----------
+    by
+        "key": a label names its item's key. "time": it names a moment inside its item.
+    wait
+        How long an item waits by the stream's own clock; then it goes on unlabelled.
+    tolerance
+        Time between a moment and an item that does not cover it, at most.
+    capacity
+        Items that wait at most; the oldest goes on unlabelled for a new one.
+    """
+
+    by: str = field(default="key", metadata={"choices": ("key", "time")})
+    wait: Seconds = field(default=Seconds(600.0))
+    tolerance: Seconds = field(default=Seconds(1.0))
+    capacity: int = field(default=256, metadata={"range": Range(1)})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -290,6 +355,8 @@ class Config:
 
     model: ModelConfig
     source: SourceConfig = field(default_factory=SourceConfig)
+    window: WindowConfig | None = None
+    feedback: FeedbackConfig | None = None
     features: dict[str, Any] | None = None
     base: BaseConfig | None = None
     buffer: BufferConfig = field(default_factory=BufferConfig)

@@ -55,6 +55,10 @@ class Report:
     accepted, unlabelled, filtered, bad, overruns
         Of this run: samples kept, left out for want of a label, dropped by a privacy filter,
         unusable, and lost because a buffer was full.
+    gaps, missing, unmatched
+        Of this run, where there are [window] and [feedback]: times that the windows were
+        interrupted, samples that the sensor never gave by its time stamps, and late labels that
+        fitted no waiting item. Samples that a full ring dropped are in `overruns`.
     waits
         Times an update was due but had to wait for the gate set.
     resumed
@@ -67,6 +71,9 @@ class Report:
     filtered: int = 0
     bad: int = 0
     overruns: int = 0
+    gaps: int = 0
+    missing: int = 0
+    unmatched: int = 0
     waits: int = 0
     resumed: bool = False
     live: int | None = None
@@ -76,7 +83,10 @@ class Report:
 
     def after(self, first: Report) -> Report:
         """Add the run before it in this process, so that both are one."""
-        for name in ("accepted", "unlabelled", "filtered", "bad", "overruns", "waits", "seconds"):
+        for name in (
+            *("accepted", "unlabelled", "filtered", "bad", "overruns", "gaps", "missing"),
+            *("unmatched", "waits", "seconds"),
+        ):
             setattr(self, name, getattr(first, name) + getattr(self, name))
         self.resumed = first.resumed or self.resumed
         self.updates = first.updates + self.updates

@@ -17,6 +17,7 @@ import numpy as np
 
 from edgeloop.data.intake import Intake
 from edgeloop.data.privacy import apply_filters
+from edgeloop.data.streams import counts_of
 from edgeloop.errors import DataError, StateError
 from edgeloop.loop.follow import Follower
 from edgeloop.loop.memory import BaseMemory, Memory
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
 STATE = "loop"  # key-value entry of the store
 FOLLOW_EVERY = 16  # items between looks at what the fleet sent, beside those at every update
+COUNTS = ("gaps", "missing", "overruns", "unmatched")  # of a source that the report shows
 LIVE_PERSIST = 16  # items between writes when the source cannot be read again
 
 
@@ -193,7 +195,7 @@ class Loop:
         if limit is not None and self._cursor >= limit:
             stream, report.ended = (), "limit"
             intake = self.intake
-        elif self.config.source.realtime:
+        elif self.config.source.realtime and self.config.window is None:
             stream = intake = self.intake or Intake(
                 self._source, self._memory.fresh.capacity, self._cursor)
         else:
@@ -205,6 +207,9 @@ class Loop:
                     report.ended = "stopped" if self._halt.is_set() else "limit"
                     break
         finally:
+            for name, count in counts_of(self._source).items():
+                if name in COUNTS:
+                    setattr(report, name, getattr(report, name) + count)
             self.intake = None
             if intake is not None:
                 report.overruns, intake.overruns = report.overruns + intake.overruns, 0

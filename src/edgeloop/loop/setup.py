@@ -15,9 +15,8 @@ from edgeloop.data.features import Features
 from edgeloop.data.item import Labels
 from edgeloop.data.privacy import AllowFields, Filter, HashIds, device_key
 from edgeloop.data.sources import IterableSource, make_source
-from edgeloop.errors import (
-    DataError,
-)
+from edgeloop.data.streams import Matched, Rows, Settled, Windowed
+from edgeloop.errors import ConfigError, DataError
 from edgeloop.loop.budget import RamPlan, resident_bytes
 from edgeloop.loop.checks import (
     check_method,
@@ -43,7 +42,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from edgeloop.data.intake import Intake
-    from edgeloop.data.item import Source
+    from edgeloop.data.item import Feed, Source
     from edgeloop.loop.report import Report
 
 
@@ -157,11 +156,49 @@ def plan(config: Config | str | Path) -> RamPlan:
 
 
 def make_items(config: Config, labels: Labels, source: Iterable[Any] | None) -> Source:
-    """Make the configured source, or one of the iterable given instead."""
+    """Make the configured source, or one of the iterable given instead, as the loop takes it.
+
+    Blocks become windows where there is [window]; late labels find their items where there is
+    [feedback], and are errors otherwise.
+    """
+    feed = _make_feed(config, labels, source)
+    f = config.feedback
+    if f is None:
+        return Settled(feed)
+    span = 0.0 if config.window is None else config.window.length / config.window.rate
+    return Matched(
+        feed, by=f.by, wait=f.wait, tolerance=f.tolerance, capacity=f.capacity, span=span
+    )
+
+
+def _make_feed(config: Config, labels: Labels, source: Iterable[Any] | None) -> Feed:
+    feed: Feed
     if source is not None:
-        return IterableSource(source, labels)
-    where = f"{config.name}: source"
-    return make_source(config.source.options, labels=labels, root=config.root, where=where)
+        feed = IterableSource(source, labels)
+    else:
+        options, where = config.source.options, f"{config.name}: source"
+        feed = make_source(options, labels=labels, root=config.root, where=where)
+        if config.window is not None and options["kind"] == "csv" and options.get("window", 1) == 1:
+            feed = Rows(feed)
+    if config.window is None:
+        return feed
+    w = config.window
+    try:
+        return Windowed(
+            feed,
+            length=w.length,
+            hop=w.hop,
+            rate=w.rate,
+            rates=w.rates,
+            streams=w.streams,
+            channels_first=w.channels_first,
+            ring=w.ring,
+            tolerance=w.tolerance,
+            drift_ppm=w.drift_ppm,
+            realtime=config.source.realtime,
+        )
+    except ConfigError as error:
+        raise ConfigError(f"{config.name}: {error}") from error
 
 
 def preparer(
@@ -204,7 +241,9 @@ def load_base(
     if config.base is None:
         return None
     where = f"{config.name}: base"
-    source = make_source(config.base.options, labels=labels, root=config.root, where=where)
+    source = Settled(
+        make_source(config.base.options, labels=labels, root=config.root, where=where)
+    )
     base = BaseMemory(
         config.base.capacity, shape, anchor=config.base.anchor, seed=config.train.seed
     )

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from edgeloop.data.item import Labels, Source
+    from edgeloop.data.item import Feed, Labels
 
-KINDS: dict[str, Callable[..., Source]] = {
+KINDS: dict[str, Callable[..., Feed]] = {
     "csv": CsvSource,
     "npz": NpzSource,
     "stdin": LinesSource,
@@ -39,7 +39,7 @@ __all__ = [
 
 def make_source(
     table: Mapping[str, Any], *, labels: Labels, root: Path, where: str = "source"
-) -> Source:
+) -> Feed:
     """Build the source that a table of the configuration describes.
 
     Parameters

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from edgeloop.data.item import Item, Labels, as_floats
+from edgeloop.data.item import Feedback, Item, Labels, as_floats
 from edgeloop.errors import DataError
 
 if TYPE_CHECKING:
@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
 
 class IterableSource:
-    """Wraps an iterable of ``x``, ``(x, y)`` or :class:`Item`; a key is the position.
+    """Wraps an iterable of ``x``, ``(x, y)``, :class:`Item` or :class:`Feedback`.
+
+    The key of an ``x`` is its position.
 
     A sequence is replayable: a resumed run goes on where the last one stopped. Anything else is
     taken to be live, and `items` yields whatever it gives next.
@@ -28,7 +30,7 @@ class IterableSource:
         self._data = data
         self._labels = labels or Labels()
 
-    def items(self, start: int = 0) -> Iterator[Item | DataError]:
+    def items(self, start: int = 0) -> Iterator[Item | Feedback | DataError]:
         """Yield the items from position `start` (ignored when live)."""
         skip = start if self.replayable else 0
         for i, value in enumerate(itertools.islice(self._data, skip, None), start):
@@ -37,10 +39,12 @@ class IterableSource:
             except DataError as error:
                 yield error
 
-    def _item(self, value: Any, i: int) -> Item:
+    def _item(self, value: Any, i: int) -> Item | Feedback:
         where = f"{self.name}: item {i}"
         if isinstance(value, Item):
             as_floats(value.x, where)
+            return value
+        if isinstance(value, Feedback):
             return value
         x, y = value if isinstance(value, tuple) and len(value) == 2 else (value, None)
         return Item(as_floats(x, where), self._labels.parse(y, where), f"{self.name}:{i}")

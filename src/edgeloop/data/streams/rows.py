@@ -1,0 +1,35 @@
+"""Single samples as blocks of one."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+from edgeloop.data.item import Item
+from edgeloop.data.streams.counts import counts_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from edgeloop.data.item import Feed, Feedback
+    from edgeloop.errors import DataError
+
+
+class Rows:
+    """A feed whose items are one sample each, x [channels]: they become blocks [1, channels]."""
+
+    def __init__(self, feed: Feed) -> None:
+        self.name, self.replayable = feed.name, feed.replayable
+        self._feed = feed
+
+    def counts(self) -> dict[str, int]:
+        """Return the counts of the feed."""
+        return counts_of(self._feed)
+
+    def items(self, start: int = 0) -> Iterator[Item | Feedback | DataError]:
+        """Yield the feed's records from number `start` on."""
+        for record in self._feed.items(start):
+            yield (
+                dataclasses.replace(record, x=record.x.reshape(1, -1))
+                if isinstance(record, Item) else record
+            )
