@@ -261,7 +261,7 @@ def test_the_sensor_never_waits_and_what_is_lost_is_a_gap():
 @pytest.mark.parametrize("time", [True, False])
 def test_in_real_time_too_every_sample_is_in_a_window_or_counted(time):
     """A sensor far faster than the loop: windows are whole, and all of it adds up."""
-    total = 300_000
+    total, half = 300_000, threading.Event()
 
     def sensor():
         rng, at = np.random.default_rng(0), 0
@@ -269,6 +269,8 @@ def test_in_real_time_too_every_sample_is_in_a_window_or_counted(time):
             n = min(int(rng.integers(1, 3000)), total - at)
             yield block(at, n, time=time)
             at += n
+            if at > total / 2:
+                half.set()
 
     source = live(sensor(), length=512, hop=256, ring=4096)
     union, last, torn = 0, -1, 0
@@ -277,7 +279,7 @@ def test_in_real_time_too_every_sample_is_in_a_window_or_counted(time):
         torn += not np.array_equal(x, np.arange(x[0], x[0] + 512))
         union += int(x[-1]) - max(last, int(x[0]) - 1)
         last = int(x[-1])
-        threading.Event().wait(1e-4)
+        assert half.wait(5)
     assert torn == 0
     lost = source.counts()
     assert lost["overruns"] > 0
