@@ -112,8 +112,9 @@ def write_onnx(path: Path, weights: list[np.ndarray]) -> None:
         if i < 2:
             value = f"{name}.relu"
             nodes.append(helper.make_node("Relu", [result], [value], name=value))
-    inputs = helper.make_tensor_value_info("features", TensorProto.FLOAT, ["batch", len(COLUMNS)])
-    outputs = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", len(CLASSES)])
+    shapes = {"features": ["batch", weights[0].shape[1]], "logits": ["batch", len(weights[-1])]}
+    inputs, outputs = (
+        helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in shapes.items())
     graph = helper.make_graph(nodes, "machine", [inputs], [outputs], tensors)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     onnx.checker.check_model(model)

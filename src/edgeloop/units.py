@@ -9,6 +9,7 @@ from edgeloop.errors import EdgeLoopError
 _BYTES = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9,
           "kib": 2**10, "mib": 2**20, "gib": 2**30}
 _SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+_JOULES = {"mj": 1e-3, "j": 1.0, "kj": 1e3, "mwh": 3.6, "wh": 3600.0}
 _TEXT = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)\s*")
 
 
@@ -28,6 +29,11 @@ def parse_bytes(text: str | int) -> int:
 def parse_seconds(text: str | float) -> float:
     """Return seconds for 0.9, "900 ms" or "2 h"."""
     return float(text) if isinstance(text, int | float) else _parse(text, _SECONDS, "time")
+
+
+def parse_joules(text: str) -> float:
+    """Return joules for "50 J", "1.5 kJ" or "0.2 Wh" (mJ and mWh are thousandths)."""
+    return _parse(text, _JOULES, "energy")
 
 
 def format_bytes(n: int) -> str:

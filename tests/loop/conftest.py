@@ -25,6 +25,10 @@ class Softmax:
         self.steps = 0
         self.lr = 0.1
 
+    @property
+    def work(self):
+        return 100 * self.steps, 400 * self.steps
+
     def _logits(self, x):
         return x.reshape(len(x), -1) @ self.w.T
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from edgeloop.data.buffers import POLICIES, STORAGES
 from edgeloop.errors import ConfigError
-from edgeloop.loop.schema import Bytes, Range, Seconds, read, table
+from edgeloop.loop.schema import Bytes, Joules, Range, Seconds, read, table
 from edgeloop.store import CODECS
 
 
@@ -171,10 +171,38 @@ class TriggerConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class EarlyStoppingConfig:
-    """early_stopping: stop after `patience` epochs without a gain above `min_delta`."""
+    """train.early_stopping: stop when the validation loss has come to a plateau.
+
+    Attributes
+    ----------
+    patience
+        Epochs without a gain above `min_delta` after which training stops.
+    min_delta
+        Least fall of the validation loss that counts.
+    smoothing
+        Share of the past in the moving average of the loss that is looked at; 0: the loss itself.
+        Which epoch was best is always judged by the loss itself.
+    """
 
     patience: int = field(default=3, metadata={"range": Range(1)})
     min_delta: float = field(default=0.0, metadata={"range": Range(0)})
+    smoothing: float = field(default=0.0, metadata={"range": Range(0, 0.99)})
+
+
+@dataclass(frozen=True, kw_only=True)
+class OverfittingConfig:
+    """train.overfitting: stop when training begins to learn by heart.
+
+    Attributes
+    ----------
+    patience
+        Epochs in a row in which the training loss fell and the validation loss rose.
+    gap
+        Share by which the validation loss may be above its lowest; none: any.
+    """
+
+    patience: int = field(default=3, metadata={"range": Range(1)})
+    gap: float | None = field(default=None, metadata={"range": Range(0)})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,6 +228,17 @@ class TrainConfig:
         What trains, as `edgeloop compile --train` takes it (which reads it from here when given the
         file): "lora:rank=4", "ia3", ... The loop refuses a program that trains something else.
         None: whatever the program trains.
+    epochs
+        Passes over the new samples at most.
+    early_stopping, overfitting
+        See below.
+    max_steps
+        Training steps of an update at most.
+    max_flops
+        Floating-point operations of an update at most, as the program counts them.
+    max_energy
+        Energy of an update at most ("50 J"), as the meter of [energy] says. The loop refuses to
+        start where nothing can tell.
     target_loss
         Stop as soon as the validation loss is at or below this.
     deadline
@@ -227,6 +266,10 @@ class TrainConfig:
 
     epochs: int = field(default=20, metadata={"range": Range(1)})
     early_stopping: EarlyStoppingConfig = field(default_factory=EarlyStoppingConfig)
+    overfitting: OverfittingConfig | None = None
+    max_steps: int | None = field(default=None, metadata={"range": Range(1)})
+    max_flops: float | None = field(default=None, metadata={"range": Range(1)})
+    max_energy: Joules | None = None
     target_loss: float | None = None
     deadline: Seconds | None = None
     lr: float | None = field(default=None, metadata={"range": Range(0)})
@@ -241,6 +284,37 @@ class TrainConfig:
     features: str = field(
         default="auto", metadata={"choices": ("auto", "f32", "f16", "int8", "off")}
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PaceConfig:
+    """[pace]: how fast an update may go. None of it changes what is learnt.
+
+    Attributes
+    ----------
+    slice_ms
+        Milliseconds after which a training step returns control, to rest and to look at the device;
+        a step of the program that takes longer is not cut. None: between steps only.
+    duty_cycle
+        Share of the time that training computes; it rests in between.
+    cpu_share
+        Processor time of this process over time, while it trains: 0.5 is half of one core, 2 are
+        two whole ones. None: no limit.
+    nice
+        Priority of the thread that runs the loop and of its workers, from 0 to 19, the lowest.
+    affinity
+        Numbers of the cores that they may use; empty: all.
+    throttle_temp_c
+        Degrees Celsius from which on the duty cycle is halved each second, down to a 32nd; it comes
+        back in the same way 5 degrees below. None: heat does not slow training down.
+    """
+
+    slice_ms: float | None = field(default=None, metadata={"range": Range(0.1)})
+    duty_cycle: float = field(default=1.0, metadata={"range": Range(0.01, 1)})
+    cpu_share: float | None = field(default=None, metadata={"range": Range(0.01, 1024)})
+    nice: int = field(default=0, metadata={"range": Range(0, 19)})
+    affinity: tuple[int, ...] = ()
+    throttle_temp_c: float | None = field(default=None, metadata={"range": Range(0, 200)})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -362,6 +436,7 @@ class Config:
     buffer: BufferConfig = field(default_factory=BufferConfig)
     trigger: TriggerConfig = field(default_factory=TriggerConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+    pace: PaceConfig = field(default_factory=PaceConfig)
     gate: GateConfig = field(default_factory=GateConfig)
     budget: BudgetConfig = field(default_factory=BudgetConfig)
     state: StateConfig = field(default_factory=StateConfig)

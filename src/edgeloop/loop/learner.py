@@ -19,6 +19,11 @@ class Learner(Protocol):
 
     lr: float
 
+    @property
+    def work(self) -> tuple[int, int]:
+        """Operations, and bytes moved, of everything run so far."""
+        ...
+
     def step(self, x: NDArray[np.float32], y: NDArray[Any]) -> float:
         """Train on x [n <= batch, ...]; return the loss."""
         ...

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NewType, TypeVar
 
 from edgeloop.errors import ConfigError, EdgeLoopError
-from edgeloop.units import parse_bytes, parse_seconds
+from edgeloop.units import parse_bytes, parse_joules, parse_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 Seconds = NewType("Seconds", float)
 Bytes = NewType("Bytes", int)
+Joules = NewType("Joules", float)
 
 T = TypeVar("T")
 N = TypeVar("N", int, float)
@@ -60,6 +61,13 @@ def size(value: Any, where: str) -> Bytes:
     if not isinstance(value, str | int) or isinstance(value, bool):
         raise ConfigError(f'{where}: is {value!r}; write a size, such as "48 MiB"')
     return Bytes(_positive(parse_bytes, value, where))
+
+
+def energy(value: Any, where: str) -> Joules:
+    """Parse an energy such as "50 J"."""
+    if not isinstance(value, str):
+        raise ConfigError(f'{where}: is {value!r}; write a number and a unit, such as "50 J"')
+    return Joules(_positive(parse_joules, value, where))
 
 
 def table(cls: type[T], data: Any, where: str, *, reserved: dict[str, Any] | None = None) -> T:
@@ -105,6 +113,8 @@ def _value(hint: Any, value: Any, where: str, meta: typing.Mapping[str, Any]) ->
         return seconds(value, where)
     if hint is Bytes:
         return size(value, where)
+    if hint is Joules:
+        return energy(value, where)
     origin = typing.get_origin(hint) or hint
     if origin is tuple:
         return _sequence(typing.get_args(hint), value, where)

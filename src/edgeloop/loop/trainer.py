@@ -7,6 +7,7 @@ written to the journal before it takes effect, so a resumed run ends with the sa
 from __future__ import annotations
 
 import math
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -16,6 +17,7 @@ from edgeloop.data.rng import Draw
 from edgeloop.errors import NonFiniteError
 from edgeloop.loop.kept import Kept
 from edgeloop.loop.learner import targets
+from edgeloop.loop.stopping import WORST, Trend, judge
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -28,7 +30,8 @@ if TYPE_CHECKING:
     from edgeloop.loop.learner import Learner
     from edgeloop.runtime import Session
 
-WORST = 1e300  # stands for a loss that is not finite: JSON has no infinity
+# Limits that may end an update within an epoch.
+CUT = ("deadline", "steps", "flops", "energy")
 
 
 class Pool:
@@ -86,18 +89,22 @@ class Lesson:
         return [rows[i] for i in draw.permutation(len(rows))]
 
 
-@dataclass
-class Progress:
+@dataclass(kw_only=True)
+class Progress(Trend):
     """How far an update has come; all of it goes into every checkpoint.
 
     Attributes
     ----------
     loss_sum
         Sum of sample losses since the epoch began.
-    first, best, mark
-        Validation loss before training, lowest so far, and the one that patience counts from.
-    bad
-        Epochs since `mark`.
+    first, best
+        Validation loss before training, and lowest so far.
+    elapsed, cpu
+        Seconds of training, rests included, and processor seconds of this process meanwhile.
+    flops, bytes
+        Operations and bytes moved by the program, as it counts them.
+    joules
+        Energy used meanwhile, as the meter says; None: not known.
     stop
         Why training ended, once it has.
     onto
@@ -111,9 +118,11 @@ class Progress:
     first: float | None = None
     best: float = WORST
     best_epoch: int = 0
-    mark: float = WORST
-    bad: int = 0
     elapsed: float = 0.0
+    cpu: float = 0.0
+    flops: int = 0
+    bytes: int = 0
+    joules: float | None = 0.0
     stop: str | None = None
     curve: list[list[float]] = field(default_factory=list)
     journal: list[dict[str, Any]] = field(default_factory=list)
@@ -121,10 +130,19 @@ class Progress:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The end of an update. `adapter` is None when no epoch was better than not training."""
+    """The end of an update, or where it was suspended.
+
+    Attributes
+    ----------
+    adapter
+        None when no epoch was better than not training.
+    suspended
+        Why it stopped before its end; it goes on from its checkpoint.
+    """
 
     adapter: dict[str, np.ndarray] | None
     progress: Progress
+    suspended: str | None = None
 
 
 class Checkpoint(Protocol):
@@ -151,6 +169,10 @@ class Trainer:
     keep
         How the features below the program's cut are kept ("f32", "f16", "int8"); "": they are
         computed in every step, as for a program without a cut.
+    rest
+        Called after each step; rests as long as training has to.
+    joules
+        Joules used so far, None: not known.
     """
 
     def __init__(
@@ -163,8 +185,12 @@ class Trainer:
         checkpoint: Checkpoint,
         emit: Callable[..., None],
         keep: str = "",
+        rest: Callable[[], None] = lambda: None,
+        joules: Callable[[], float | None] = lambda: None,
     ) -> None:
         self._keep = keep
+        self._rest, self._joules = rest, joules
+        self._counted: tuple[float, int, int, float | None] = (0.0, 0, 0, None)
         self._kept: Kept | None = None
         self._learner = learner
         self._config = config
@@ -174,17 +200,23 @@ class Trainer:
         self._emit = emit
         self._x: NDArray[np.float32] | None = None
 
-    def run(self, lesson: Lesson, progress: Progress, best: bytes | None) -> Outcome:
+    def run(
+        self, lesson: Lesson, progress: Progress, best: bytes | None,
+        may_go_on: Callable[[], str] = lambda: "",
+    ) -> Outcome:
         """Train from where `progress` and the learner stand to the end of the update.
 
         Parameters
         ----------
         best
             Snapshot of the best epoch so far, if there was one.
+        may_go_on
+            Asked before each step; a reason why not suspends the update, after a checkpoint.
         """
         p, config, learner = progress, self._config, self._learner
         saved = self._clock()
         began = saved - p.elapsed
+        self._count(None)
         steps = -(-len(lesson.order(config, p.job, 0)) // self._batch)  # in every epoch
         slowest_step = last_judge = 0.0
         unsaved = False
@@ -197,13 +229,19 @@ class Trainer:
         while p.stop is None:
             now = self._clock()
             p.elapsed = now - began
+            self._count(p)
             reserve = slowest_step + last_judge * (1.0 + lesson.after / max(1, len(lesson.y)))
-            if config.deadline is not None and p.elapsed + reserve > config.deadline:
-                p.stop = "deadline"
+            p.stop = self._limit(p, reserve)
+            if p.stop is not None:
                 p.journal.append({"step": p.step, "stop": p.stop, "elapsed": p.elapsed})
                 self._checkpoint(p, learner.snapshot(), best if unsaved else None)
                 unsaved = False
                 break
+            if reason := may_go_on():
+                p.journal.append({"step": p.step, "pause": reason, "elapsed": p.elapsed})
+                self._checkpoint(p, learner.snapshot(), best if unsaved else None)
+                self._kept = None
+                return Outcome(None, p, reason)
             epoch, i = divmod(p.step, steps)
             if order is None or i == 0:
                 order = lesson.order(config, p.job, epoch)
@@ -225,20 +263,49 @@ class Trainer:
                     else self._clock() - saved >= config.checkpoint_seconds):
                 saved = self._clock()
                 p.elapsed = saved - began
+                self._count(p)
                 self._checkpoint(p, learner.snapshot(), best if unsaved else None)
                 unsaved = False
+            self._rest()
 
         epoch, done = divmod(p.step, steps)
-        # The epoch that the deadline cut counts as one, if it is the best.
-        if p.stop == "deadline" and done and self._judge(lesson, p, epoch + 1, done * self._batch):
+        # The epoch that a limit cut counts as one, if it is the best.
+        if p.stop in CUT and done and self._judge(lesson, p, epoch + 1, done * self._batch):
             best = learner.snapshot()
         p.elapsed = self._clock() - began
+        self._count(p)
         self._kept = None
         self._emit("stop", job=p.job, reason=p.stop, steps=p.step, seconds=p.elapsed)
         if best is None or p.best_epoch == 0:
             return Outcome(None, p)
         learner.restore(best)
         return Outcome(learner.adapter(), p)
+
+    def _limit(self, p: Progress, reserve: float) -> str | None:
+        """Name the limit that the next step would pass; `reserve`: seconds that are still needed."""
+        c = self._config
+        if c.max_steps is not None and p.step >= c.max_steps:
+            return "steps"
+        if c.max_flops is not None and p.flops >= c.max_flops:
+            return "flops"
+        if c.max_energy is not None and p.joules is not None and p.joules >= c.max_energy:
+            return "energy"
+        if c.deadline is not None and p.elapsed + reserve > c.deadline:
+            return "deadline"
+        return None
+
+    def _count(self, p: Progress | None) -> None:
+        """Add what was used since the last call to `p`; None: only begin to count."""
+        flops, nbytes = self._learner.work
+        cpu, joules = time.process_time(), self._joules()
+        if p is not None:
+            cpu_before, flops_before, bytes_before, joules_before = self._counted
+            p.cpu += cpu - cpu_before
+            p.flops += flops - flops_before
+            p.bytes += nbytes - bytes_before
+            known = p.joules is not None and joules is not None and joules_before is not None
+            p.joules = p.joules + joules - joules_before if known else None  # type: ignore[operator]
+        self._counted = (cpu, flops, nbytes, joules)
 
     def _features(self, lesson: Lesson, job: int) -> Kept | None:
         if not self._keep:
@@ -282,15 +349,7 @@ class Trainer:
         is_best = loss < p.best
         if is_best:
             p.best, p.best_epoch = loss, epoch
-        p.bad += 1
-        if loss < p.mark - config.early_stopping.min_delta:
-            p.mark, p.bad = loss, 0
-        if p.stop is None:
-            if config.target_loss is not None and loss <= config.target_loss:
-                p.stop = "target"
-            elif p.bad >= config.early_stopping.patience:
-                p.stop = "plateau"
-            elif epoch >= config.epochs:
-                p.stop = "epochs"
+        stop = judge(config, p, epoch=epoch, train=train, loss=loss, best=p.best)
+        p.stop = p.stop or stop
         self._emit("epoch", job=p.job, epoch=epoch, train_loss=train, loss=loss, best=is_best)
         return is_best

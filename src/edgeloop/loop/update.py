@@ -235,7 +235,8 @@ class Updater:
         c = self.config
         m = self._memory
         sizes = (m.rehearsal.capacity, m.validation.capacity, c.buffer.storage)
-        what = (c.train, c.base, *sizes, self._keep)
+        train = replace(c.train, deadline=None, max_energy=None)
+        what = (train, c.base, *sizes, self._keep)
         return hashlib.sha256(repr(what).encode()).hexdigest()[:16]
 
     def _update(self, progress: Progress, best: bytes | None, arrived: float | None) -> Update:

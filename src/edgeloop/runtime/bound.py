@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from edgeloop.errors import InputError, ProgramError
 from edgeloop.program import Entry
+from edgeloop.runtime.work import Work
 
 Array = npt.NDArray[Any]
 WEIGHT, NORM = "sample_weight", "norm"
@@ -33,6 +34,7 @@ class Bound:
         extra = {*self.targets, WEIGHT, NORM}
         self.model_inputs = tuple(n for n in entry.inputs if n not in extra)
         self.classes = 0  # not yet known
+        self.work: Work | None = None  # not yet known
         self.rows = min((entry.inputs[n].shape[0] for n in self.model_inputs), default=0)
 
     def check_rows(self) -> None:

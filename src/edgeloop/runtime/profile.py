@@ -12,16 +12,14 @@ import numpy.typing as npt
 
 from edgeloop import _core
 from edgeloop.errors import ConfigError
-from edgeloop.program.table import DTYPES, ITEM_BYTES, TableStep, TableTensor
+from edgeloop.program.table import TableStep
 from edgeloop.runtime import limits
 from edgeloop.runtime.bound import WEIGHT, Bound
 from edgeloop.runtime.session import Session
+from edgeloop.runtime.work import KERNELS, moved
 
 Spans = npt.NDArray[np.uint64]
 WARM_UP, LEAST_RUNS = 2, 5
-# Steps that read of their operands only what they write, such as rows of an embedding.
-_PICKS = ("gather", "qgather", "slice")
-_KERNELS = {code: name for code, name, _ in _core.kernels()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +125,7 @@ class Profiler(Session):
         with self._lock:
             self._fill(bound)
             least, fastest, runs = self._time(bound.index, steps, seconds)
-        facts = [self._facts(s) for s in steps]
+        facts = [moved(self.program, s, self.isa) for s in steps]
         compute = [
             c if c in limits.KINDS else "f32"
             for c in self.program.plan.entries[bound.index].compute
@@ -140,7 +138,7 @@ class Profiler(Session):
         for i, (s, (read, written)) in enumerate(zip(steps, facts, strict=True)):
             limit, why = peaks.seconds(compute[i], known.flops[i], read + written)
             rows.append(StepProfile(
-                i, _KERNELS[s.opcode], known.layers[i], compute[i],
+                i, KERNELS[s.opcode], known.layers[i], compute[i],
                 tuple(None if o is None else tensors[o].shape for o in s.operands), s.chunks,
                 float(least[i]) * 1e-9, known.flops[i], read, written, limit, why,
             ))
@@ -189,28 +187,3 @@ class Profiler(Session):
             entry.inputs[WEIGHT][...] = 1
         for slot, name in self._slots:
             slot[0] = 0 if name == "lr" else self._scalars[name]
-
-    def _facts(self, step: TableStep) -> tuple[int, int]:
-        """Return the bytes that a step reads and writes."""
-        tensors = [None if o is None else self.program.table.tensors[o] for o in step.operands]
-        described = [
-            None if t is None else (None, DTYPES.index(t.dtype), t.shape, t.strides)
-            for t in tensors
-        ]
-        outputs = _core.call(step.opcode, self.isa, described, list(step.words), False)[2]
-        first = len(tensors) - outputs
-        written = sum(_bytes(t) for t in tensors[first:])
-        inputs = {o: _bytes(t) for o, t in zip(step.operands[:first], tensors, strict=False)}
-        if _KERNELS[step.opcode] in _PICKS:
-            inputs = {o: min(n, written) for o, n in inputs.items()}
-        return sum(inputs.values()), written
-
-
-def _bytes(t: TableTensor | None) -> int:
-    """Return the bytes that a view covers; a broadcast axis adds nothing."""
-    if t is None:
-        return 0
-    count = 1
-    for d, stride in zip(t.shape, t.strides, strict=True):
-        count *= d if stride else 1
-    return count * ITEM_BYTES[t.dtype]

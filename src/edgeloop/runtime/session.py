@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,9 @@ from edgeloop.runtime import inputs, snapshot, targets
 from edgeloop.runtime.bound import WEIGHT, Bound, pick
 from edgeloop.runtime.isa import choose_isas
 from edgeloop.runtime.labels import Labels
+from edgeloop.runtime.slices import Slicer
 from edgeloop.runtime.streaming import Stream
+from edgeloop.runtime.work import Work, work
 
 Array = npt.NDArray[Any]
 WITH_LOSS = ("train", "eval", "grad", "accumulate", "train_from", "eval_from")
@@ -106,6 +109,8 @@ class Session:
 
         set_(self, "_runner", runner)
         set_(self, "_stream", Stream.of(program, runner))
+        set_(self, "_slicer", None)
+        set_(self, "_runs", [0] * len(program.entries))
         set_(self, "_threads", workers)
         set_(self, "_micro", program.micro_batch)
         set_(self, "_entries", [
@@ -124,6 +129,8 @@ class Session:
     _labels: Labels
     _runner: object
     _stream: Stream | None
+    _slicer: Slicer | None
+    _runs: list[int]
     _threads: int
     _micro: int
     _entries: list[Bound]
@@ -159,6 +166,27 @@ class Session:
         if not math.isfinite(number) or (number < 0 and name != "accumulate_scale"):
             raise InputError(f"{name} = {value!r} is not a finite number from 0 on")
         self._scalars[name] = number
+
+    def slice(self, slicer: Slicer | None) -> None:
+        """Run every entry in slices from now on, with a call in between; None: whole again.
+
+        Results are the same to the bit. Whoever is called in between may use other sessions, not
+        this one.
+        """
+        with self._lock:
+            object.__setattr__(self, "_slicer", slicer)
+
+    @property
+    def work(self) -> Work:
+        """Operations and bytes of everything that this session has run."""
+        flops = nbytes = 0
+        for n, entry in zip(self._runs, self._entries, strict=True):
+            if n:
+                if entry.work is None:
+                    entry.work = work(self.program, entry.name, self.isa)
+                flops += n * entry.work.flops
+                nbytes += n * entry.work.bytes
+        return Work(flops, nbytes)
 
     # ---- training and inference
 
@@ -400,12 +428,16 @@ class Session:
         return out
 
     def _run(self, entry: Bound) -> None:
+        self._runs[entry.index] += 1
         for slot, name in self._slots:
             slot[0] = self._scalars[name]
-        if self._stream is None:
-            _core.run(self._runner, entry.index, 0, entry.steps)
+        if self._stream is not None:
+            self._stream.run(entry.name, entry.index, entry.steps, self._slicer)
+        elif self._slicer is not None:
+            run = partial(_core.run, self._runner, entry.index)
+            self._slicer.run(entry.index, entry.steps, run)
         else:
-            self._stream.run(entry.name, entry.index, entry.steps)
+            _core.run(self._runner, entry.index, 0, entry.steps)
 
     def _named(self, name: str) -> list[Bound]:
         found = [e for e in self._entries if e.name.partition("@")[0] == name]

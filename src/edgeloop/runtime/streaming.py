@@ -6,10 +6,13 @@ size and times are compared before and after each run; where they differ all of 
 
 from __future__ import annotations
 
+from functools import partial
+
 from edgeloop import _core
 from edgeloop.errors import ProgramError
 from edgeloop.program import Program
 from edgeloop.program.memory import Mapped, Status, sha256
+from edgeloop.runtime.slices import Slicer
 
 # Entries that change parameters, state or sums of gradients.
 CHANGING = ("train", "accumulate", "apply", "train_from")
@@ -38,8 +41,8 @@ class Stream:
         file = program.weights_file()
         return None if file is None else cls(program, file, runner)
 
-    def run(self, name: str, entry: int, steps: int) -> None:
-        """Run an entry.
+    def run(self, name: str, entry: int, steps: int, slicer: Slicer | None = None) -> None:
+        """Run an entry, in the slicer's slices where there is one.
 
         Raises
         ------
@@ -54,9 +57,10 @@ class Stream:
         changing = name.partition("@")[0] in CHANGING
         after = f"parameters may be of half a step: {_AGAIN}" if changing else "nothing has changed"
         try:
-            for first in range(0, steps, SLICE):
-                _core.run(self._runner, entry, first, min(first + SLICE, steps))
-                self._file.forget()
+            if slicer is None:
+                self._some(entry, 0, steps)
+            else:
+                slicer.run(entry, steps, partial(self._some, entry))
         except OSError as e:
             self._torn = f"its weights could not be read: {e.strerror}" if changing else ""
             raise ProgramError(
@@ -68,6 +72,11 @@ class Stream:
         except ProgramError:
             self._torn = "the program's file changed meanwhile" if changing else ""
             raise
+
+    def _some(self, entry: int, first: int, last: int) -> None:
+        for begin in range(first, last, SLICE):
+            _core.run(self._runner, entry, begin, min(begin + SLICE, last))
+            self._file.forget()
 
     def mend(self) -> None:
         """Say that parameters and state are whole again."""
