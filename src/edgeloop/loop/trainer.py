@@ -282,7 +282,7 @@ class Trainer:
         return Outcome(learner.adapter(), p)
 
     def _limit(self, p: Progress, reserve: float) -> str | None:
-        """Name the limit that the next step would pass; `reserve`: seconds that are still needed."""
+        """Name the limit that the next step would pass; `reserve`: seconds still needed."""
         c = self._config
         if c.max_steps is not None and p.step >= c.max_steps:
             return "steps"
