@@ -22,7 +22,7 @@ from edgeloop.loop.follow import take_in
 from edgeloop.loop.memory import GATE, TRAIN, VALIDATION, BaseMemory, Memory
 from edgeloop.loop.report import Report
 from edgeloop.loop.serving import Live
-from edgeloop.loop.trigger import SamplesTrigger, Situation, Trigger
+from edgeloop.loop.triggers import SamplesTrigger, Situation, Trigger
 from edgeloop.loop.update import Updater
 
 if TYPE_CHECKING:
