@@ -8,7 +8,7 @@ import pytest
 from edgeloop.errors import BudgetError
 from edgeloop.loop import Live, plan_ram, resident_bytes
 from edgeloop.loop.learner import scores
-from edgeloop.loop.trigger import SamplesTrigger, Situation
+from edgeloop.loop.triggers import SamplesTrigger, Situation
 
 
 @pytest.mark.parametrize(

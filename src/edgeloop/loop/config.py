@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 from edgeloop.data.buffers import POLICIES, STORAGES
 from edgeloop.errors import ConfigError
 from edgeloop.loop.schema import Bytes, Joules, Range, Seconds, read, table
+from edgeloop.loop.triggers import Condition, Constraints, Samples, condition
+from edgeloop.loop.triggers.device import NETWORKS
 from edgeloop.store import CODECS
 
 
@@ -164,9 +167,66 @@ class BufferConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TriggerConfig:
-    """[trigger]: an update starts after this many labelled samples since the last one."""
+    """[trigger]: when an update starts.
+
+    Attributes
+    ----------
+    samples
+        Labelled samples since the last update; the short way to say ``when = {samples = 32}``.
+    when
+        Conditions instead of `samples`, each a key with its options, and any, all and not of them
+        (docs/guide/triggers.md).
+    """
 
     samples: int = field(default=32, metadata={"range": Range(1)})
+    when: dict[str, Any] | None = None
+
+    def condition(self, name: str = "config") -> Condition:
+        """Return the condition that starts an update; `name` starts the path in errors."""
+        if self.when is None:
+            return Samples(self.samples)
+        return condition(self.when, f"{name}: trigger.when")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConstraintsConfig:
+    """[constraints]: what the device must allow while an update runs; an unknown reading forbids.
+
+    Attributes
+    ----------
+    requires_charging
+        External power is there, or the device has no battery and runs from the mains.
+    requires_battery_not_low
+        The battery is not low: it is at 15 %, until it is back at 20 %.
+    requires_device_idle
+        Nobody but the loop needs the device.
+    requires_storage_not_low
+        The file system of the state file is not low.
+    network_type
+        Connection that is needed: "not_required", "connected" (any), "unmetered", "not_roaming" or
+        "metered".
+    max_temp_c
+        Degrees Celsius at which work stops; None: it does not look.
+    resume_temp_c
+        Degrees Celsius at which it goes on after that; None: 5 degrees below `max_temp_c`.
+    min_battery_percent
+        Charge, in percent, at which work stops; it goes on 5 % above. None: it does not look.
+    """
+
+    requires_charging: bool = False
+    requires_battery_not_low: bool = False
+    requires_device_idle: bool = False
+    requires_storage_not_low: bool = False
+    network_type: str = field(
+        default="not_required", metadata={"choices": ("not_required", *NETWORKS)}
+    )
+    max_temp_c: float | None = field(default=None, metadata={"range": Range(-50, 200)})
+    resume_temp_c: float | None = field(default=None, metadata={"range": Range(-60, 200)})
+    min_battery_percent: float | None = field(default=None, metadata={"range": Range(0, 99)})
+
+    def build(self) -> Constraints:
+        """Return the constraints; ConfigError when they contradict each other."""
+        return Constraints(**dataclasses.asdict(self))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -435,6 +495,7 @@ class Config:
     base: BaseConfig | None = None
     buffer: BufferConfig = field(default_factory=BufferConfig)
     trigger: TriggerConfig = field(default_factory=TriggerConfig)
+    constraints: ConstraintsConfig = field(default_factory=ConstraintsConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     pace: PaceConfig = field(default_factory=PaceConfig)
     gate: GateConfig = field(default_factory=GateConfig)
@@ -462,6 +523,15 @@ class Config:
         """Build from nested dicts, as TOML gives them. `name` starts the path in errors."""
         made = table(cls, data, f"{name}: ", reserved={"root": root, "name": name})
         g, t = made.gate, made.train
+        if made.trigger.when is not None and "samples" in data["trigger"]:
+            raise ConfigError(
+                f"{name}: trigger.samples: has no effect beside trigger.when; put samples into that"
+            )
+        made.trigger.condition(name)
+        try:
+            made.constraints.build()
+        except ConfigError as error:
+            raise ConfigError(f"{name}: {error}") from error
         if g.share + t.validation >= 1.0:
             raise ConfigError(
                 f"{name}: gate.share and train.validation: {g.share} and {t.validation} leave "

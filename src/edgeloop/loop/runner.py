@@ -23,7 +23,7 @@ from edgeloop.loop.follow import Follower
 from edgeloop.loop.memory import BaseMemory, Memory
 from edgeloop.loop.report import Report, Update
 from edgeloop.loop.serving import Live
-from edgeloop.loop.trigger import SamplesTrigger, Situation, Trigger
+from edgeloop.loop.triggers import SamplesTrigger, Situation, Trigger
 from edgeloop.loop.update import Updater
 
 if TYPE_CHECKING:

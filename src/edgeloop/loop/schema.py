@@ -84,7 +84,8 @@ def table(cls: type[T], data: Any, where: str, *, reserved: dict[str, Any] | Non
         raise ConfigError(f"{where.rstrip('. ')}: is {data!r}; it must be a table")
     reserved = reserved or {}
     hints = typing.get_type_hints(cls)
-    fields = {f.name: f for f in dataclasses.fields(cls) if f.name not in reserved}  # type: ignore[arg-type]
+    known = (f for f in dataclasses.fields(cls) if f.init)  # type: ignore[arg-type]
+    fields = {f.name: f for f in known if f.name not in reserved}
     made: dict[str, Any] = dict(reserved)
     # A table with "options" hands unknown keys on: its kind knows them.
     options = fields.pop("options", None)
@@ -98,13 +99,14 @@ def table(cls: type[T], data: Any, where: str, *, reserved: dict[str, Any] | Non
         raise ConfigError(f"{where}{key}: unknown key, {hint}")
     for name, field in fields.items():
         if name in data:
-            made[name] = _value(hints[name], data[name], f"{where}{name}", field.metadata)
+            made[name] = convert(hints[name], data[name], f"{where}{name}", field.metadata)
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             raise ConfigError(f"{where}{name}: is missing; set it")
     return cls(**made)
 
 
-def _value(hint: Any, value: Any, where: str, meta: typing.Mapping[str, Any]) -> Any:
+def convert(hint: Any, value: Any, where: str, meta: typing.Mapping[str, Any]) -> Any:
+    """Turn the TOML value of a field with this type hint and metadata into what the field holds."""
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         hint = next(h for h in typing.get_args(hint) if h is not type(None))
     if isinstance(hint, type) and dataclasses.is_dataclass(hint):
@@ -136,6 +138,8 @@ def _value(hint: Any, value: Any, where: str, meta: typing.Mapping[str, Any]) ->
     choices = meta.get("choices")
     if good and choices is not None and value not in choices:
         good, wanted = False, " or ".join(f'"{c}"' for c in choices)
+        close = difflib.get_close_matches(str(value), choices, 1)
+        wanted += f'; did you mean "{close[0]}"?' if close else ""
     if not good:
         raise ConfigError(f"{where}: is {value!r}; it must be {wanted}")
     return origin(value) if origin in (Path, float) else value
@@ -145,11 +149,11 @@ def _sequence(args: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:
     if not isinstance(value, list):
         raise ConfigError(f"{where}: is {value!r}; it must be a list")
     if args[-1] is Ellipsis:
-        return tuple(_value(args[0], v, f"{where}[{i}]", {}) for i, v in enumerate(value))
+        return tuple(convert(args[0], v, f"{where}[{i}]", {}) for i, v in enumerate(value))
     if len(value) != len(args):
         raise ConfigError(f"{where}: has {len(value)} entries; it must have {len(args)}")
     return tuple(
-        _value(a, v, f"{where}[{i}]", {}) for i, (a, v) in enumerate(zip(args, value, strict=True))
+        convert(a, v, f"{where}[{i}]", {}) for i, (a, v) in enumerate(zip(args, value, strict=True))
     )
 
 
