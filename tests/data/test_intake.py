@@ -10,8 +10,8 @@ from edgeloop.errors import DataError
 
 def test_items_arrive_in_order():
     source = IterableSource([np.full(2, i, np.float32) for i in range(50)])
-    assert [int(item.x[0]) for item in Intake(source, 64)] == list(range(50))
-    assert [int(item.x[0]) for item in Intake(source, 64, start=45)] == [45, 46, 47, 48, 49]
+    assert [int(item.x[0]) for item in Intake(source, 64).items(9)] == list(range(50))
+    assert [int(item.x[0]) for item in Intake(source, 64, start=45).items(9)] == [45, 46, 47, 48, 49]
 
 
 def test_overruns_drop_the_oldest_and_are_counted():
@@ -25,7 +25,7 @@ def test_overruns_drop_the_oldest_and_are_counted():
     intake = Intake(IterableSource(sensor()), 4)
     assert done.wait(5)
     intake._thread.join(5)
-    assert [int(item.x[0]) for item in intake] == [16, 17, 18, 19]
+    assert [int(item.x[0]) for item in intake.items(9)] == [16, 17, 18, 19]
     assert intake.overruns == 16
 
 
@@ -36,7 +36,7 @@ def test_a_failing_sensor_fails_the_loop():
 
     seen = []
     with pytest.raises(DataError, match="gone"):
-        seen.extend(Intake(IterableSource(sensor()), 4))
+        seen.extend(Intake(IterableSource(sensor()), 4).items(9))
 
 
 def test_close_ends_the_thread():
@@ -52,4 +52,18 @@ def test_close_ends_the_thread():
     go.set()
     intake._thread.join(5)
     assert not intake._thread.is_alive()
-    assert list(intake) == []
+    assert list(intake.items(9)) == []
+
+
+def test_silence_is_told():
+    go = threading.Event()
+
+    def sensor():
+        go.wait(5)
+        yield np.zeros(2, np.float32)
+
+    items = Intake(IterableSource(sensor()), 4).items(0.001)
+    assert next(items) is None
+    go.set()
+    assert next(item for item in items if item is not None).key == "iterable:0"
+    assert list(items) == []

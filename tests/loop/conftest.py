@@ -96,7 +96,8 @@ def make_config(**sections):
 
 def make_loop(store, data, config=None, **options):
     config = config or make_config()
-    options = {"source": IterableSource(data), "program_hash": "p" * 64} | options
+    options = {"source": IterableSource(data), "program_hash": "p" * 64,
+               "wall": lambda: 0.0} | options
     return Loop(
         config,
         store=store,

@@ -8,7 +8,7 @@ import pytest
 from edgeloop.errors import BudgetError
 from edgeloop.loop import Live, plan_ram, resident_bytes
 from edgeloop.loop.learner import scores
-from edgeloop.loop.triggers import SamplesTrigger, Situation
+from edgeloop.loop.triggers import Facts, Samples, TriggerSet
 
 
 @pytest.mark.parametrize(
@@ -22,7 +22,9 @@ from edgeloop.loop.triggers import SamplesTrigger, Situation
     ],
 )
 def test_trigger(since, fresh, gate, decision):
-    assert SamplesTrigger(32, 16)(Situation(since, fresh, gate)) == decision
+    triggers = TriggerSet(Samples(32), gate_samples=16)
+    triggers.observe(Facts(since=since, fresh=fresh, gate=gate))
+    assert triggers.action() == triggers.decide().action == decision
 
 
 def test_live_swaps_between_predictions(kit):

@@ -251,7 +251,7 @@ def test_waits_for_the_gate_set(kit, store):
     loop = kit.loop(store, kit.stream(60), kit.config(gate={"min_samples": 64}))
     report = loop.run()
     assert report.updates == []
-    assert report.waits == 2
+    assert report.waits == 1
 
 
 def test_full_ring_counts_what_it_drops(kit, store):

@@ -58,14 +58,15 @@ class Intake:
             self._ended = True
             self._news.notify()
 
-    def __iter__(self) -> Iterator[Item | DataError]:
+    def items(self, tick: float) -> Iterator[Item | DataError | None]:
+        """Yield what comes, and None whenever nothing did for `tick` seconds."""
         while True:
             with self._news:
-                while not self._queue and not self._ended:
-                    self._news.wait()
-                if not self._queue:
+                if not self._queue and not self._ended:
+                    self._news.wait(tick)
+                item = self._queue.popleft() if self._queue else None
+                if item is None and self._ended:
                     break
-                item = self._queue.popleft()
             yield item
         if self._failure is not None:
             raise self._failure

@@ -24,6 +24,9 @@ class Update:
     train_seconds, cycle_seconds
         Training, validation included; and from the last sample in until the live predictor
         answered with the new version (None after a resume or a rejection).
+    cpu_seconds, flops, bytes, joules
+        What training took: processor time of this process, operations, bytes that the program
+        moved, and energy (None: nothing can tell).
     """
 
     version: int | None
@@ -37,6 +40,10 @@ class Update:
     gate: dict[str, Any] | None
     train_seconds: float
     cycle_seconds: float | None
+    cpu_seconds: float = 0.0
+    flops: int = 0
+    bytes: int = 0
+    joules: float | None = None
 
     @property
     def promoted(self) -> bool:
@@ -59,8 +66,10 @@ class Report:
         Of this run, where there are [window] and [feedback]: times that the windows were
         interrupted, samples that the sensor never gave by its time stamps, and late labels that
         fitted no waiting item. Samples that a full ring dropped are in `overruns`.
+    duplicates
+        Of this run: samples that were too much like one that is kept.
     waits
-        Times an update was due but had to wait for the gate set.
+        Times an update was due but had to wait for something: the gate set, a constraint.
     resumed
         The run began with an update that another process had left unfinished.
     """
@@ -74,6 +83,7 @@ class Report:
     gaps: int = 0
     missing: int = 0
     unmatched: int = 0
+    duplicates: int = 0
     waits: int = 0
     resumed: bool = False
     live: int | None = None
@@ -85,7 +95,7 @@ class Report:
         """Add the run before it in this process, so that both are one."""
         for name in (
             *("accepted", "unlabelled", "filtered", "bad", "overruns", "gaps", "missing"),
-            *("unmatched", "waits", "seconds"),
+            *("unmatched", "duplicates", "waits", "seconds"),
         ):
             setattr(self, name, getattr(first, name) + getattr(self, name))
         self.resumed = first.resumed or self.resumed

@@ -23,8 +23,9 @@ from edgeloop.loop.follow import Follower
 from edgeloop.loop.memory import BaseMemory, Memory
 from edgeloop.loop.report import Report, Update
 from edgeloop.loop.serving import Live
-from edgeloop.loop.triggers import SamplesTrigger, Situation, Trigger
+from edgeloop.loop.triggers import TriggerSet
 from edgeloop.loop.update import Updater
+from edgeloop.loop.watch import Watch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -32,14 +33,20 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from edgeloop.data.augment import Augment
+    from edgeloop.data.features import Features
     from edgeloop.data.item import Item, Label, Source
     from edgeloop.data.privacy import Filter
     from edgeloop.loop.config import Config
     from edgeloop.loop.gate import Gate
     from edgeloop.loop.learner import Learner
+    from edgeloop.loop.pace import Pace
     from edgeloop.store import Store
 
 STATE = "loop"  # key-value entry of the store
+ENDED = "ended"  # another: Unix time of the end of the last update
+TICK = 1.0  # seconds without an item after which conditions are looked at again
+COUNTED = ("accepted", "unlabelled", "filtered", "bad", "overruns", "gaps", "missing", "unmatched",
+           "duplicates")
 FOLLOW_EVERY = 16  # items between looks at what the fleet sent, beside those at every update
 COUNTS = ("gaps", "missing", "overruns", "unmatched")  # of a source that the report shows
 LIVE_PERSIST = 16  # items between writes when the source cannot be read again
@@ -68,10 +75,22 @@ class Loop:
         Privacy filters, applied before anything else sees an item.
     base
         Samples of the base task.
+    triggers
+        Decide when an update starts and whether it may go on; None: the configured ones.
+    classes
+        Classes of the program, where its answers are scores of classes.
+    device
+        Gives readings of the device, by the names of :class:`edgeloop.loop.triggers.Facts`.
+    joules
+        Joules used so far; None: not known.
+    pace
+        Rests between slices of training.
+    features
+        The pipeline behind `prepare`, where it learns from the stream itself.
     on_event
         Called as ``on_event(kind, **detail)``; what it raises ends the run, like a power cut.
-    clock
-        Seconds, monotonic.
+    clock, wall
+        Seconds, monotonic; and Unix time.
     keep
         How the features below the program's cut are kept during an update; "": not at all.
     copy
@@ -102,17 +121,22 @@ class Loop:
         filters: Iterable[Filter] = (),
         base: BaseMemory | None = None,
         gate: Gate | None = None,
-        trigger: Trigger | None = None,
+        triggers: TriggerSet | None = None,
+        classes: int | None = None,
+        device: Callable[[], dict[str, Any]] | None = None,
+        joules: Callable[[], float | None] = lambda: None,
+        pace: Pace | None = None,
+        features: Features | None = None,
         isa: str = "",
         on_event: Callable[..., None] | None = None,
         clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
         keep: str = "",
         copy: Callable[[], None] | None = None,
         successor: tuple[str, Learner] | None = None,
         intake: Intake | None = None,
         shipped: Callable[[], Mapping[str, np.ndarray]] | None = None,
     ) -> None:
-        g = config.gate
         self.config = config
         self.live = Live(predictor)
         self.report = Report()
@@ -126,12 +150,25 @@ class Loop:
         self._filters = list(filters)
         base = base or BaseMemory(0, shape, anchor=0.0, seed=0)
         self._anchors = base.digest()
-        self._trigger = trigger or SamplesTrigger(config.trigger.samples, g.min_samples)
+        self._features = features if features is not None and features.stateful else None
+        self._watch = Watch(
+            triggers or TriggerSet(
+                config.trigger.condition(config.name), config.constraints.build(),
+                gate_samples=config.gate.min_samples),
+            live=self.live,
+            by_input=config.train.target == "input",
+            classes=classes,
+            device=device,
+            clock=clock,
+            wall=wall,
+        )
         self._emit = on_event or _silent
         self._clock = clock
         self._halt = threading.Event()
         self._memory = Memory(config, shape)
-        self._cursor = self._since = self._jobs = 0
+        self._cursor = self._jobs = 0
+        self._before: dict[str, int] = {}  # counts of earlier runs
+        self._lost: dict[str, int] = {}  # by the source, as far as the report has it
         self._updater = Updater(
             config,
             store=store,
@@ -148,6 +185,10 @@ class Loop:
             clock=clock,
             keep=keep,
             copy=copy,
+            may_go_on=self._may_go_on,
+            ended=self._note_end,
+            joules=joules,
+            pace=pace,
         )
         self._fleet = Follower(
             store=store,
@@ -185,34 +226,36 @@ class Loop:
                 self._concluded(self._updater.resume(job), onto)
             else:  # it learnt on a release that another one has taken the place of
                 self._store.clear_job()
+                self._memory.unpin()
         self._follow()
         limit = None if until == "exhausted" else int(until)
         if self._fleet.reload:
             limit = self._cursor
         intake: Intake | None = None
-        stream: Iterable[Item | DataError]
+        stream: Iterable[Item | DataError | None]
         report.ended = "exhausted"
         if limit is not None and self._cursor >= limit:
             stream, report.ended = (), "limit"
             intake = self.intake
         elif self.config.source.realtime and self.config.window is None:
-            stream = intake = self.intake or Intake(
+            intake = self.intake or Intake(
                 self._source, self._memory.fresh.capacity, self._cursor)
+            self.intake, stream = intake, intake.items(TICK)
         else:
             stream = self._source.items(self._cursor)
         try:
             for item in stream:
-                self._take(item)
+                if item is None:
+                    self._decide(None)  # nothing came for a while: time may have
+                else:
+                    self._take(item)
                 if self._halt.is_set() or (limit is not None and self._cursor >= limit):
                     report.ended = "stopped" if self._halt.is_set() else "limit"
                     break
         finally:
-            for name, count in counts_of(self._source).items():
-                if name in COUNTS:
-                    setattr(report, name, getattr(report, name) + count)
+            self._count_losses()
             self.intake = None
             if intake is not None:
-                report.overruns, intake.overruns = report.overruns + intake.overruns, 0
                 if self._fleet.reload:
                     self.intake = intake  # for the loop that follows
                 else:
@@ -239,7 +282,8 @@ class Loop:
         saved = store.kv(STATE)
         self._memory = Memory(self.config, self._shape)
         updater.reset(self._memory)
-        self._cursor = self._since = self._jobs = 0
+        self._cursor = self._jobs = 0
+        self._lost = {}
         state = {} if saved is None else json.loads(saved)
         # Other anchors than last time: the shipped model is measured on these.
         same = (state.get("anchors"), state.get("program", self._program)) == (
@@ -247,9 +291,15 @@ class Loop:
         updater.anchor = state["anchor"] if same else updater.anchor_score()
         with store.transaction():
             if state:
-                self._cursor, self._since = state["cursor"], state["since"]
-                self._jobs = state["jobs"]
+                self._cursor, self._jobs = state["cursor"], state["jobs"]
                 self._memory.load(store, state["memory"])
+                self._before = state.get("counts", {})
+                if "watch" in state:
+                    self._watch.load(state["watch"])
+                if (ended := store.kv(ENDED)) is not None:
+                    self._watch.last_update = float(ended)
+                if self._features is not None and same:
+                    self._remember(state.get("features"))
             if live is None:
                 updater.ship()
             self._save()
@@ -262,10 +312,16 @@ class Loop:
     def _save(self) -> None:
         """Write the state as it is now, durably; inside a transaction, as part of it."""
         with self._store.transaction():
+            self._count_losses()
+            counts = {n: self._before.get(n, 0) + getattr(self.report, n) for n in COUNTED}
             state = {
                 "cursor": self._cursor,
-                "since": self._since,
+                "since": self._memory.counts.since,
                 "jobs": self._jobs,
+                "counts": counts,
+                "watch": self._watch.state(),
+                "said": self._watch.lines(),
+                "features": None if self._features is None else self._features.state(),
                 "anchor": self._updater.anchor,
                 "anchors": self._anchors,
                 "program": self._program,
@@ -273,26 +329,83 @@ class Loop:
             }
             self._store.put_kv(STATE, json.dumps(state).encode())
 
+    def _remember(self, state: Any) -> None:
+        """Let the features go on from what they had learnt of the stream."""
+        assert self._features is not None
+        try:
+            self._features.load_state(state or {})
+        except DataError as error:
+            self._emit("features", forgotten=str(error))
+
+    def _count_losses(self) -> None:
+        """Bring what the source and its queue lost into the report."""
+        found = counts_of(self._source)
+        if self.intake is not None:
+            found = found | {"overruns": found.get("overruns", 0) + self.intake.overruns}
+        for name in COUNTS:
+            more = found.get(name, 0) - self._lost.get(name, 0)
+            setattr(self.report, name, getattr(self.report, name) + more)
+        self._lost = found
+
     # Updates
+
+    def _decide(self, arrived: float | None) -> None:
+        """See whether it is time to train, or to go on with an update that was suspended."""
+        memory = self._memory
+        if self._updater.suspended:
+            if not self._may_go_on():
+                job = self._store.job()
+                assert job is not None
+                onto = job.cursor.get("onto")
+                self._fleet.prepare(onto)
+                self._concluded(self._updater.go_on(job), onto)
+            return
+        decision = self._watch.decide(memory)
+        if decision == "train":
+            why = self._watch.lines()
+            memory.counts.clear()
+            self._watch.started()
+            followed = self._follow(arrived)
+            if not followed and self._fleet.settled:
+                self._learn(arrived, why=why)
+        elif self._cursor % FOLLOW_EVERY == 0:
+            self._follow(arrived, build=decision == "wait")
+        if decision == "wait" and (news := self._watch.news()):
+            self.report.waits += 1
+            self._store.event("waits", {"why": news})
+            self._emit("wait", why=news)
+
+    def _may_go_on(self) -> str:
+        return self._watch.may_go_on(self._memory)
 
     def _follow(self, arrived: float | None = None, *, build: bool = True) -> bool:
         """Take in what the fleet sent, build on it; True when what was learnt here was rebased."""
-        onto = self._fleet.look(build=build)
+        onto = self._fleet.look(build=build and not self._updater.suspended)
         if self._fleet.reload:
             self._halt.set()  # the next loop loads the programs that are needed now
         if onto is None:
             return False
-        return self._learn(arrived, onto=onto).promoted
+        update = self._learn(arrived, onto=onto, why=[f"builds on version {onto}"])
+        return update is None or update.promoted
 
-    def _learn(self, arrived: float | None, *, onto: int | None = None) -> Update:
+    def _learn(
+        self, arrived: float | None, *, onto: int | None = None, why: Sequence[str]
+    ) -> Update | None:
         self._jobs += 1
         self._fleet.prepare(onto)
-        update = self._updater.start(self._jobs, arrived, onto=onto)
+        update = self._updater.start(self._jobs, arrived, onto=onto, why=why)
         return self._concluded(update, onto)
 
-    def _concluded(self, update: Update, onto: int | None) -> Update:
-        self._fleet.conclude(onto, promoted=update.promoted)
-        self.report.updates.append(update)
+    def _note_end(self, promoted: bool) -> None:
+        """Let the triggers know; inside the transaction that ends the update."""
+        self._watch.ended(promoted)
+        self._store.put_kv(ENDED, str(self._watch.last_update).encode())
+
+    def _concluded(self, update: Update | None, onto: int | None) -> Update | None:
+        """Note how an update ended; None: it is suspended."""
+        if update is not None:
+            self.report.updates.append(update)
+        self._fleet.conclude(onto, promoted=update is not None and update.promoted)
         return update
 
     # Samples
@@ -315,19 +428,7 @@ class Loop:
             self.report.bad += 1
             self._emit("skipped", item=self._cursor, error=str(item))
             return
-        memory = self._memory
-        situation = Situation(self._since, len(memory.fresh), len(memory.gate))
-        decision = self._trigger(situation)
-        if decision == "train":
-            self._since = 0
-            followed = self._follow(arrived)
-            if not followed and self._fleet.settled:
-                self._learn(arrived)
-        elif self._cursor % FOLLOW_EVERY == 0:
-            self._follow(arrived, build=decision == "wait")
-        if decision == "wait" and self._since % self.config.trigger.samples == 0:
-            self.report.waits += 1
-            self._emit("wait", gate=len(memory.gate), needs=self.config.gate.min_samples)
+        self._decide(arrived)
         every = self.config.buffer.persist_every
         if not every and not self._source.replayable:
             every = LIVE_PERSIST
@@ -343,6 +444,7 @@ class Loop:
             return
         x = self._model_input(kept.x)
         by_input = self.config.train.target == "input"
+        self._watch.item(x, kept.y)
         self._emit("item", n=self._cursor, x=x, y=kept.y, meta=kept.meta)
         y: Label | None = 0 if by_input else kept.y
         if y is None:
@@ -353,9 +455,9 @@ class Loop:
         taken = memory.add(memory.role(key), x, y, kept.key, views)
         self.report.overruns += memory.fresh.overruns - lost
         if not taken:
+            self.report.duplicates += 1
             return
         self.report.accepted += 1
-        self._since += 1
 
     def _model_input(self, raw: NDArray[np.float32]) -> NDArray[np.float32]:
         x = self._prepare(raw)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from edgeloop.data.item import Label
     from edgeloop.loop.config import TrainConfig
     from edgeloop.loop.learner import Learner
+    from edgeloop.loop.pace import Pace
     from edgeloop.runtime import Session
 
 # Limits that may end an update within an epoch.
@@ -169,8 +170,8 @@ class Trainer:
     keep
         How the features below the program's cut are kept ("f32", "f16", "int8"); "": they are
         computed in every step, as for a program without a cut.
-    rest
-        Called after each step; rests as long as training has to.
+    pace
+        Rests after each step.
     joules
         Joules used so far, None: not known.
     """
@@ -185,11 +186,11 @@ class Trainer:
         checkpoint: Checkpoint,
         emit: Callable[..., None],
         keep: str = "",
-        rest: Callable[[], None] = lambda: None,
+        pace: Pace | None = None,
         joules: Callable[[], float | None] = lambda: None,
     ) -> None:
         self._keep = keep
-        self._rest, self._joules = rest, joules
+        self._pace, self._joules = pace, joules
         self._counted: tuple[float, int, int, float | None] = (0.0, 0, 0, None)
         self._kept: Kept | None = None
         self._learner = learner
@@ -217,6 +218,8 @@ class Trainer:
         saved = self._clock()
         began = saved - p.elapsed
         self._count(None)
+        if self._pace is not None:
+            self._pace.start()
         steps = -(-len(lesson.order(config, p.job, 0)) // self._batch)  # in every epoch
         slowest_step = last_judge = 0.0
         unsaved = False
@@ -266,7 +269,8 @@ class Trainer:
                 self._count(p)
                 self._checkpoint(p, learner.snapshot(), best if unsaved else None)
                 unsaved = False
-            self._rest()
+            if self._pace is not None:
+                self._pace.rest()
 
         epoch, done = divmod(p.step, steps)
         # The epoch that a limit cut counts as one, if it is the best.

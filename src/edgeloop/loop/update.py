@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from edgeloop.loop.config import Config
     from edgeloop.loop.learner import Learner
     from edgeloop.loop.memory import BaseMemory, Memory
+    from edgeloop.loop.pace import Pace
     from edgeloop.loop.serving import Live
     from edgeloop.store import Store
 
@@ -53,9 +54,19 @@ class Updater:
         How the trainer keeps features; "": not at all.
     copy
         Makes a verified copy of the state file; None: there is none.
+    may_go_on
+        Says why training has to stop for now; "": it may go on.
+    ended
+        Told at the end of an update whether its result went live.
+    joules
+        Joules used so far; None: not known.
+    pace
+        Rests between slices of training.
 
     Attributes
     ----------
+    suspended
+        Why the update under way has stopped until :meth:`go_on`; "": none has.
     anchor
         Score of the shipped model on the anchors, the measure of what must not be forgotten.
     """
@@ -78,10 +89,16 @@ class Updater:
         clock: Callable[[], float],
         keep: str = "",
         copy: Callable[[], None] | None = None,
+        may_go_on: Callable[[], str] = lambda: "",
+        ended: Callable[[bool], None] = lambda _: None,
+        joules: Callable[[], float | None] = lambda: None,
+        pace: Pace | None = None,
     ) -> None:
         g = config.gate
         self.config = config
         self.anchor: float | None = None
+        self.suspended = ""
+        self._may_go_on, self._ended = may_go_on, ended
         self._store = store
         self._live = live
         self._learner = learner
@@ -103,6 +120,8 @@ class Updater:
             checkpoint=self._checkpoint,
             emit=emit,
             keep=keep,
+            pace=pace,
+            joules=joules,
         )
         self._pristine = learner.snapshot()
         if config.train.lr is not None:
@@ -110,7 +129,7 @@ class Updater:
 
     def reset(self, memory: Memory) -> None:
         """Begin with the shipped weights and another memory."""
-        self._memory = memory
+        self._memory, self.suspended = memory, ""
         self._learner.restore(self._pristine)
 
     def ship(self) -> None:
@@ -123,11 +142,15 @@ class Updater:
             live=True,
         )
 
-    def start(self, number: int, arrived: float | None, *, onto: int | None = None) -> Update:
+    def start(
+        self, number: int, arrived: float | None, *, onto: int | None = None,
+        why: Sequence[str] = (),
+    ) -> Update | None:
         """Freeze the samples in the state file and run update `number` on them.
 
         `arrived` is the time of the last sample, by the clock. `onto`: start from that version
-        instead of the live one, and let the result live unless it is worse: a rebase.
+        instead of the live one, and let the result live unless it is worse: a rebase. `why` goes
+        into the diary. None: the update was suspended.
         """
         live = self._store.live()
         assert live is not None
@@ -135,9 +158,11 @@ class Updater:
         self._learner.restore(self._pristine)
         self._learner.load_adapter(self._store.adapter(onto or live.id))
         with self._store.transaction():
+            self._memory.pin()
             self._save()
             self._checkpoint(progress, self._learner.snapshot(), None)
-        self._emit("job", job=number, fresh=len(self._memory.fresh))
+            self._store.event("started", {"job": number, "why": list(why)})
+        self._emit("job", job=number, fresh=len(self._memory.lesson()), why=list(why))
         return self._update(progress, None, arrived)
 
     @property
@@ -155,7 +180,7 @@ class Updater:
         """Compare a release that went live at once with the version before it; undo a worse one."""
         store = self._store
         value, live = store.kv(TRIAL), store.live()
-        if value is None or live is None or not self.ready:
+        if value is None or live is None or not self.ready or self.suspended:
             return
         before, version, sequence = json.loads(value)
         known = {v.id: v for v in store.versions()}
@@ -190,8 +215,16 @@ class Updater:
             return self._store.version(onto).program_hash == self._program
         return live.program_hash == self._program
 
-    def resume(self, job: Job) -> Update:
-        """Go on with an update that another process left, from its last checkpoint."""
+    def go_on(self, job: Job) -> Update | None:
+        """Go on with the update that was suspended, with the gate's samples as they are now."""
+        self.suspended = ""
+        with self._store.transaction():
+            self._save()
+            self._store.event("went on", {"job": job.cursor["job"]})
+        return self.resume(job)
+
+    def resume(self, job: Job) -> Update | None:
+        """Go on with an update from its last checkpoint; None: it was suspended (again)."""
         cursor = dict(job.cursor)
         live = self._store.live()
         assert live is not None
@@ -239,8 +272,10 @@ class Updater:
         what = (train, c.base, *sizes, self._keep)
         return hashlib.sha256(repr(what).encode()).hexdigest()[:16]
 
-    def _update(self, progress: Progress, best: bytes | None, arrived: float | None) -> Update:
-        """Train, judge, commit or turn down, and swap."""
+    def _update(
+        self, progress: Progress, best: bytes | None, arrived: float | None
+    ) -> Update | None:
+        """Train, judge, commit or turn down, and swap; None: suspended."""
         memory, base = self._memory, self._base
         chosen = list(memory.gate.balanced(self.config.gate.min_samples))
         x, y = memory.gate.x[chosen], self._labels(memory.gate, chosen)
@@ -260,8 +295,11 @@ class Updater:
         live = self._live.scores(x, y)
         gate: dict[str, Any] | None = None
         promote, onto = False, progress.onto
-        if onto is not None or self._gate.winnable(live):
-            outcome = self._trainer.run(lesson, progress, best)
+        if onto is not None or progress.step or self._gate.winnable(live):
+            outcome = self._trainer.run(lesson, progress, best, self._may_go_on)
+            if outcome.suspended:
+                self._suspend(progress, outcome.suspended)
+                return None
             reason = "no epoch better than before on validation"
             if onto is not None and outcome.adapter is None:
                 # Nothing here makes the release better: it is judged as it came.
@@ -309,12 +347,22 @@ class Updater:
             gate=gate,
             train_seconds=p.elapsed,
             cycle_seconds=cycle,
+            cpu_seconds=p.cpu,
+            flops=p.flops,
+            bytes=p.bytes,
+            joules=p.joules,
         )
         kind = "rejected" if version is None else "promoted"
         self._emit(kind, job=p.job, version=version, reason=reason, cycle_seconds=cycle)
         if version is not None:
             self._back_up()
         return update
+
+    def _suspend(self, progress: Progress, reason: str) -> None:
+        """Leave an update at its checkpoint until it may go on."""
+        self.suspended = reason
+        self._store.event("suspended", {"job": progress.job, "step": progress.step, "why": reason})
+        self._emit("suspended", job=progress.job, step=progress.step, reason=reason)
 
     def _back_up(self) -> None:
         """Copy the state file; where that fails, the last copy stays and the diary tells why."""
@@ -370,6 +418,7 @@ class Updater:
                 "rejected" if version is None else "promoted",
                 {"version": version, "reason": reason} | metrics,
             )
+            self._ended(version is not None)
             self._save()
         return version
 
@@ -403,6 +452,8 @@ class Updater:
             "epochs": len(p.curve),
             "steps": p.step,
             "training_seconds": round(p.elapsed, 6),
+            "cost": {"cpu_seconds": round(p.cpu, 6), "flops": p.flops, "bytes": p.bytes,
+                     "joules": p.joules},
             "validation": {"before": p.first, "after": p.best},
             "gate": gate,
         }

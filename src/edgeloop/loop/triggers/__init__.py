@@ -24,7 +24,6 @@ from edgeloop.loop.triggers.device import (
 from edgeloop.loop.triggers.drift import Adwin, PageHinkley
 from edgeloop.loop.triggers.facts import Facts
 from edgeloop.loop.triggers.learning import Confidence, Drift, Loss, Novel, PerClass, Samples
-from edgeloop.loop.triggers.plain import SamplesTrigger, Situation, Trigger
 
 __all__ = [
     "CONDITIONS",
@@ -51,13 +50,10 @@ __all__ = [
     "PageHinkley",
     "PerClass",
     "Samples",
-    "SamplesTrigger",
     "Schedule",
-    "Situation",
     "Storage",
     "StorageNotLow",
     "Temperature",
-    "Trigger",
     "TriggerSet",
     "condition",
     "explain_text",

@@ -57,7 +57,6 @@ class TriggerSet:
         self.trigger, self.constraints = trigger, constraints or Constraints()
         self._gate_samples = gate_samples
         self._facts = Facts()
-        self.running = False
 
     @property
     def needs(self) -> frozenset[str]:
@@ -69,6 +68,12 @@ class TriggerSet:
         self._facts = facts
         self.trigger.update(facts)
         self.constraints.check(facts)
+
+    def action(self) -> str:
+        """Decide by what has been observed, without a word: what :meth:`decide` would do."""
+        if self.trigger.holds() is not True:
+            return "collect"
+        return "wait" if self._gate() or self.constraints.unmet() else "train"
 
     def decide(self) -> Decision:
         """Decide by what has been observed."""
@@ -91,7 +96,6 @@ class TriggerSet:
 
     def started(self) -> None:
         """An update starts: what the trigger counts begins anew."""
-        self.running = True
         self.trigger.reset()
 
     def may_go_on(self, facts: Facts) -> list[Explanation]:
@@ -100,7 +104,6 @@ class TriggerSet:
 
     def ended(self, promoted: bool) -> None:
         """An update ended. Where its candidate went live, another version is watched from here."""
-        self.running = False
         if promoted:
             self.trigger.reset()
 
@@ -110,7 +113,6 @@ class TriggerSet:
             "trigger": self._identity(),
             "seen": self.trigger.state(),
             "constraints": self.constraints.state(),
-            "running": self.running,
             "counts": [self._facts.since, self._facts.fresh, self._facts.gate],
         }
 
@@ -119,7 +121,6 @@ class TriggerSet:
         if state["trigger"] == self._identity():
             self.trigger.load(state["seen"])
         self.constraints.load(state["constraints"])
-        self.running = state["running"]
         since, fresh, gate = state["counts"]
         self._facts = Facts(since=since, fresh=fresh, gate=gate)
 
