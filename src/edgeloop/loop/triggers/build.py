@@ -90,6 +90,9 @@ def _one(key: str, value: Any, where: str, depth: int) -> Condition:
         value = {}
     elif value is False:
         raise ConfigError(f"{where}: is false; leave it out, or write not = {{{key} = true}}")
+    for name, own in cls.keys.items():
+        if isinstance(value, dict) and name in value:
+            raise ConfigError(f'{where}.{name}: unknown key, did you mean "{own}"?')
     try:
         return _single(cls, key, value, where)
     except ConfigError as error:
@@ -104,9 +107,6 @@ def _one(key: str, value: Any, where: str, depth: int) -> Condition:
 
 def _single(cls: type[Condition], key: str, value: Any, where: str) -> Condition:
     if isinstance(value, dict):
-        if hidden := cls.keys.keys() & value.keys():
-            name = hidden.pop()
-            raise ConfigError(f'{where}.{name}: unknown key, did you mean "{cls.keys[name]}"?')
         turned = {key: name for name, key in cls.keys.items()}
         return table(cls, {turned.get(k, k): v for k, v in value.items()}, f"{where}.")
     fields = [field for field in dataclasses.fields(cls) if field.init]

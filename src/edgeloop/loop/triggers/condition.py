@@ -71,7 +71,10 @@ class Condition:
     def __post_init__(self) -> None:
         hints = typing.get_type_hints(type(self))
         for field in dataclasses.fields(self):
-            if not field.init or (value := getattr(self, field.name)) is field.default is None:
+            if not field.init:
+                continue
+            value = getattr(self, field.name)
+            if value is None and field.default is None:
                 continue
             hint, where = hints[field.name], f"{self.kind}.{self.keys.get(field.name, field.name)}"
             if hint is Seconds:  # code gives seconds or text, loop.toml text only

@@ -195,9 +195,9 @@ class Storage(_Level):
     def update(self, facts: Facts) -> None:
         """Look at the file system."""
         free = facts.storage_free_bytes
-        resume = self.above * 1.1 if self.resume is None else self.resume
+        resume = self.above + self.above // 10 if self.resume is None else self.resume
         say = "" if free is None else f"{format_bytes(free)}, {format_bytes(self.above)} needed"
-        self._judge(free, self.above, resume, say, format_bytes(int(resume)))
+        self._judge(free, self.above, resume, say, format_bytes(resume))
 
 
 @dataclass(eq=False)
