@@ -34,7 +34,7 @@ $(VENV)/.lint: $(VENV)/.base
 $(VENV)/.oracles: $(VENV)/.test
 	@$(PIP) install 'torch==2.13.0' && \
 	  $(PIP) install onnxscript 'transformers==5.23.0' 'peft==0.21.2' \
-	  'bitsandbytes==0.50.2' 'ortools==9.15.6755' && touch $@
+	  'bitsandbytes==0.50.2' 'ortools==9.15.6755' librosa 'river>=0.22' scipy && touch $@
 
 setup-system: ## install the programs that some suites need (Debian, root or sudo)
 	@S=$$([ $$(id -u) = 0 ] || echo sudo); $$S apt-get update -q >/dev/null && \

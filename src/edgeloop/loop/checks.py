@@ -162,8 +162,15 @@ def labels_of(config: Config, program: Program) -> Labels:
         )
     if program.metadata["loss"] != "cross_entropy":
         return Labels(values=program.metadata["labels"]["shape"][1:])
+    return Labels(program.metadata.get("classes"), count=classes_of(program))
+
+
+def classes_of(program: Program) -> int | None:
+    """How many classes a program tells apart; None: its answers are numbers."""
+    if program.metadata["loss"] != "cross_entropy":
+        return None
     scores = next(iter(program.entries["predict"].outputs.values()))
-    return Labels(program.metadata.get("classes"), count=scores.shape[-1])
+    return int(scores.shape[-1])
 
 
 def misfit(

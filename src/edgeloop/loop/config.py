@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from edgeloop.data.buffers import POLICIES, STORAGES
+from edgeloop.device.meters import METERS
+from edgeloop.device.state import METERED
 from edgeloop.errors import ConfigError
 from edgeloop.loop.schema import Bytes, Joules, Range, Seconds, read, table
 from edgeloop.loop.triggers import Condition, Constraints, Samples, condition
@@ -378,6 +380,46 @@ class PaceConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DeviceConfig:
+    """[device]: how the loop sees the device.
+
+    Attributes
+    ----------
+    sysfs, proc
+        Folders of the kernel's files; others for tests, or where a container has them elsewhere.
+    every
+        Time between looks at the sensors.
+    idle_below
+        Share of all cores that other processes may use while the device counts as idle.
+    metered
+        Network interfaces whose traffic costs, as patterns of names.
+    """
+
+    sysfs: Path = Path("/sys")
+    proc: Path = Path("/proc")
+    every: Seconds = field(default=Seconds(1.0))
+    idle_below: float = field(default=0.2, metadata={"range": Range(0, 1)})
+    metered: tuple[str, ...] = METERED
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnergyConfig:
+    """[energy]: how energy is measured.
+
+    Attributes
+    ----------
+    meter
+        "powercap" (the processor's counters), "ina3221" (a board's sensor), "battery", "model" (by
+        `calibration`), "none", or "auto": the best of them that can be read.
+    calibration
+        File that `edgeloop calibrate` wrote; None: there is none.
+    """
+
+    meter: str = field(default="auto", metadata={"choices": METERS})
+    calibration: Path | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class GateConfig:
     """[gate]: what a trained candidate must show before it goes live.
 
@@ -498,6 +540,8 @@ class Config:
     constraints: ConstraintsConfig = field(default_factory=ConstraintsConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     pace: PaceConfig = field(default_factory=PaceConfig)
+    device: DeviceConfig = field(default_factory=DeviceConfig)
+    energy: EnergyConfig = field(default_factory=EnergyConfig)
     gate: GateConfig = field(default_factory=GateConfig)
     budget: BudgetConfig = field(default_factory=BudgetConfig)
     state: StateConfig = field(default_factory=StateConfig)

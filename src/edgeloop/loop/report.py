@@ -27,6 +27,8 @@ class Update:
     cpu_seconds, flops, bytes, joules
         What training took: processor time of this process, operations, bytes that the program
         moved, and energy (None: nothing can tell).
+    joules_source
+        What told the energy, and how exact it is; or why nothing can.
     """
 
     version: int | None
@@ -44,6 +46,7 @@ class Update:
     flops: int = 0
     bytes: int = 0
     joules: float | None = None
+    joules_source: str = ""
 
     @property
     def promoted(self) -> bool:

@@ -21,6 +21,7 @@ from edgeloop.data.streams import counts_of
 from edgeloop.errors import DataError, StateError
 from edgeloop.loop.follow import Follower
 from edgeloop.loop.memory import BaseMemory, Memory
+from edgeloop.loop.pace import Pace
 from edgeloop.loop.report import Report, Update
 from edgeloop.loop.serving import Live
 from edgeloop.loop.triggers import TriggerSet
@@ -36,10 +37,10 @@ if TYPE_CHECKING:
     from edgeloop.data.features import Features
     from edgeloop.data.item import Item, Label, Source
     from edgeloop.data.privacy import Filter
+    from edgeloop.device import Meter
     from edgeloop.loop.config import Config
     from edgeloop.loop.gate import Gate
     from edgeloop.loop.learner import Learner
-    from edgeloop.loop.pace import Pace
     from edgeloop.store import Store
 
 STATE = "loop"  # key-value entry of the store
@@ -81,16 +82,17 @@ class Loop:
         Classes of the program, where its answers are scores of classes.
     device
         Gives readings of the device, by the names of :class:`edgeloop.loop.triggers.Facts`.
-    joules
-        Joules used so far; None: not known.
-    pace
-        Rests between slices of training.
+    meter
+        Says how much energy was used; None: nothing does.
+    again
+        As `prepare`, for a changed window that has already come; None: `prepare` itself.
     features
-        The pipeline behind `prepare`, where it learns from the stream itself.
+        The pipeline behind both, whose own statistics `prepare` moves.
     on_event
         Called as ``on_event(kind, **detail)``; what it raises ends the run, like a power cut.
-    clock, wall
-        Seconds, monotonic; and Unix time.
+    clock, wall, sleep
+        Seconds, monotonic; Unix time; and what sleeps so many seconds (None: until :meth:`stop` at
+        most).
     keep
         How the features below the program's cut are kept during an update; "": not at all.
     copy
@@ -124,13 +126,14 @@ class Loop:
         triggers: TriggerSet | None = None,
         classes: int | None = None,
         device: Callable[[], dict[str, Any]] | None = None,
-        joules: Callable[[], float | None] = lambda: None,
-        pace: Pace | None = None,
+        meter: Meter | None = None,
+        again: Callable[[NDArray[np.float32]], NDArray[np.float32]] | None = None,
         features: Features | None = None,
         isa: str = "",
         on_event: Callable[..., None] | None = None,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
+        sleep: Callable[[float], None] | None = None,
         keep: str = "",
         copy: Callable[[], None] | None = None,
         successor: tuple[str, Learner] | None = None,
@@ -145,7 +148,7 @@ class Loop:
         self._program = program_hash
         self.intake = intake
         self._shape = tuple(shape)
-        self._prepare = prepare
+        self._prepare, self._again = prepare, again or prepare
         self._augment = augment
         self._filters = list(filters)
         base = base or BaseMemory(0, shape, anchor=0.0, seed=0)
@@ -165,6 +168,9 @@ class Loop:
         self._emit = on_event or _silent
         self._clock = clock
         self._halt = threading.Event()
+        self.pace = Pace(
+            config.pace, clock=clock, sleep=sleep or self._doze,
+            temperature=lambda: None if device is None else device().get("temp_c"))
         self._memory = Memory(config, shape)
         self._cursor = self._jobs = 0
         self._before: dict[str, int] = {}  # counts of earlier runs
@@ -187,8 +193,8 @@ class Loop:
             copy=copy,
             may_go_on=self._may_go_on,
             ended=self._note_end,
-            joules=joules,
-            pace=pace,
+            meter=meter,
+            pace=self.pace,
         )
         self._fleet = Follower(
             store=store,
@@ -200,6 +206,9 @@ class Loop:
             save=self._save,
             emit=self._emit,
         )
+
+    def _doze(self, seconds: float) -> None:
+        self._halt.wait(seconds)
 
     def stop(self) -> None:
         """End :meth:`run` after the item or update at hand; for signal handlers and threads."""
@@ -473,7 +482,7 @@ class Loop:
         out[0] = x
         for v in range(1, len(out)):
             seed = (self.config.train.seed, "augment", self._cursor, v)
-            out[v] = x if self._augment is None else self._prepare(self._augment(raw, *seed))
+            out[v] = x if self._augment is None else self._again(self._augment(raw, *seed))
         return out
 
 

@@ -21,6 +21,7 @@ from edgeloop.loop.budget import RamPlan, resident_bytes
 from edgeloop.loop.checks import (
     check_method,
     check_scalars,
+    classes_of,
     features_of,
     input_shape,
     labels_of,
@@ -28,10 +29,13 @@ from edgeloop.loop.checks import (
 )
 from edgeloop.loop.config import Config
 from edgeloop.loop.memory import BaseMemory
+from edgeloop.loop.pace import placed
 from edgeloop.loop.programs import go_back, programs_of
 from edgeloop.loop.runner import Loop
+from edgeloop.loop.surroundings import device_of, meter_of
 from edgeloop.program.installed import tidy
 from edgeloop.runtime import Session
+from edgeloop.runtime.slices import Slicer
 from edgeloop.store import Store, backup
 
 if TYPE_CHECKING:
@@ -52,6 +56,9 @@ def run(
     source: Iterable[Any] | None = None,
     on_event: Callable[..., None] | None = None,
     until: str | int = "exhausted",
+    clock: Callable[[], float] = time.monotonic,
+    wall: Callable[[], float] = time.time,
+    sleep: Callable[[float], None] | None = None,
 ) -> Report:
     """Run a loop to the end of its source.
 
@@ -65,6 +72,8 @@ def run(
         Called as ``on_event(kind, **detail)`` while it runs.
     until
         "exhausted", or the number of items of the stream to stop after.
+    clock, wall, sleep
+        Seconds, monotonic; Unix time; and what sleeps so many seconds: for simulated time.
 
     Raises
     ------
@@ -76,7 +85,8 @@ def run(
     baseline, intake, before = resident_bytes(), None, None
     while True:
         with open_loop(
-            config, source=source, on_event=on_event, baseline=baseline, intake=intake
+            config, source=source, on_event=on_event, clock=clock, wall=wall, sleep=sleep,
+            baseline=baseline, intake=intake,
         ) as loop:
             report = loop.run(until)
             intake = loop.intake
@@ -93,6 +103,8 @@ def open_loop(
     source: Iterable[Any] | None = None,
     on_event: Callable[..., None] | None = None,
     clock: Callable[[], float] = time.monotonic,
+    wall: Callable[[], float] = time.time,
+    sleep: Callable[[float], None] | None = None,
     baseline: int | None = None,
     intake: Intake | None = None,
 ) -> Iterator[Loop]:
@@ -118,11 +130,13 @@ def open_loop(
     prepare = preparer(features)
     base = load_base(config, labels, shape, prepare)
     a = config.train.augment
-    with Store.open(config.path(config.state.path)) as store:
+    with placed(config.pace), Store.open(config.path(config.state.path)) as store:
         tidy(store.path, {v.program_hash for v in store.versions()})
         learner, predictor = Session(program), Session(program)
         shipped = learner.adapter()
-        yield Loop(
+        device = device_of(config, clock)
+        meter = meter_of(config, lambda: learner.work, clock)
+        loop = Loop(
             config,
             store=store,
             source=items,
@@ -134,16 +148,26 @@ def open_loop(
             program_hash=program.hash,
             batch=program.batch,
             shape=shape,
-            prepare=prepare,
+            prepare=preparer(features, learn=True),
+            again=prepare,
+            features=features,
+            classes=classes_of(program),
+            device=lambda: device.read().facts(),
+            meter=meter,
             augment=Augment(a.shift, a.gain_db, a.snr_db) if a.views > 1 else None,
             filters=filters_of(config),
             base=base,
             isa=learner.isa,
             on_event=on_event,
             clock=clock,
+            wall=wall,
+            sleep=sleep,
             keep=keep,
             copy=partial(backup, store, f"{store.path}{BACKUP}") if config.state.backup else None,
         )
+        if config.pace.slice_ms is not None:
+            learner.slice(Slicer(config.pace.slice_ms / 1e3, loop.pace.rest))
+        yield loop
 
 
 def plan(config: Config | str | Path) -> RamPlan:

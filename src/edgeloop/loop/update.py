@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from edgeloop.data.buffers import Reservoir
     from edgeloop.data.item import Label
+    from edgeloop.device import Meter
     from edgeloop.loop.config import Config
     from edgeloop.loop.learner import Learner
     from edgeloop.loop.memory import BaseMemory, Memory
@@ -58,8 +59,8 @@ class Updater:
         Says why training has to stop for now; "": it may go on.
     ended
         Told at the end of an update whether its result went live.
-    joules
-        Joules used so far; None: not known.
+    meter
+        Says how much energy was used; None: nothing does.
     pace
         Rests between slices of training.
 
@@ -91,14 +92,14 @@ class Updater:
         copy: Callable[[], None] | None = None,
         may_go_on: Callable[[], str] = lambda: "",
         ended: Callable[[bool], None] = lambda _: None,
-        joules: Callable[[], float | None] = lambda: None,
+        meter: Meter | None = None,
         pace: Pace | None = None,
     ) -> None:
         g = config.gate
         self.config = config
         self.anchor: float | None = None
         self.suspended = ""
-        self._may_go_on, self._ended = may_go_on, ended
+        self._may_go_on, self._ended, self._meter = may_go_on, ended, meter
         self._store = store
         self._live = live
         self._learner = learner
@@ -121,7 +122,7 @@ class Updater:
             emit=emit,
             keep=keep,
             pace=pace,
-            joules=joules,
+            joules=(lambda: None) if meter is None else meter.joules,
         )
         self._pristine = learner.snapshot()
         if config.train.lr is not None:
@@ -351,6 +352,7 @@ class Updater:
             flops=p.flops,
             bytes=p.bytes,
             joules=p.joules,
+            joules_source=self._source(),
         )
         kind = "rejected" if version is None else "promoted"
         self._emit(kind, job=p.job, version=version, reason=reason, cycle_seconds=cycle)
@@ -453,10 +455,18 @@ class Updater:
             "steps": p.step,
             "training_seconds": round(p.elapsed, 6),
             "cost": {"cpu_seconds": round(p.cpu, 6), "flops": p.flops, "bytes": p.bytes,
-                     "joules": p.joules},
+                     "joules": p.joules, "joules_source": self._source()},
             "validation": {"before": p.first, "after": p.best},
             "gate": gate,
         }
+
+    def _source(self) -> str:
+        """What says how much energy was used, or why nothing does."""
+        if self._meter is None:
+            return "no meter"
+        said = self._meter.read()
+        within = "" if said.uncertainty is None else f", ±{100 * said.uncertainty:.0f} %"
+        return said.source + within
 
     def anchor_score(self) -> float | None:
         """Mean score of the learner as it is on the anchors; None without any."""

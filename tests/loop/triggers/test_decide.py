@@ -12,8 +12,6 @@ from edgeloop.loop.triggers import (
     Drift,
     Facts,
     Samples,
-    SamplesTrigger,
-    Situation,
     TriggerSet,
 )
 
@@ -72,15 +70,6 @@ def test_hysteresis_goes_on_after_a_restart():
     assert run(second, heat[2:]) == want[2:]
     # Without the state the device would go on while it is still warm.
     assert run(Constraints(max_temp_c=70), heat[2:]) != want[2:]
-
-
-@pytest.mark.parametrize("since", [0, 31, 32, 99])
-@pytest.mark.parametrize("fresh", [0, 20])
-@pytest.mark.parametrize("gate", [15, 16])
-def test_plain_samples_decide_as_before(since, fresh, gate):
-    made = TriggerSet(Samples(32), gate_samples=16)
-    made.observe(Facts(since=since, fresh=fresh, gate=gate))
-    assert made.decide().action == SamplesTrigger(32, 16)(Situation(since, fresh, gate))
 
 
 def test_waits_for_gate_and_constraints_and_says_so():

@@ -1,0 +1,234 @@
+"""Energy used so far, in joules: from counters, from power readings summed up, or by a model."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from pathlib import Path
+
+from edgeloop.device.battery import supplies
+from edgeloop.device.calibration import Calibration
+from edgeloop.device.readings import Reading, folders, number, text, unknown
+from edgeloop.errors import ConfigError
+
+METERS = ("auto", "powercap", "ina3221", "battery", "model", "none")
+_TOTAL = ("vdd_in", "vin_sys_5v0", "pom_5v_in", "sys_vin")  # rails that all others hang on
+
+
+class Meter(ABC):
+    """Counts joules from its first reading on.
+
+    Attributes
+    ----------
+    whole_machine
+        True: it counts what everybody uses, not this process alone.
+    """
+
+    whole_machine = True
+
+    @abstractmethod
+    def read(self) -> Reading:
+        """Joules so far; None once a part of them is not known."""
+
+    def joules(self) -> float | None:
+        """Value of :meth:`read`."""
+        value: float | None = self.read().value
+        return value
+
+
+class NoMeter(Meter):
+    """Knows nothing, and why."""
+
+    def __init__(self, why: str) -> None:
+        self._why = why
+
+    def read(self) -> Reading:
+        """Return that it is not known."""
+        return unknown("J", self._why)
+
+
+class PowercapMeter(Meter):
+    """Energy counters of the processor packages (kernel: power/powercap; Intel and AMD RAPL).
+
+    Domains below a package are parts of it and do not count again; nor does "psys", which counts
+    the packages too. A counter that wraps goes on from 0 at `max_energy_range_uj`.
+    """
+
+    def __init__(self, sysfs: Path) -> None:
+        self._domains = [
+            folder for folder in folders(sysfs / "class/powercap", "*-rapl:*")
+            if folder.name.count(":") == 1 and (text(folder / "name") or "").startswith("package")
+        ]
+        self._last: dict[Path, float] = {}
+        self._joules = 0.0
+        self._lost = ""
+
+    def read(self) -> Reading:
+        """Joules of all packages so far."""
+        if not self._domains:
+            return unknown("J", "no powercap package")
+        for folder in self._domains:
+            now = number(folder / "energy_uj")
+            before = self._last.get(folder)
+            if now is None:
+                self._lost = f"{folder.name}/energy_uj cannot be read (root only?)"
+                continue
+            if before is not None:
+                more = now - before
+                if more < 0.0:
+                    whole = number(folder / "max_energy_range_uj")
+                    if whole is None or more + whole < 0.0:
+                        self._lost = f"{folder.name} went back by more than it counts to"
+                        continue
+                    more += whole
+                self._joules += more * 1e-6
+            self._last[folder] = now
+        if self._lost:
+            return unknown("J", self._lost)
+        return Reading(self._joules, "J", "powercap, the whole processor", 0.05)
+
+
+class _Summed(Meter):
+    """Joules as the sum of power over time (trapezoids between readings)."""
+
+    source, uncertainty = "", 0.1
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._last: tuple[float, float] | None = None
+        self._joules = 0.0
+        self._lost = ""
+
+    @abstractmethod
+    def watts(self) -> Reading:
+        """Power right now."""
+
+    def read(self) -> Reading:
+        """Joules since the first reading."""
+        now, power = self._clock(), self.watts()
+        if power.value is None:
+            self._lost = self._lost or power.source
+        else:
+            if self._last is not None:
+                then, before = self._last
+                self._joules += 0.5 * (before + power.value) * max(0.0, now - then)
+            self._last = now, power.value
+        if self._lost:  # a sum that lacks a part would only look smaller
+            return unknown("J", self._lost)
+        return Reading(self._joules, "J", self.source, self.uncertainty)
+
+
+class Ina3221Meter(_Summed):
+    """Rails of an INA3221 (hwmon, as on Jetson boards): millivolts times milliamperes.
+
+    The rail that all others hang on counts alone where there is one by its label; else all rails
+    together, and if one of them cannot be read nothing is known.
+    """
+
+    source, uncertainty = "ina3221, the whole board", 0.05
+
+    def __init__(self, sysfs: Path, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(clock)
+        rails: list[tuple[str, Path, str]] = []
+        for chip in folders(sysfs / "class/hwmon", "hwmon*"):
+            if text(chip / "name") == "ina3221":
+                for current in folders(chip, "curr[1-3]_input"):
+                    digit = current.name[4]
+                    label = text(chip / f"in{digit}_label") or text(chip / f"curr{digit}_label")
+                    rails.append(((label or "").lower(), chip, digit))
+        total = [rail for rail in rails if rail[0] in _TOTAL]
+        self.rails = total[:1] or rails
+
+    def watts(self) -> Reading:
+        """Sum of the rails."""
+        if not self.rails:
+            return unknown("W", "no ina3221")
+        watts = 0.0
+        for label, chip, digit in self.rails:
+            volts, amperes = (number(chip / f"{kind}{digit}_input") for kind in ("in", "curr"))
+            if volts is None or amperes is None:
+                return unknown("W", f"rail {label or digit} of {chip.name} cannot be read")
+            watts += volts * amperes * 1e-6
+        return Reading(watts, "W", self.source, self.uncertainty)
+
+
+class BatteryMeter(_Summed):
+    """What the batteries give while they discharge."""
+
+    source, uncertainty = "battery, the whole machine", 0.1
+
+    def __init__(self, sysfs: Path, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(clock)
+        self._sysfs = sysfs
+
+    def watts(self) -> Reading:
+        """Power of the batteries; not known while the mains feed the machine."""
+        fed = supplies(self._sysfs)
+        if fed.plugged.value is not False:
+            return unknown("W", "the mains feed the machine")
+        return fed.watts
+
+
+class ModelMeter(Meter):
+    """Joules by operations and bytes of this process, as `edgeloop calibrate` measured them.
+
+    Parameters
+    ----------
+    work
+        Operations and bytes so far.
+    """
+
+    whole_machine = False
+
+    def __init__(self, calibration: Calibration, work: Callable[[], tuple[int, int]]) -> None:
+        self._calibration, self._work = calibration, work
+        self._from = work()
+
+    def read(self) -> Reading:
+        """Joules of the work done since this meter was made."""
+        flops, nbytes = (a - b for a, b in zip(self._work(), self._from, strict=True))
+        c = self._calibration
+        return Reading(flops * c.joules_per_flop + nbytes * c.joules_per_byte, "J",
+                       "model, above idle", c.uncertainty)
+
+
+def choose_meter(
+    name: str,
+    *,
+    sysfs: Path = Path("/sys"),
+    calibration: Calibration | None = None,
+    work: Callable[[], tuple[int, int]] = lambda: (0, 0),
+    clock: Callable[[], float] = time.monotonic,
+) -> Meter:
+    """Return a meter by name, one of :data:`METERS`; "auto": the best that can be read now.
+
+    The model comes first where the device was calibrated: it counts this process alone. Then
+    counters, then the board's sensors, then the battery.
+
+    Raises
+    ------
+    ConfigError
+        No such meter, or a model without a calibration.
+    """
+    if name not in METERS:
+        raise ConfigError(f'energy.meter: is "{name}"; use one of {", ".join(METERS)}')
+    if name == "none":
+        return NoMeter("switched off")
+    if name == "model" and calibration is None:
+        raise ConfigError(
+            'energy.meter: "model" needs energy.calibration; write one with `edgeloop calibrate`')
+    made: dict[str, Callable[[], Meter]] = {
+        "powercap": lambda: PowercapMeter(sysfs),
+        "ina3221": lambda: Ina3221Meter(sysfs, clock),
+        "battery": lambda: BatteryMeter(sysfs, clock),
+    }
+    if calibration is not None and name in ("auto", "model"):
+        return ModelMeter(calibration, work)
+    if name != "auto":
+        return made[name]()
+    for make in made.values():
+        meter = make()
+        if meter.read().value is not None:
+            return meter
+    return NoMeter("no sensor of power can be read; `edgeloop calibrate` makes a model")
