@@ -29,6 +29,7 @@ COMMANDS = {
     "plan": ("running", "RAM of a program, or item by item of the process that runs a loop"),
     "verify": ("verify", "check every byte of a program, or a package as its device would"),
     "profile": ("profile", "where the time of a program's step goes, beside the machine's limit"),
+    "calibrate": ("calibrate", "what energy an operation costs here, from a meter's reading"),
     "run": ("running", "learn from the stream that a loop.toml names, until it ends"),
     "predict": ("running", "answers of the live version, or of a program as shipped"),
     "status": ("state", "what the device has learned and what it is doing"),

@@ -51,8 +51,11 @@ class Progress:
         if self._out.as_json:
             print(to_json({"event": kind, **detail}), flush=True)
             return
+        why = detail.pop("why", ())
         text = "  ".join(f"{name} {show(value)}" for name, value in detail.items())
-        self._out.line(f"{kind:<9} {text}")
+        self._out.line(f"{kind:<9} {text}".rstrip())
+        for line in why:
+            self._out.line(f"  {line}")
 
     def _live(self, kind: str, detail: dict[str, Any]) -> None:
         if kind == "item":

@@ -61,6 +61,10 @@ def add(command: Callable[[str], argparse.ArgumentParser]) -> None:
         "--discard-job", action="store_true", help="forget an interrupted update, do not resume it"
     )
     parser.add_argument("--quiet", action="store_true", help="only the summary")
+    parser.add_argument(
+        "--explain", action="store_true", help="say what it waits for whenever that changes, why "
+        "each update starts or stops, and what it cost"
+    )
     parser.set_defaults(command=run)
 
     parser = command("predict")
@@ -134,7 +138,7 @@ def run(args: argparse.Namespace, out: Output) -> int:
     signal.signal(signal.SIGTERM, _interrupt)
     with watched(), Progress(out, quiet=args.quiet) as progress:
         until = "exhausted" if args.until is None else args.until
-        report = loop.run(config, on_event=progress.event, until=until)
+        report = loop.run(config, on_event=progress.event, until=until, explain=args.explain)
     summary = report.to_json()
     out.result({"event": "report", **summary})
     out.line(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,13 +15,25 @@ from edgeloop.cli.places import Place, add_place
 from edgeloop.cli.times import parse_time
 from edgeloop.cli.versions import described, show_time
 from edgeloop.errors import ConfigError, StateError
-from edgeloop.store import MARK, REBASE, STATE_FORMAT, TRIAL, Outbox, Store, is_state_file
+from edgeloop.store import (
+    MARK,
+    REBASE,
+    STATE,
+    STATE_FORMAT,
+    TRIAL,
+    Outbox,
+    Store,
+    is_state_file,
+)
+from edgeloop.units import format_bytes
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable
 
     from edgeloop.cli.output import Output
+    from edgeloop.device import Reading
+    from edgeloop.store import Event
 
 
 def add(command: Callable[[str], argparse.ArgumentParser]) -> None:
@@ -52,7 +65,11 @@ def status(args: argparse.Namespace, out: Output) -> int:
         live, everything, job = store.live(), store.versions(), store.job()
         samples, events = store.sample_counts(), store.events(args.events)
         device = store.device_id
+        loop = json.loads(store.kv(STATE) or b"{}")
+        suspended = None if job is None else suspension(store)
         updates = _updates(store, place)
+        events_of_updates = [e for e in store.events(10_000) if e.kind in ("promoted", "rejected")]
+    cost, readings = _last_update(events_of_updates), _readings(place)
     size = place.state.stat().st_size
     result = {
         "state": str(place.state),
@@ -65,6 +82,11 @@ def status(args: argparse.Namespace, out: Output) -> int:
         if job is None
         else {"parent": job.parent, "isa": job.isa, "cursor": job.cursor},
         "samples": samples,
+        "waits_for": loop.get("said", []),
+        "suspended": suspended,
+        "counts": loop.get("counts", {}),
+        "last_update": cost,
+        "readings": {name: r.to_json() for name, r in readings.items()},
         "updates": updates,
         "events": [{"at": e.created, "kind": e.kind, "detail": e.detail} for e in events],
     }
@@ -76,15 +98,64 @@ def status(args: argparse.Namespace, out: Output) -> int:
             "device": device,
             "live": f"version {live.id} ({show_time(live.created)})" if live else "as shipped",
             "versions": len(everything),
-            "job": "none" if job is None else f"interrupted, goes on with the next run ({job.isa})",
+            "job": "none" if job is None else _unfinished(job.isa, suspended),
             "samples": samples or "none",
+            "seen": loop.get("counts") or "nothing yet",
+            "last update": "none" if cost is None else cost["said"],
         }
+        | {name.replace("_", " "): reading for name, reading in readings.items()}
         | ({"updates": updates["said"]} if updates else {})
     )
+    for line in loop.get("said", []):
+        out.line(line)
     for event in events:
         short = {name: value for name, value in event.detail.items() if _line_worthy(value)}
         out.line(f"{show_time(event.created)}  {show(event.kind)}  {show(short)}".rstrip())
     return OK
+
+
+def suspension(store: Store) -> str | None:
+    """Why the update under way is suspended; None: it is not, or was cut off."""
+    for event in reversed(store.events(10_000)):
+        if event.kind == "suspended":
+            return str(event.detail["why"])
+        if event.kind in ("went on", "started"):
+            return None
+    return None
+
+
+def _unfinished(isa: str, suspended: str | None) -> str:
+    if suspended is not None:
+        return f"suspended: {suspended}"
+    return f"interrupted, goes on with the next run ({isa})"
+
+
+def _last_update(ended: list[Event]) -> dict[str, Any] | None:
+    """What the last update cost, in numbers and words; None: there was none."""
+    if not ended:
+        return None
+    last = ended[-1]
+    cost = last.detail.get("cost") or {}
+    seconds, joules = last.detail.get("training_seconds"), cost.get("joules")
+    source = cost.get("joules_source", "not measured then")
+    energy = f"energy unknown ({source})" if joules is None else f"{joules:.4g} J ({source})"
+    moved = format_bytes(cost["bytes"]) if "bytes" in cost else "unknown"
+    what = f"version {last.detail['version']} live" if last.kind == "promoted" else "turned down"
+    took = "time unknown" if seconds is None else f"{seconds:.3g} s"
+    said = f"{what}: {took}, {energy}, {moved} moved by the program"
+    return {"at": last.created, "kind": last.kind, "seconds": seconds, **cost, "said": said}
+
+
+def _readings(place: Place) -> dict[str, Reading]:
+    """What the device says of itself now; nothing where no loop.toml is named."""
+    if place.config is None:
+        return {}
+    from edgeloop.loop.config import Config
+    from edgeloop.loop.surroundings import device_of
+
+    device = device_of(Config.load(place.config), time.monotonic)
+    time.sleep(0.1)  # for the share of others there must be some time to look at
+    return device.read().readings()
 
 
 def _updates(store: Store, place: Place) -> dict[str, Any] | None:

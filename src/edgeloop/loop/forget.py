@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 
 from edgeloop.beside import BACKUP, REPLACED
 from edgeloop.loop.memory import unsettled
-from edgeloop.loop.runner import STATE
 from edgeloop.loop.update import BEST
-from edgeloop.store import backup
+from edgeloop.store import STATE, backup
 
 if TYPE_CHECKING:
     from edgeloop.store import Store

@@ -27,6 +27,7 @@ from edgeloop.loop.serving import Live
 from edgeloop.loop.triggers import TriggerSet
 from edgeloop.loop.update import Updater
 from edgeloop.loop.watch import Watch
+from edgeloop.store import STATE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -43,8 +44,7 @@ if TYPE_CHECKING:
     from edgeloop.loop.learner import Learner
     from edgeloop.store import Store
 
-STATE = "loop"  # key-value entry of the store
-ENDED = "ended"  # another: Unix time of the end of the last update
+ENDED = "ended"  # key-value entry of the store: Unix time of the end of the last update
 TICK = 1.0  # seconds without an item after which conditions are looked at again
 COUNTED = ("accepted", "unlabelled", "filtered", "bad", "overruns", "gaps", "missing", "unmatched",
            "duplicates")
@@ -105,6 +105,11 @@ class Loop:
         The queue of an earlier loop of this process, with what waits in it.
     shipped
         Gives the adapter that the program came with, which a package may build on.
+
+    Attributes
+    ----------
+    explain
+        Tell ("waits", why=[lines]) whenever what is waited for changes.
     """
 
     def __init__(
@@ -143,6 +148,7 @@ class Loop:
         self.config = config
         self.live = Live(predictor)
         self.report = Report()
+        self.explain = False
         self._store = store
         self._source = source
         self._program = program_hash
@@ -302,6 +308,8 @@ class Loop:
             if state:
                 self._cursor, self._jobs = state["cursor"], state["jobs"]
                 self._memory.load(store, state["memory"])
+                if store.job() is None:  # somebody discarded it
+                    self._memory.unpin()
                 self._before = state.get("counts", {})
                 if "watch" in state:
                     self._watch.load(state["watch"])
@@ -379,6 +387,8 @@ class Loop:
                 self._learn(arrived, why=why)
         elif self._cursor % FOLLOW_EVERY == 0:
             self._follow(arrived, build=decision == "wait")
+        if self.explain and decision == "collect" and (news := self._watch.news()):
+            self._emit("waits", why=news)
         if decision == "wait" and (news := self._watch.news()):
             self.report.waits += 1
             self._store.event("waits", {"why": news})

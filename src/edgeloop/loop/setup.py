@@ -59,6 +59,7 @@ def run(
     clock: Callable[[], float] = time.monotonic,
     wall: Callable[[], float] = time.time,
     sleep: Callable[[float], None] | None = None,
+    explain: bool = False,
 ) -> Report:
     """Run a loop to the end of its source.
 
@@ -74,6 +75,8 @@ def run(
         "exhausted", or the number of items of the stream to stop after.
     clock, wall, sleep
         Seconds, monotonic; Unix time; and what sleeps so many seconds: for simulated time.
+    explain
+        Tell ("waits", why=[lines]) whenever what the loop waits for changes.
 
     Raises
     ------
@@ -88,6 +91,7 @@ def run(
             config, source=source, on_event=on_event, clock=clock, wall=wall, sleep=sleep,
             baseline=baseline, intake=intake,
         ) as loop:
+            loop.explain = explain
             report = loop.run(until)
             intake = loop.intake
         report = report if before is None else report.after(before)

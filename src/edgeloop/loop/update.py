@@ -355,7 +355,9 @@ class Updater:
             joules_source=self._source(),
         )
         kind = "rejected" if version is None else "promoted"
-        self._emit(kind, job=p.job, version=version, reason=reason, cycle_seconds=cycle)
+        self._emit(
+            kind, job=p.job, version=version, reason=reason, cycle_seconds=cycle,
+            seconds=p.elapsed, joules=p.joules, bytes=p.bytes)
         if version is not None:
             self._back_up()
         return update

@@ -13,6 +13,7 @@ LINEAGES = ("local", "fleet")
 MARK = "trust"  # what the state file has seen of the trust journal
 TAKEN = "release"  # the release that was taken last
 REBASE = "rebase"  # [version, release]: what was learnt here is to be learnt again on that version
+STATE = "loop"  # the loop\'s own state, as JSON
 TRIAL = "trial"  # [version before, version, release]: one that went live is to be compared
 BEFORE = "before"  # [version before, version]: what was live until a release took its place
 REFUSED = "refused"  # SHA-256 of packages that were refused here (JSON), not to be fetched again
