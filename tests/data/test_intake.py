@@ -11,7 +11,8 @@ from edgeloop.errors import DataError
 def test_items_arrive_in_order():
     source = IterableSource([np.full(2, i, np.float32) for i in range(50)])
     assert [int(item.x[0]) for item in Intake(source, 64).items(9)] == list(range(50))
-    assert [int(item.x[0]) for item in Intake(source, 64, start=45).items(9)] == [45, 46, 47, 48, 49]
+    later = Intake(source, 64, start=45).items(9)
+    assert [int(item.x[0]) for item in later] == [45, 46, 47, 48, 49]
 
 
 def test_overruns_drop_the_oldest_and_are_counted():

@@ -144,7 +144,8 @@ class BufferConfig:
         sample's largest magnitude). Training sees them as kept.
     policy
         Which sample of its class a new one replaces in the rehearsal memory: "balanced", any of
-        them alike; "loss", rather one that the live version gets right.
+        them alike; "loss", rather one that the live version gets right; "recent", the oldest, there
+        and in the validation set: for streams that drift.
     near_duplicate
         A training sample is not kept when its distance to one that is held, of its class, is at
         most this part of its own length. 0: off.
@@ -432,6 +433,10 @@ class GateConfig:
         of buffer.bytes.
     share
         Share of the stream set aside for the gate, never trained on.
+    policy
+        Which sample of its class a new one replaces in the gate set: "balanced", so that the set is
+        like all that ever came, or "recent", the oldest: what was learnt long ago may be forgotten
+        where the stream has changed (not what [base] holds).
     confidence
         The candidate goes live only when it is better at this confidence (paired test).
     max_anchor_loss
@@ -441,6 +446,7 @@ class GateConfig:
 
     min_samples: int = field(default=64, metadata={"range": Range(1)})
     capacity: int | None = field(default=None, metadata={"range": Range(1)})
+    policy: str = field(default="balanced", metadata={"choices": ("balanced", "recent")})
     share: float = field(default=0.25, metadata={"range": Range(0, 0.9)})
     confidence: float = field(default=0.95, metadata={"range": Range(0.5, 0.9999)})
     max_anchor_loss: float = field(default=0.02, metadata={"range": Range(0)})

@@ -92,8 +92,9 @@ class Memory:
             sketch=self._sketch, policy=b.policy,
         )
         self.validation = Reservoir(
-            sizes.validation, shape, seed=seed, name="validation", storage=b.storage)
-        self.gate = Reservoir(sizes.gate, shape, seed=seed, name="gate")
+            sizes.validation, shape, seed=seed, name="validation", storage=b.storage,
+            policy="recent" if b.policy == "recent" else "balanced")
+        self.gate = Reservoir(sizes.gate, shape, seed=seed, name="gate", policy=config.gate.policy)
         self._policy = b.policy
         self.counts = Counts()
         self.pinned: int | None = None

@@ -69,6 +69,10 @@ class Report:
         Of this run, where there are [window] and [feedback]: times that the windows were
         interrupted, samples that the sensor never gave by its time stamps, and late labels that
         fitted no waiting item. Samples that a full ring dropped are in `overruns`.
+    lost
+        Items that waited for a label when the process before ended.
+    missing_messages, repeated
+        Of this run, where messages carry numbers: those that never came, and those that came again.
     duplicates
         Of this run: samples that were too much like one that is kept.
     waits
@@ -87,6 +91,9 @@ class Report:
     missing: int = 0
     unmatched: int = 0
     duplicates: int = 0
+    lost: int = 0
+    missing_messages: int = 0
+    repeated: int = 0
     waits: int = 0
     resumed: bool = False
     live: int | None = None
@@ -98,7 +105,8 @@ class Report:
         """Add the run before it in this process, so that both are one."""
         for name in (
             *("accepted", "unlabelled", "filtered", "bad", "overruns", "gaps", "missing"),
-            *("unmatched", "duplicates", "waits", "seconds"),
+            *("unmatched", "duplicates", "lost", "missing_messages", "repeated"),
+            *("waits", "seconds"),
         ):
             setattr(self, name, getattr(first, name) + getattr(self, name))
         self.resumed = first.resumed or self.resumed

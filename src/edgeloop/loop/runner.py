@@ -17,7 +17,7 @@ import numpy as np
 
 from edgeloop.data.intake import Intake
 from edgeloop.data.privacy import apply_filters
-from edgeloop.data.streams import counts_of
+from edgeloop.data.streams import counts_of, mark_of, resume
 from edgeloop.errors import DataError, StateError
 from edgeloop.loop.follow import Follower
 from edgeloop.loop.memory import BaseMemory, Memory
@@ -47,9 +47,10 @@ if TYPE_CHECKING:
 ENDED = "ended"  # key-value entry of the store: Unix time of the end of the last update
 TICK = 1.0  # seconds without an item after which conditions are looked at again
 COUNTED = ("accepted", "unlabelled", "filtered", "bad", "overruns", "gaps", "missing", "unmatched",
-           "duplicates")
+           "duplicates", "lost", "missing_messages", "repeated")
 FOLLOW_EVERY = 16  # items between looks at what the fleet sent, beside those at every update
-COUNTS = ("gaps", "missing", "overruns", "unmatched")  # of a source that the report shows
+# Of a source that the report shows.
+COUNTS = ("gaps", "missing", "overruns", "unmatched", "lost", "missing_messages", "repeated")
 LIVE_PERSIST = 16  # items between writes when the source cannot be read again
 
 
@@ -311,6 +312,7 @@ class Loop:
                 if store.job() is None:  # somebody discarded it
                     self._memory.unpin()
                 self._before = state.get("counts", {})
+                resume(self._source, state.get("mark", {}))
                 if "watch" in state:
                     self._watch.load(state["watch"])
                 if (ended := store.kv(ENDED)) is not None:
@@ -338,6 +340,7 @@ class Loop:
                 "counts": counts,
                 "watch": self._watch.state(),
                 "said": self._watch.lines(),
+                "mark": mark_of(self._source),
                 "features": None if self._features is None else self._features.state(),
                 "anchor": self._updater.anchor,
                 "anchors": self._anchors,

@@ -26,7 +26,7 @@ def given_on(feed, start=0, **options):
 def test_by_key():
     got, source = given_on([item(0), item(1), Feedback(7, key="k0"), item(2, y=5), item(3)])
     assert got == [("k0", 7), ("k2", 5), ("k1", None), ("k3", None)]
-    assert counts_of(source) == {"unmatched": 0, "expired": 2}
+    assert counts_of(source) == {"unmatched": 0, "expired": 2, "lost": 0}
 
 
 def test_feedback_that_fits_nothing_is_counted():
@@ -61,7 +61,7 @@ def test_an_item_waits_by_the_streams_clock():
     feed = [item(0), item(3), item(10), item(11), Feedback(1, key="k0"), Feedback(1, key="k3")]
     got, source = given_on(feed, wait=10.0)
     assert got == [("k0", None), ("k3", 1), ("k10", None), ("k11", None)]
-    assert source.counts() == {"unmatched": 1, "expired": 3}
+    assert source.counts() == {"unmatched": 1, "expired": 3, "lost": 0}
 
 
 def test_no_more_wait_than_there_is_room_for():
@@ -106,7 +106,7 @@ def test_windows_that_wait_keep_their_samples():
         ([0, 1, 2, 3], 1), ([4, 5, 6, 7], None), ([8, 9, 10, 11], None), ([12, 13, 14, 15], None)
     ]
     assert source.counts() == {
-        "gaps": 0, "missing": 0, "overruns": 0, "unmatched": 0, "expired": 3
+        "gaps": 0, "missing": 0, "overruns": 0, "unmatched": 0, "expired": 3, "lost": 0
     }
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from edgeloop.data.buffers.sketch import Sketch
     from edgeloop.data.item import Label
 
-POLICIES = ("balanced", "loss")
+POLICIES = ("balanced", "loss", "recent")
 # Part of the mean loss added to each: a loss of 0 is replaced 11 times as often as the mean.
 _FLOOR = 0.1
 
@@ -40,7 +40,8 @@ class Reservoir(Slots):
         Which sample of a class is replaced: "balanced", any of them alike; "loss", with a
         probability inverse to `loss`, so that what the live version gets wrong stays longer (as
         loss-aware balanced reservoir sampling, Buzzega et al. 2020). A sample whose loss is not
-        known yet counts as the mean of its class.
+        known yet counts as the mean of its class. "recent": no reservoir, every sample is taken and
+        the oldest of its class goes, for streams that drift.
 
     Attributes
     ----------
@@ -57,6 +58,7 @@ class Reservoir(Slots):
         self.frozen = False
         self._offered: Counter[int] = Counter()
         self._count = 0
+        self._came = [0] * capacity  # number of each sample among all offered
 
     def __len__(self) -> int:
         return self._count
@@ -66,6 +68,7 @@ class Reservoir(Slots):
         slot = self._slot_for(y)
         if slot is not None:
             self.put(slot, x, y, key)
+            self._came[slot] = self._offered.total()
         return slot
 
     def adopt(self, other: Slots, theirs: int) -> int | None:
@@ -73,6 +76,7 @@ class Reservoir(Slots):
         slot = self._slot_for(other.y[theirs])
         if slot is not None:
             self.copy(slot, other, theirs)
+            self._came[slot] = self._offered.total()
         return slot
 
     def _slot_for(self, y: Label) -> int | None:
@@ -91,11 +95,13 @@ class Reservoir(Slots):
         if held[mine] < most:
             largest = sorted(c for c, n in held.items() if n == most)
             victim = largest[draw.below(len(largest))]
-        elif draw.below(self._offered[mine]) < held[mine]:
+        elif self._policy == "recent" or draw.below(self._offered[mine]) < held[mine]:
             victim = mine
         else:
             return None
         of_class = np.flatnonzero(self._classes == victim)
+        if self._policy == "recent":
+            return int(min(of_class, key=self._came.__getitem__))
         if self._policy == "loss":
             return int(of_class[self._least_needed(of_class, draw)])
         return int(of_class[draw.below(len(of_class))])
@@ -144,6 +150,8 @@ class Reservoir(Slots):
         if self._policy == "loss":
             losses = self.loss[: self._count].tolist()
             state["loss"] = [loss if math.isfinite(loss) else None for loss in losses]
+        if self._policy == "recent":
+            state["came"] = self._came[: self._count]
         return state
 
     def load(self, state: dict[str, Any]) -> None:
@@ -154,3 +162,4 @@ class Reservoir(Slots):
         self._used[: self._count] = True
         for slot, loss in enumerate(state.get("loss", ())):
             self.loss[slot] = np.nan if loss is None else loss
+        self._came[: self._count] = state.get("came", [0] * self._count)

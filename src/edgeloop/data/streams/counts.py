@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
 
@@ -12,6 +13,30 @@ class Counted(Protocol):
     def counts(self) -> dict[str, int]:
         """Return the counts of the present reading, by name."""
         ...
+
+
+@runtime_checkable
+class Marked(Protocol):
+    """A live source that can tell, after a restart, what it missed meanwhile."""
+
+    def mark(self) -> dict[str, Any]:
+        """Return where the stream is by what has been given so far, as JSON types."""
+        ...
+
+    def resume(self, mark: Mapping[str, Any]) -> None:
+        """Before reading: count what comes after `mark` and never will be given."""
+        ...
+
+
+def mark_of(source: Any) -> dict[str, Any]:
+    """Return the mark of a source; nothing where it has none."""
+    return source.mark() if isinstance(source, Marked) else {}
+
+
+def resume(source: Any, mark: Mapping[str, Any]) -> None:
+    """Let a source know where the last process was; one that keeps no marks need not."""
+    if isinstance(source, Marked) and mark:
+        source.resume(mark)
 
 
 def counts_of(source: Any) -> dict[str, int]:

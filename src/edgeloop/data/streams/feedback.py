@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edgeloop.data.item import Feedback, Item
-from edgeloop.data.streams.counts import counts_of
+from edgeloop.data.streams.counts import counts_of, mark_of, resume
 from edgeloop.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from edgeloop.data.item import Feed
 
@@ -21,7 +21,8 @@ class Matched:
     An item is given on when its label comes, or without one (y None) when it has waited too long,
     too many wait, or the stream ends. Items that come labelled pass at once. What is given is a
     function of the stream alone: time passes by the items' times, and where they carry none only
-    `capacity` bounds the wait. When a live stream's loop is started again, what waited is lost.
+    `capacity` bounds the wait. When a live stream's loop is started again, what waited is lost and
+    counted.
 
     Parameters
     ----------
@@ -45,6 +46,8 @@ class Matched:
         Late labels that no waiting item fitted, in this reading of the feed.
     expired
         Items given on unlabelled, those at the end of the stream included.
+    lost
+        Items that waited when the last process ended.
     """
 
     def __init__(
@@ -65,7 +68,7 @@ class Matched:
                 f"capacity {capacity} at least 1"
             )
         self.name, self.replayable = feed.name, feed.replayable
-        self.unmatched = self.expired = 0
+        self.unmatched = self.expired = self.lost = 0
         self._feed, self._by = feed, by
         self._wait, self._tolerance, self._span = wait, tolerance, span
         self._capacity = capacity
@@ -73,7 +76,18 @@ class Matched:
 
     def counts(self) -> dict[str, int]:
         """Return what found no partner, with the counts of the feed."""
-        return counts_of(self._feed) | {"unmatched": self.unmatched, "expired": self.expired}
+        return counts_of(self._feed) | {
+            "unmatched": self.unmatched, "expired": self.expired, "lost": self.lost}
+
+    def mark(self) -> dict[str, Any]:
+        """Return how many items wait, and the feed's mark."""
+        return mark_of(self._feed) | {"waiting": len(self._waiting)}
+
+    def resume(self, mark: Mapping[str, Any]) -> None:
+        """Count what waited as lost; a feed that can be read again gives it again."""
+        if not self.replayable:
+            self.lost = int(mark.get("waiting", 0))
+        resume(self._feed, mark)
 
     def items(self, start: int = 0) -> Iterator[Item | DataError]:
         """Yield items and bad records, leaving out the first `start`.
@@ -116,11 +130,12 @@ class Matched:
         """Give on whoever cannot wait any longer now that `new` has come."""
         now = new.time
         if now is not None:
-            for key in [
-                key for key, item in self._waiting.items()
-                if item.time is not None and item.time + self._wait < now
-            ]:
-                yield self._expire(key)
+            # Oldest first: what comes behind one that may wait on is looked at when it is first.
+            while self._waiting:
+                first = next(iter(self._waiting.values()))
+                if first.time is None or first.time + self._wait >= now:
+                    break
+                yield self._expire(first.key)
         if new.y is None:
             if new.key in self._waiting:
                 yield self._expire(new.key)
@@ -159,6 +174,14 @@ class Settled:
     def counts(self) -> dict[str, int]:
         """Return the counts of the feed."""
         return counts_of(self._feed)
+
+    def mark(self) -> dict[str, Any]:
+        """Return the feed's mark."""
+        return mark_of(self._feed)
+
+    def resume(self, mark: Mapping[str, Any]) -> None:
+        """Let the feed go on from its mark."""
+        resume(self._feed, mark)
 
     def items(self, start: int = 0) -> Iterator[Item | DataError]:
         """Yield the feed's records from number `start` on."""

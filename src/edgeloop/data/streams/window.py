@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from edgeloop.data.item import Feedback, Item
 from edgeloop.data.streams.align import Aligner
-from edgeloop.data.streams.counts import counts_of
+from edgeloop.data.streams.counts import counts_of, mark_of, resume
 from edgeloop.data.streams.cut import Cutter, Window
 from edgeloop.data.streams.inlet import ANY, Inlet
 from edgeloop.data.streams.reader import Reader
@@ -108,6 +108,7 @@ class Windowed:
         self._streams = tuple(streams)
         self._channels_first = channels_first
         self._ring, self._tolerance, self._drift = ring, tolerance, drift_ppm * 1e-6
+        self._expected: float | None = None  # start of the next window, where the last process was
         self._reset(0)
 
     def _reset(self, number: int) -> None:
@@ -120,6 +121,7 @@ class Windowed:
         self._turned = np.zeros(0, np.float32)
         self._number = number  # records given or left out so far
         self._windows = number
+        self._first, self._skipped = True, 0
         self._reader: Reader | None = None
 
     @property
@@ -140,12 +142,30 @@ class Windowed:
         rings = list(self._inlet.rings.values())
         own = {
             "gaps": 0 if self._cutter is None else self._cutter.gaps,
-            "missing": sum(ring.missing for ring in rings),
+            "missing": sum(ring.missing for ring in rings) + self._skipped,
             "overruns": sum(ring.overruns for ring in rings)
             + (0 if self._reader is None else self._reader.overruns),
         }
         inner = counts_of(self._feed)
         return inner | {name: n + inner.get(name, 0) for name, n in own.items()}
+
+    def mark(self) -> dict[str, Any]:
+        """Return when the next window would begin, by the sensor's clock, and the feed's mark."""
+        inner = {"feed": found} if (found := mark_of(self._feed)) else {}
+        return inner if self._expected is None else inner | {"time": self._expected}
+
+    def resume(self, mark: Mapping[str, Any]) -> None:
+        """Count the samples between `mark` and the first window as missing; for live feeds."""
+        if not self.replayable:
+            self._expected = mark.get("time")
+            resume(self._feed, mark.get("feed", {}))
+
+    def _follows(self, time: float) -> None:
+        """Take in that a window is given; `time`: of its first sample."""
+        if self._first and self._expected is not None and not self.replayable:
+            self._skipped = max(0, round((time - self._expected) * self._rate))
+        self._first = False
+        self._expected = time + self._hop / self._rate
 
     def items(self, start: int = 0) -> Iterator[Item | Feedback | DataError]:
         """Yield windows, late labels and bad records, leaving out the first `start`.
@@ -224,6 +244,7 @@ class Windowed:
         if self._inlet.origin is None:
             return Item(x, y, f"{self._label}:{self._windows - 1}", meta)
         time = self._inlet.origin + window.time
+        self._follows(time)
         return Item(x, y, f"{self._label}:{round(time * 1e9)}", meta, time)
 
     # In real time
