@@ -9,15 +9,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from edgeloop.beside import BACKUP
-from edgeloop.data.augment import Augment
+from edgeloop.data.augment import Augment, Layout
 from edgeloop.data.clips import place
 from edgeloop.data.features import Features, LogMel
 from edgeloop.data.item import Labels
 from edgeloop.data.privacy import AllowFields, Filter, HashIds, device_key
 from edgeloop.data.sources import IterableSource, make_source
-from edgeloop.errors import (
-    DataError,
-)
+from edgeloop.errors import ConfigError, DataError
 from edgeloop.loop.budget import RamPlan, resident_bytes
 from edgeloop.loop.checks import (
     check_method,
@@ -118,7 +116,6 @@ def open_loop(
     items = make_items(config, labels, source)
     prepare = preparer(features)
     base = load_base(config, labels, shape, prepare)
-    a = config.train.augment
     with Store.open(config.path(config.state.path)) as store:
         tidy(store.path, {v.program_hash for v in store.versions()})
         learner, predictor = Session(program), Session(program)
@@ -136,7 +133,7 @@ def open_loop(
             batch=program.batch,
             shape=shape,
             prepare=prepare,
-            augment=Augment(a.shift, a.gain_db, a.snr_db) if a.views > 1 else None,
+            augment=augment_of(config),
             filters=filters_of(config),
             base=base,
             isa=learner.isa,
@@ -169,6 +166,23 @@ def preparer(features: Features) -> Callable[[NDArray[np.float32]], NDArray[np.f
     if isinstance(features, LogMel):
         return lambda clip: features(place(clip, features.samples))
     return features
+
+
+def augment_of(config: Config) -> Augment | None:
+    """Make the augmentation; None when a sample is kept as it comes alone.
+
+    Raises
+    ------
+    ConfigError
+        A strength is out of range.
+    """
+    a = config.train.augment
+    if a.views == 1:
+        return None
+    try:
+        return Augment(layout=Layout(a.time_axis, a.channel_axis), **a.strengths())
+    except ConfigError as error:
+        raise ConfigError(f"{config.name}: {error}") from error
 
 
 def filters_of(config: Config) -> list[Filter]:
