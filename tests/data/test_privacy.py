@@ -47,7 +47,19 @@ def test_device_key_is_made_once_and_private(tmp_path):
 def test_device_key_errors(tmp_path):
     short = tmp_path / "short.key"
     short.write_bytes(b"x")
+    short.chmod(0o600)
     with pytest.raises(DataError, match="has 1 bytes"):
         device_key(short)
     with pytest.raises(DataError, match="cannot read or make"):
         device_key(tmp_path / "no" / "folder.key")
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o620])
+def test_a_device_key_that_others_may_read_is_refused(tmp_path, mode):
+    path = tmp_path / "device.key"
+    device_key(path)
+    path.chmod(mode)
+    with pytest.raises(DataError, match=f"may be read by others .mode 0{mode:o}.: chmod 600"):
+        device_key(path)
+    path.chmod(0o600)
+    assert len(device_key(path)) == 32

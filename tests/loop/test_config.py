@@ -1,9 +1,11 @@
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from edgeloop.errors import ConfigError
 from edgeloop.loop import Config
+from edgeloop.loop.setup import augment_of
 from edgeloop.loop.sizes import Sizes, sizes_of
 
 WHOLE = """
@@ -139,3 +141,19 @@ def test_unreadable_files(tmp_path):
     broken.write_text("[model\n")
     with pytest.raises(ConfigError, match=r"not TOML .*line 1"):
         Config.load(broken)
+
+
+def test_augmentation_is_built_from_its_keys_and_refused_by_name():
+    def made(**keys):
+        data = {"model": {"program": "p"}, "train": {"augment": {"views": 2, **keys}}}
+        return augment_of(Config.from_dict(data, root=Path(), name="loop.toml"))
+
+    x = np.ones((40, 6), np.float32)
+    silent = made(drop_token=[0.5, 0]).raw(x, 1)
+    assert set(silent.sum(axis=1)) == {0.0, 6.0}
+    assert (made(time_mask=[1, 3]).raw(x, 1) == x).all()
+    with pytest.raises(ConfigError, match=r"loop\.toml: train\.augment\.snr_db: is \[9.0, 3.0\]"):
+        made(snr_db=[9, 3])
+    with pytest.raises(ConfigError, match=r"augment\.rotate_deg: is 181; it must be between"):
+        made(rotate_deg=181)
+    assert made(views=1, shift=3) is None

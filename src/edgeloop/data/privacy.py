@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import os
+import stat
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
@@ -88,7 +89,7 @@ def device_key(path: Path) -> bytes:
     Raises
     ------
     DataError
-        The file cannot be read or made, or is too short.
+        The file cannot be read or made, may be read by others, or is too short.
     """
     try:
         if not path.exists():
@@ -101,9 +102,15 @@ def device_key(path: Path) -> bytes:
             finally:
                 os.close(handle)
             aside.replace(path)
-        secret = path.read_bytes()
+        with path.open("rb") as file:
+            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+            secret = file.read()
     except OSError as error:
         raise DataError(f"{path}: cannot read or make the hashing key ({error})") from error
+    if mode & 0o077:
+        raise DataError(
+            f"{path}: the hashing key may be read by others (mode {mode:04o}): chmod 600 {path}"
+        )
     if len(secret) < KEY_BYTES:
         raise DataError(
             f"{path}: the hashing key has {len(secret)} bytes, needs {KEY_BYTES}; restore the file "

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from edgeloop.data.augment import CHANGES
 from edgeloop.data.buffers import POLICIES, STORAGES
 from edgeloop.device.meters import METERS
 from edgeloop.device.state import METERED
@@ -272,13 +273,70 @@ class OverfittingConfig:
 class AugmentConfig:
     """[train.augment]: each training sample is kept in `views`; view 0 is the sample as it came.
 
-    Epoch e trains on view e modulo `views`. The other keys are those of data.augment.Augment.
+    Epoch e trains on view e modulo `views`. The changes act in the order of
+    data.augment.CHANGES: shift, crop, crop_pad, flip, quarter_turn, turn_deg, rotate_deg, scale,
+    gain_db, jitter, snr_db, drop_channel, drop_token on the raw window, then time_mask and
+    freq_mask on the features.
+
+    Attributes
+    ----------
+    views
+        Views kept of each training sample; 1: no augmentation.
+    time_axis, channel_axis
+        Axes of the raw window: [time, channels] by default; 1 and 0 for channels first.
+    shift
+        Largest move along time, in samples, either way; zeros come in.
+    crop
+        Least share of the time that a random stretch keeps, resampled to full length.
+    crop_pad
+        Least share of the time that a random stretch keeps at its place, zeros around it.
+    flip
+        Axes of the raw window that are mirrored, each with probability one half.
+    quarter_turn
+        Turn square images [.., n, n] by 0, 90, 180 or 270 degrees.
+    turn_deg
+        Turn images [.., height, width] by at most so many degrees, bilinear.
+    rotate_deg
+        Turn 3-axis channels by at most so many degrees around a random axis in space.
+    scale
+        Deviation of a factor around 1 for each channel.
+    gain_db
+        Range of one factor for the window, in decibels.
+    jitter
+        Standard deviation of noise, in the window's own unit.
+    snr_db
+        Range of the ratio of signal power to added noise, in decibels.
+    drop_channel
+        Probability that a channel is zeroed; one always stays.
+    drop_token
+        [probability, token]: steps of time that become the token (integers) or zeros (floats).
+    time_mask, freq_mask
+        [masks, width]: stretches of at most `width` frames or bands of the features that become
+        their mean.
     """
 
     views: int = field(default=1, metadata={"range": Range(1)})
+    time_axis: int = 0
+    channel_axis: int = -1
     shift: int = field(default=0, metadata={"range": Range(0)})
+    crop: float | None = field(default=None, metadata={"range": Range(0.01, 1)})
+    crop_pad: float | None = field(default=None, metadata={"range": Range(0.01, 1)})
+    flip: tuple[int, ...] = ()
+    quarter_turn: bool = False
+    turn_deg: float | None = field(default=None, metadata={"range": Range(0, 180)})
+    rotate_deg: float | None = field(default=None, metadata={"range": Range(0, 180)})
+    scale: float | None = field(default=None, metadata={"range": Range(0)})
     gain_db: tuple[float, float] = (0.0, 0.0)
+    jitter: float | None = field(default=None, metadata={"range": Range(0)})
     snr_db: tuple[float, float] | None = None
+    drop_channel: float | None = field(default=None, metadata={"range": Range(0, 0.99)})
+    drop_token: tuple[float, int] | None = None
+    time_mask: tuple[int, int] | None = None
+    freq_mask: tuple[int, int] | None = None
+
+    def strengths(self) -> dict[str, Any]:
+        """Strength of each change by its key, as data.augment.Augment takes them."""
+        return {key: getattr(self, key) for key in CHANGES}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -495,7 +495,11 @@ class Loop:
         out[0] = x
         for v in range(1, len(out)):
             seed = (self.config.train.seed, "augment", self._cursor, v)
-            out[v] = x if self._augment is None else self._again(self._augment(raw, *seed))
+            if self._augment is None:
+                out[v] = x
+            else:
+                changed = self._again(self._augment.raw(raw, *seed))
+                out[v] = self._augment.features(changed, *seed)
         return out
 
 

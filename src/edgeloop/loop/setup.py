@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from edgeloop.beside import BACKUP
-from edgeloop.data.augment import Augment
+from edgeloop.data.augment import Augment, Layout
 from edgeloop.data.clips import place
 from edgeloop.data.features import Features
 from edgeloop.data.item import Labels
@@ -133,7 +133,6 @@ def open_loop(
     items = make_items(config, labels, source)
     prepare = preparer(features)
     base = load_base(config, labels, shape, prepare)
-    a = config.train.augment
     with placed(config.pace), Store.open(config.path(config.state.path)) as store:
         tidy(store.path, {v.program_hash for v in store.versions()})
         learner, predictor = Session(program), Session(program)
@@ -158,7 +157,7 @@ def open_loop(
             classes=classes_of(program),
             device=lambda: device.read().facts(),
             meter=meter,
-            augment=Augment(a.shift, a.gain_db, a.snr_db) if a.views > 1 else None,
+            augment=augment_of(config),
             filters=filters_of(config),
             base=base,
             isa=learner.isa,
@@ -241,6 +240,23 @@ def preparer(
     if samples is None:
         return compute
     return lambda clip: compute(place(clip, samples))
+
+
+def augment_of(config: Config) -> Augment | None:
+    """Make the augmentation; None when a sample is kept as it comes alone.
+
+    Raises
+    ------
+    ConfigError
+        A strength is out of range.
+    """
+    a = config.train.augment
+    if a.views == 1:
+        return None
+    try:
+        return Augment(layout=Layout(a.time_axis, a.channel_axis), **a.strengths())
+    except ConfigError as error:
+        raise ConfigError(f"{config.name}: {error}") from error
 
 
 def filters_of(config: Config) -> list[Filter]:
