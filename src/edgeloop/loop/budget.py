@@ -22,6 +22,7 @@ SIGNATURES_BYTES = 12 << 20  # cryptography and what reads packages, as measured
 # Feature pipeline, one window, Python objects of samples, snapshots, stacks, allocator slack;
 # measured on x86-64 with the keyword spotter (1.5 MiB) and rounded up.
 WORKING_BYTES = 2 << 20
+MQTT_BYTES = 7 << 20  # paho, ssl and their buffers, as measured
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +74,8 @@ class RamPlan:
 
 def plan_ram(
     config: Config, session: int, weights: int, shape: Sequence[int], *, baseline: int,
-    features: tuple[int, int] | None = None, enrolled: bool = False,
+    features: tuple[int, int] | None = None, enrolled: bool = False, clip: int = 0,
+    pipeline: int = 0,
 ) -> RamPlan:
     """Plan the process that would run `config`.
 
@@ -91,6 +93,10 @@ def plan_ram(
         Bytes of one sample's features as they are kept, and as f32; None: none are kept.
     enrolled
         The device takes signed releases, whose library is loaded when one arrives.
+    clip
+        Numbers in a raw window where there is no [window]; 0: as many as in a model input.
+    pipeline
+        Bytes of the feature pipeline's buffers.
     """
     views, storage = config.train.augment.views, config.buffer.storage
     sizes = sizes_of(config, shape)
@@ -128,6 +134,20 @@ def plan_ram(
         items.append(RamItem(
             "features to validate on", sizes.validation * (kept + whole),
             f"{sizes.validation} {why}"))
+    w, f = config.window, config.feedback
+    channels = 1 if w is None else w.channels or max(1, len(w.streams))
+    raw = 4 * (w.length * channels if w is not None else clip or math.prod(shape))
+    if w is not None:
+        items.append(RamItem("rings", 4 * w.ring * channels, f"{w.ring} samples a channel"))
+    if f is not None:
+        items.append(RamItem(
+            "items that wait for labels", f.capacity * raw, f"{f.capacity} raw windows"))
+    if config.source.realtime and w is None:
+        items.append(RamItem("queue", sizes.capacity * raw, f"{sizes.capacity} raw windows"))
+    if pipeline:
+        items.append(RamItem("feature pipeline", pipeline, "buffers, made once"))
+    if config.source.options.get("kind") == "mqtt":
+        items.append(RamItem("MQTT client", MQTT_BYTES, "library, TLS, buffers"))
     files, of = (2, ", of the state and its copy") if config.state.backup else (1, "")
     items.append(RamItem("SQLite", files * SQLITE_BYTES, f"page cache, log index{of}"))
     if enrolled:

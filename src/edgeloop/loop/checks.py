@@ -33,11 +33,14 @@ def plan_of(
     asked = config.train.features
     enrolled = Path(f"{config.path(config.state.path)}{JOURNAL}").exists()
 
+    pipeline = features_of(config, program)
+    plan_features(config, pipeline, shape)
+
     def planned(keep: str) -> RamPlan:
         each = (sample_bytes(program, keep), sample_bytes(program)) if keep else None
         return plan_ram(
             config, program.plan.ram_bytes, weights, shape, baseline=baseline, features=each,
-            enrolled=enrolled)
+            enrolled=enrolled, clip=pipeline.samples or 0, pipeline=pipeline.buffer_bytes())
 
     if not all(e in program.entries for e in ("features", "train_from", "eval_from")):
         if asked in ("auto", "off"):
@@ -51,6 +54,34 @@ def plan_of(
         return (made, "f32") if made.fits else (planned(""), "")
     keep = "" if asked == "off" else asked
     return planned(keep), keep
+
+
+def plan_features(config: Config, features: Features, shape: tuple[int, ...]) -> None:
+    """Let a pipeline make its buffers for what [window] cuts, where that tells the channels.
+
+    Raises
+    ------
+    ConfigError
+        The windows do not fit the pipeline, or what it makes of them does not fit the program.
+    """
+    w = config.window
+    if w is None or w.channels is None or features.samples is not None:
+        return
+    both = (w.channels, w.length) if w.channels_first else (w.length, w.channels)
+    shapes = [both] if w.channels > 1 else [(w.length,), both]  # of one channel either may come
+    wrong = ""
+    for window in shapes:
+        try:
+            made = tuple(features.plan(window))
+        except DataError as error:
+            wrong = str(error)
+            continue
+        if made == shape:
+            return
+        wrong = f"features make {list(made)} of a window {list(window)}"
+    raise ConfigError(
+        f"{config.name}: window: {wrong}; the program takes {list(shape)}: change length, channels "
+        "or [features]")
 
 
 def input_shape(config: Config, program: Program) -> tuple[int, ...]:

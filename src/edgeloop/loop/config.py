@@ -65,6 +65,8 @@ class WindowConfig:
     streams
         Names of streams whose channels stand side by side, in this order, aligned by time. Empty:
         the source is one stream.
+    channels
+        Channels of all streams together, for the plan of RAM; None: one.
     channels_first
         Windows are [channels, length] instead of [length, channels].
     ring
@@ -81,6 +83,7 @@ class WindowConfig:
     rate: float = field(metadata={"range": Range(1e-6)})
     rates: dict[str, Any] = field(default_factory=dict)
     streams: tuple[str, ...] = ()
+    channels: int | None = field(default=None, metadata={"range": Range(1)})
     channels_first: bool = False
     ring: int = field(default=65536, metadata={"range": Range(1)})
     tolerance: float = field(default=1.0, metadata={"range": Range(0)})
