@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     from edgeloop.cli.output import Output
     from edgeloop.data.item import Item
-    from edgeloop.loop import Config
+    from edgeloop.loop import Config, Loop
     from edgeloop.program import Program
 
 _KINDS = {".csv": "csv", ".npz": "npz"}
@@ -135,10 +136,11 @@ def run(args: argparse.Namespace, out: Output) -> int:
     if args.discard_job:
         with Store.open(config.path(config.state.path)) as store:
             store.clear_job()
-    signal.signal(signal.SIGTERM, _interrupt)
     with watched(), Progress(out, quiet=args.quiet) as progress:
         until = "exhausted" if args.until is None else args.until
-        report = loop.run(config, on_event=progress.event, until=until, explain=args.explain)
+        report = loop.run(
+            config, on_event=progress.event, until=until, explain=args.explain,
+            on_open=_end_by_signal)
     summary = report.to_json()
     out.result({"event": "report", **summary})
     out.line(
@@ -322,6 +324,18 @@ def _plain(value: Any) -> str:
     return str(value)
 
 
-def _interrupt(signum: int, frame: object) -> None:
+def _end_by_signal(loop: Loop) -> None:
+    """Let SIGTERM end a loop in order; a second one ends it at once."""
+
+    def told(signum: int, frame: object) -> None:
+        del signum, frame
+        signal.signal(signal.SIGTERM, _at_once)
+        # In a thread: this one may hold the very locks that stopping takes.
+        threading.Thread(target=loop.stop, daemon=True).start()
+
+    signal.signal(signal.SIGTERM, told)
+
+
+def _at_once(signum: int, frame: object) -> None:
     del signum, frame
     raise KeyboardInterrupt

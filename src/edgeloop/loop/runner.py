@@ -17,7 +17,7 @@ import numpy as np
 
 from edgeloop.data.intake import Intake
 from edgeloop.data.privacy import apply_filters
-from edgeloop.data.streams import counts_of, mark_of, resume
+from edgeloop.data.streams import counts_of, mark_of, resume, stop
 from edgeloop.errors import DataError, StateError
 from edgeloop.loop.follow import Follower
 from edgeloop.loop.memory import BaseMemory, Memory
@@ -218,8 +218,12 @@ class Loop:
         self._halt.wait(seconds)
 
     def stop(self) -> None:
-        """End :meth:`run` after the item or update at hand; for signal handlers and threads."""
+        """End :meth:`run` after the item or training step at hand; for signal handlers and threads.
+
+        An update under way is suspended, and goes on with the next run.
+        """
         self._halt.set()
+        stop(self._source)
 
     def run(self, until: str | int = "exhausted") -> Report:
         """Run until the source ends, or `until` items of it have been consumed in all.
@@ -398,6 +402,8 @@ class Loop:
             self._emit("wait", why=news)
 
     def _may_go_on(self) -> str:
+        if self._halt.is_set() and not self._fleet.reload:
+            return "the loop was told to stop"
         return self._watch.may_go_on(self._memory)
 
     def _follow(self, arrived: float | None = None, *, build: bool = True) -> bool:

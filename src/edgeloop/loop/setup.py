@@ -60,6 +60,7 @@ def run(
     wall: Callable[[], float] = time.time,
     sleep: Callable[[float], None] | None = None,
     explain: bool = False,
+    on_open: Callable[[Loop], None] | None = None,
 ) -> Report:
     """Run a loop to the end of its source.
 
@@ -77,6 +78,8 @@ def run(
         Seconds, monotonic; Unix time; and what sleeps so many seconds: for simulated time.
     explain
         Tell ("waits", why=[lines]) whenever what the loop waits for changes.
+    on_open
+        Called with the loop before it runs, for instance to keep its `stop` for a signal handler.
 
     Raises
     ------
@@ -92,6 +95,8 @@ def run(
             baseline=baseline, intake=intake,
         ) as loop:
             loop.explain = explain
+            if on_open is not None:
+                on_open(loop)
             report = loop.run(until)
             intake = loop.intake
         report = report if before is None else report.after(before)

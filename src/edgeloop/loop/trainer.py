@@ -292,8 +292,8 @@ class Trainer:
             return "steps"
         if c.max_flops is not None and p.flops >= c.max_flops:
             return "flops"
-        if c.max_energy is not None and p.joules is not None and p.joules >= c.max_energy:
-            return "energy"
+        if c.max_energy is not None and (p.joules is None or p.joules >= c.max_energy):
+            return "energy"  # also where the meter fell silent: a budget that nobody counts is none
         if c.deadline is not None and p.elapsed + reserve > c.deadline:
             return "deadline"
         return None

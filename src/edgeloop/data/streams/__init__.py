@@ -1,6 +1,6 @@
 """From blocks of raw samples to windows in real time, and from late labels to labelled items."""
 
-from edgeloop.data.streams.counts import Counted, Marked, counts_of, mark_of, resume
+from edgeloop.data.streams.counts import Counted, Marked, counts_of, mark_of, resume, stop
 from edgeloop.data.streams.feedback import Matched, Settled
 from edgeloop.data.streams.rows import Rows
 from edgeloop.data.streams.window import Windowed
@@ -15,4 +15,5 @@ __all__ = [
     "counts_of",
     "mark_of",
     "resume",
+    "stop",
 ]

@@ -28,6 +28,12 @@ class Marked(Protocol):
         ...
 
 
+def stop(source: Any) -> None:
+    """Let a source that waits for its sensor end; from any thread. Others end by themselves."""
+    if callable(end := getattr(source, "stop", None)):
+        end()
+
+
 def mark_of(source: Any) -> dict[str, Any]:
     """Return the mark of a source; nothing where it has none."""
     return source.mark() if isinstance(source, Marked) else {}

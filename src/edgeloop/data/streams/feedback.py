@@ -6,7 +6,7 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from edgeloop.data.item import Feedback, Item
-from edgeloop.data.streams.counts import counts_of, mark_of, resume
+from edgeloop.data.streams.counts import counts_of, mark_of, resume, stop
 from edgeloop.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -88,6 +88,10 @@ class Matched:
         if not self.replayable:
             self.lost = int(mark.get("waiting", 0))
         resume(self._feed, mark)
+
+    def stop(self) -> None:
+        """Let the feed end; from any thread."""
+        stop(self._feed)
 
     def items(self, start: int = 0) -> Iterator[Item | DataError]:
         """Yield items and bad records, leaving out the first `start`.
@@ -182,6 +186,10 @@ class Settled:
     def resume(self, mark: Mapping[str, Any]) -> None:
         """Let the feed go on from its mark."""
         resume(self._feed, mark)
+
+    def stop(self) -> None:
+        """Let the feed end; from any thread."""
+        stop(self._feed)
 
     def items(self, start: int = 0) -> Iterator[Item | DataError]:
         """Yield the feed's records from number `start` on."""

@@ -86,6 +86,11 @@ class Reader:
                 return
             yield other
 
+    def end(self) -> None:
+        """Let whoever waits for news see that no more will come; from any thread."""
+        self.ended = self._stopped = True
+        self.news.set()
+
     def stop(self) -> None:
         """Keep nothing more; the thread ends at the next record."""
         self._stopped = True

@@ -9,7 +9,7 @@ import numpy as np
 
 from edgeloop.data.item import Feedback, Item
 from edgeloop.data.streams.align import Aligner
-from edgeloop.data.streams.counts import counts_of, mark_of, resume
+from edgeloop.data.streams.counts import counts_of, mark_of, resume, stop
 from edgeloop.data.streams.cut import Cutter, Window
 from edgeloop.data.streams.inlet import ANY, Inlet
 from edgeloop.data.streams.reader import Reader
@@ -159,6 +159,12 @@ class Windowed:
         if not self.replayable:
             self._expected = mark.get("time")
             resume(self._feed, mark.get("feed", {}))
+
+    def stop(self) -> None:
+        """Let :meth:`items` end when what has arrived is given; from any thread."""
+        stop(self._feed)
+        if self._reader is not None:
+            self._reader.end()
 
     def _follows(self, time: float) -> None:
         """Take in that a window is given; `time`: of its first sample."""
