@@ -1,4 +1,4 @@
-"""Where items come from: one file each for WAV clips, CSV, NPZ, JSON lines and Python iterables."""
+"""Where items come from: one file each for WAV clips, CSV, NPZ, JSON lines, MQTT and Python."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from edgeloop.data.sources.csv import CsvSource
 from edgeloop.data.sources.iterable import IterableSource
 from edgeloop.data.sources.lines import LinesSource
+from edgeloop.data.sources.mqtt import MqttSource
 from edgeloop.data.sources.npz import NpzSource
 from edgeloop.data.sources.wav import WavSource
 from edgeloop.errors import ConfigError
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 KINDS: dict[str, Callable[..., Feed]] = {
     "csv": CsvSource,
+    "mqtt": MqttSource,
     "npz": NpzSource,
     "stdin": LinesSource,
     "wav": WavSource,
@@ -31,6 +33,7 @@ __all__ = [
     "CsvSource",
     "IterableSource",
     "LinesSource",
+    "MqttSource",
     "NpzSource",
     "WavSource",
     "make_source",
@@ -77,8 +80,9 @@ def make_source(
     for key, (parameter, _) in known.items():
         if parameter.default is inspect.Parameter.empty and key not in options:
             raise ConfigError(f"{where}.{key}: is missing; a {kind!r} source needs it")
-    if "path" in options:
-        options["path"] = root / options["path"]
+    for key, value in options.items():
+        if _kind_of(known[key][0]).startswith("Path"):
+            options[key] = root / value
     return KINDS[kind](labels=labels, **options)
 
 
@@ -89,6 +93,7 @@ def _kind_of(parameter: inspect.Parameter) -> str:
 
 _TYPES: dict[str, tuple[type, ...]] = {
     "Path": (str,),
+    "Path | None": (str,),
     "str": (str,),
     "str | None": (str,),
     "bool": (bool,),
