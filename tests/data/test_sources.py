@@ -106,7 +106,7 @@ def test_lines():
     [
         ("not json\n", "line 1: not JSON"),
         ("[1, 2]\n", 'not an object with "x"'),
-        ('{"y": 1}\n', 'not an object with "x"'),
+        ('{"y": 1}\n', 'without "x" it needs "y" and "id"'),
         ('{"x": [1, NaN]}\n', r"line 1, x: at \[1\] is nan"),
         ('{"x": [1e60]}\n', r"line 1, x: at \[0\] is 1e\+60"),
         ('{"x": [[1], [2, 3]]}\n', "not an array of numbers"),
@@ -307,7 +307,7 @@ def test_make_source(tmp_path):
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        ({}, r"t: source\.kind: is None; use one of csv, npz, stdin, wav"),
+        ({}, r"t: source\.kind: is None; use one of csv, mqtt, npz, stdin, wav"),
         ({"kind": "csv"}, r"t: source\.path: is missing"),
         ({"kind": "csv", "path": "a", "colums": []}, r'source\.colums: unknown .*"columns"\?'),
         (

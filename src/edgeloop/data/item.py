@@ -122,7 +122,7 @@ class Labels:
             return self._number[value]
         try:
             number = float(value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             number = -1.0
         if not number.is_integer() or not 0 <= number < self._count:
             known = ", ".join(self._number) or f"whole numbers from 0 to {self._count - 1}"
@@ -136,7 +136,7 @@ def as_floats(value: ArrayLike, where: str) -> NDArray[np.float32]:
         array = np.asarray(value)
         if array.dtype.kind not in "fiub":
             array = np.asarray(value, np.float64)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise DataError(f"{where}: not an array of numbers ({error}); check the record") from error
     with np.errstate(over="ignore"):
         floats = array.astype(np.float32, copy=False)

@@ -38,10 +38,14 @@ class SourceConfig:
         True: a thread empties the source into a queue of buffer.capacity items while the loop is
         busy, or with [window] into rings of window.ring samples, and counts what it had to drop.
         False: the source waits.
+    speed
+        Replays a source whose items have times at so many times true speed: 60 is an hour in a
+        minute. None: as fast as it goes.
     """
 
     on_bad: str = field(default="stop", metadata={"choices": ("stop", "skip")})
     realtime: bool = False
+    speed: float | None = None
     options: dict[str, Any] = field(default_factory=dict)
 
 

@@ -15,6 +15,7 @@ from edgeloop.data.features import Features
 from edgeloop.data.item import Labels
 from edgeloop.data.privacy import AllowFields, Filter, HashIds, device_key
 from edgeloop.data.sources import IterableSource, make_source
+from edgeloop.data.sources.paced import Paced
 from edgeloop.data.streams import Matched, Rows, Settled, Windowed
 from edgeloop.errors import ConfigError, DataError
 from edgeloop.loop.budget import RamPlan, resident_bytes
@@ -212,6 +213,8 @@ def _make_feed(config: Config, labels: Labels, source: Iterable[Any] | None) -> 
         feed = make_source(options, labels=labels, root=config.root, where=where)
         if config.window is not None and options["kind"] == "csv" and options.get("window", 1) == 1:
             feed = Rows(feed)
+    if config.source.speed is not None:
+        feed = Paced(feed, config.source.speed)
     if config.window is None:
         return feed
     w = config.window

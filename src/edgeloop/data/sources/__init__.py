@@ -1,4 +1,4 @@
-"""Where items come from: one file each for WAV clips, CSV, NPZ, JSON lines and Python iterables."""
+"""Where items come from: one file each for WAV clips, CSV, NPZ, JSON lines, MQTT and Python."""
 
 from __future__ import annotations
 
@@ -80,9 +80,9 @@ def make_source(
     for key, (parameter, _) in known.items():
         if parameter.default is inspect.Parameter.empty and key not in options:
             raise ConfigError(f"{where}.{key}: is missing; a {kind!r} source needs it")
-    for key, (parameter, _) in known.items():
-        if key in options and _kind_of(parameter).startswith("Path"):
-            options[key] = root / options[key]
+    for key, value in options.items():
+        if _kind_of(known[key][0]).startswith("Path"):
+            options[key] = root / value
     return KINDS[kind](labels=labels, **options)
 
 

@@ -11,6 +11,7 @@ from edgeloop.data.item import Item, Labels, as_floats
 from edgeloop.errors import DataError
 
 if TYPE_CHECKING:
+    import zipfile
     from collections.abc import Iterator
     from pathlib import Path
 
@@ -24,15 +25,23 @@ class NpzSource:
         The file.
     x, y
         Names of the arrays in it.
+    time
+        Name of an array [n] of seconds at the first sample of each row; None: no times.
     """
 
     replayable = True
 
     def __init__(
-        self, path: Path, *, x: str = "x", y: str = "y", labels: Labels | None = None
+        self,
+        path: Path,
+        *,
+        x: str = "x",
+        y: str = "y",
+        time: str | None = None,
+        labels: Labels | None = None,
     ) -> None:
         self.name = str(path)
-        self._path, self._x, self._y = path, x, y
+        self._path, self._x, self._y, self._time = path, x, y, time
         self._labels = labels or Labels()
         import zipfile  # here and below: a loop without .npz files is spared 1 MiB
 
@@ -41,8 +50,10 @@ class NpzSource:
                 names = archive.namelist()
         except (OSError, zipfile.BadZipFile) as error:
             raise DataError(f"{path}: cannot be read as .npz ({error}); check the file") from error
-        if f"{x}.npy" not in names:
-            raise DataError(f"{path}: has no array {x!r}; it holds {', '.join(names) or 'nothing'}")
+        for name in (x, *([time] if time else ())):
+            if f"{name}.npy" not in names:
+                held = ", ".join(names) or "nothing"
+                raise DataError(f"{path}: has no array {name!r}; it holds {held}")
         self._labelled = f"{y}.npy" in names
 
     def items(self, start: int = 0) -> Iterator[Item | DataError]:
@@ -70,6 +81,7 @@ class NpzSource:
                         f"{self._path}: {self._y} has shape {list(labels.shape)}, {self._x} has "
                         f"{shape[0]} rows; give each row one label"
                     )
+            times = None if self._time is None else self._times(archive, self._time, shape[0])
             size = math.prod(shape[1:]) * dtype.itemsize
             file.seek(start * size, 1)
             for i in range(start, shape[0]):
@@ -82,9 +94,18 @@ class NpzSource:
                     said = None if labels is None else labels[i]
                     said = said.item() if said is not None and said.ndim == 0 else said
                     y = self._labels.parse(said, f"{self._path}: {self._y}, row {i}")
-                    yield Item(x, y, f"{self._path.name}:{i}")
+                    time = None if times is None else float(times[i])
+                    yield Item(x, y, f"{self._path.name}:{i}", time=time)
                 except DataError as error:
                     yield error
+
+    def _times(self, archive: zipfile.ZipFile, name: str, rows: int) -> np.ndarray:
+        with archive.open(f"{name}.npy") as file:
+            times = np.lib.format.read_array(file, allow_pickle=False)
+        if times.shape != (rows,) or times.dtype.kind not in "fiu" or not np.isfinite(times).all():
+            raise DataError(f"{self._path}: {name} has shape {list(times.shape)}; give each of the "
+                            f"{rows} rows of {self._x} one finite number of seconds")
+        return times
 
 
 def _header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:

@@ -81,13 +81,13 @@ class Matched:
 
     def mark(self) -> dict[str, Any]:
         """Return how many items wait, and the feed's mark."""
-        return mark_of(self._feed) | {"waiting": len(self._waiting)}
+        return {"feed": mark_of(self._feed), "waiting": len(self._waiting)}
 
     def resume(self, mark: Mapping[str, Any]) -> None:
         """Count what waited as lost; a feed that can be read again gives it again."""
         if not self.replayable:
             self.lost = int(mark.get("waiting", 0))
-        resume(self._feed, mark)
+        resume(self._feed, mark.get("feed", {}))
 
     def stop(self) -> None:
         """Let the feed end; from any thread."""

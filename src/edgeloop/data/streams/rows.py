@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edgeloop.data.item import Item
-from edgeloop.data.streams.counts import counts_of
+from edgeloop.data.streams.counts import counts_of, mark_of, resume, stop
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from edgeloop.data.item import Feed, Feedback
     from edgeloop.errors import DataError
@@ -25,6 +25,18 @@ class Rows:
     def counts(self) -> dict[str, int]:
         """Return the counts of the feed."""
         return counts_of(self._feed)
+
+    def mark(self) -> dict[str, Any]:
+        """Return the feed's mark."""
+        return mark_of(self._feed)
+
+    def resume(self, mark: Mapping[str, Any]) -> None:
+        """Let the feed go on from its mark."""
+        resume(self._feed, mark)
+
+    def stop(self) -> None:
+        """Let the feed end; from any thread."""
+        stop(self._feed)
 
     def items(self, start: int = 0) -> Iterator[Item | Feedback | DataError]:
         """Yield the feed's records from number `start` on."""

@@ -1,0 +1,84 @@
+"""Records given out at the speed at which they were sensed, or a multiple of it."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import TYPE_CHECKING, Any
+
+from edgeloop.data.item import Item
+from edgeloop.data.streams.counts import counts_of, mark_of, resume, stop
+from edgeloop.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from edgeloop.data.item import Feed, Feedback
+
+
+class Paced:
+    """A feed whose item of time t comes (t - time of the first) / speed after the first.
+
+    Labels that arrive later wait for the moment that they tell, if they tell one; bad records for
+    none. An item that is late by itself is given out at once.
+
+    Parameters
+    ----------
+    feed
+        Its items have times.
+    speed
+        1 is true speed, 60 an hour in a minute.
+    clock, sleep
+        Seconds, and what waits so many.
+    """
+
+    def __init__(
+        self,
+        feed: Feed,
+        speed: float,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        if not (math.isfinite(speed) and speed > 0):
+            raise ConfigError(f"source.speed is {speed}; it must be above 0")
+        self.name, self.replayable = feed.name, feed.replayable
+        self._feed, self._speed, self._clock, self._sleep = feed, speed, clock, sleep
+
+    def counts(self) -> dict[str, int]:
+        """Return the counts of the feed."""
+        return counts_of(self._feed)
+
+    def mark(self) -> dict[str, Any]:
+        """Return the feed's mark."""
+        return mark_of(self._feed)
+
+    def resume(self, mark: Mapping[str, Any]) -> None:
+        """Let the feed go on from its mark."""
+        resume(self._feed, mark)
+
+    def stop(self) -> None:
+        """Let the feed end; from any thread."""
+        stop(self._feed)
+
+    def items(self, start: int = 0) -> Iterator[Item | Feedback | DataError]:
+        """Yield the records from number `start` on, the first item at once.
+
+        Raises
+        ------
+        DataError
+            An item without a time.
+        """
+        began: tuple[float, float] | None = None  # the clock, and the time of the first item
+        for record in self._feed.items(start):
+            if isinstance(record, Item) and record.time is None:
+                raise DataError(f"{self.name}: {record.key}: has no time, so source.speed cannot "
+                                "be kept; leave source.speed out, or name the source's times")
+            if not isinstance(record, DataError) and record.time is not None:
+                if began is None and isinstance(record, Item):
+                    began = self._clock(), record.time
+                if began is not None:
+                    wait = began[0] + (record.time - began[1]) / self._speed - self._clock()
+                    if wait > 0:
+                        self._sleep(wait)
+            yield record
