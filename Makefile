@@ -73,6 +73,9 @@ FAULTS ?= 10000
 crash: $(VENV)/.test build ## 10,000 injected faults: power losses, rot, full disks, kills of `edgeloop run`
 	@PYTHONPATH=src EDGELOOP_KILLS=200 EDGELOOP_FAULTS=$(FAULTS) $(PY) -m pytest tests/crash $(ARGS)
 
+soak: $(VENV)/.test build ## a vibration monitor and a keyword spotter live a simulated week, in 20 minutes
+	@EDGELOOP_SOAK_SECONDS=1080 PYTHONPATH=src $(PY) -m pytest tests/soak $(ARGS)
+
 asan: $(VENV)/.test ## build the core's tests with the address and undefined-behaviour sanitizers
 	@mkdir -p build
 	@$(VENV)/bin/cmake -S . -B build/asan -G Ninja -DCMAKE_MAKE_PROGRAM=$(VENV)/bin/ninja \
@@ -154,4 +157,4 @@ clean: ## remove what was built
 	@rm -rf build dist src/edgeloop/_core*.so .cmake .ninja_* .skbuild-info.json CMakeCache.txt CMakeFiles \
 	  CMakeInit.txt build.ninja cmake_install.cmake libedgeloop.a
 
-.PHONY: help setup-system build demo test test-oracles lint types contracts crash asan tsan fuzz firmware bench bench-peers speed quant cut growth memory resident wear wheel aarch64 readme clean
+.PHONY: help setup-system build demo test test-oracles lint types contracts crash soak asan tsan fuzz firmware bench bench-peers speed quant cut growth memory resident wear wheel aarch64 readme clean
