@@ -11,7 +11,7 @@ class Tree:
     """Writes the files that a device of the soak reads; times are seconds of the week.
 
     The battery falls from 100 % to 8 % between six in the morning and five in the afternoon, and is
-    charged from ten to two; the board is warm in the afternoon, and too hot for an hour on two days.
+    charged from ten to two; the board is warm in the afternoon, too hot for an hour on two days.
     """
 
     def __init__(self, root: Path, day: float = DAY) -> None:

@@ -20,7 +20,13 @@ from edgeloop.store import CODECS
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """[model]: which compiled program learns."""
+    """[model]: which compiled program learns.
+
+    Attributes
+    ----------
+    program
+        The file that `edgeloop compile` wrote.
+    """
 
     program: Path
 
@@ -120,9 +126,14 @@ class FeedbackConfig:
 class BaseConfig:
     """[base]: clips of the task the model was trained for, shipped with it ("kind" as in [source]).
 
-    A share of `anchor` of them is never trained on: the gate checks on those that nothing was
-    forgotten. The others are rehearsed. Of each part at most `capacity` samples are held, balanced
-    by class.
+    The gate checks on some of them that nothing was forgotten. The others are rehearsed.
+
+    Attributes
+    ----------
+    anchor
+        Share of them that is never trained on and measured by the gate.
+    capacity
+        Samples that are held of each part at most, balanced by class.
     """
 
     anchor: float = field(default=0.5, metadata={"range": Range(0, 1)})
@@ -524,19 +535,36 @@ class GateConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class BudgetConfig:
-    """[budget]: RAM of the whole process; the loop refuses to start when its plan needs more."""
+    """[budget]: what the process may take.
+
+    Attributes
+    ----------
+    ram
+        RAM of the whole process ("48 MiB"), as `edgeloop plan loop.toml` itemises it; the loop
+        refuses to start when its plan needs more. None: it starts whatever it needs.
+    """
 
     ram: Bytes | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class StateConfig:
-    """[state]: the SQLite file, and what it keeps: versions and bytes of their weights at most.
+    """[state]: the SQLite file, and what it keeps.
 
-    A relative path is taken from the configuration's folder. The live version, its parent and
-    pinned ones stay whatever the limits are. ``adapters``: how the weights of new versions are
-    stored (docs/guide/state.md). ``backup``: keep a verified copy of the file beside it, made
-    whenever a version goes live.
+    The live version, its parent and pinned ones stay whatever the limits are.
+
+    Attributes
+    ----------
+    path
+        The file; a relative path is taken from the configuration's folder.
+    keep_versions
+        Versions at most.
+    quota
+        Bytes that the weights of all versions take at most ("1 MiB"). None: no limit.
+    adapters
+        How the weights of new versions are stored (docs/guide/state.md).
+    backup
+        Keep a verified copy of the file beside it, made whenever a version goes live.
     """
 
     path: Path = Path("device.db")

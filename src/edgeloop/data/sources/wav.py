@@ -27,6 +27,8 @@ class WavSource:
         "random" (shuffled by `seed`) or "name".
     sample_rate
         Samples per second (Hz); a clip of another rate is an error.
+    seed
+        Of the random order.
     """
 
     replayable = True
