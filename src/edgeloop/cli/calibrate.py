@@ -21,7 +21,7 @@ def add(command: Callable[[str], argparse.ArgumentParser]) -> None:
     parser = command("calibrate")
     parser.add_argument("program", help="the compiled program (.elp) that the loop trains")
     parser.add_argument("--watts", type=float, help="what the meter says while it trains")
-    parser.add_argument("--idle-watts", type=float, default=0.0, help="and while nothing runs (0)")
+    parser.add_argument("--idle-watts", type=float, help="and while nothing runs")
     parser.add_argument("--seconds", type=float, default=20.0, help="how long to train (20)")
     parser.add_argument("-o", "--output", default="calibration.json", help="where to write it")
     parser.set_defaults(command=calibrate)
@@ -37,9 +37,9 @@ def calibrate(args: argparse.Namespace, out: Output) -> int:
     if not 0.1 <= args.seconds <= 3600.0:
         msg = f"--seconds {args.seconds:g}: give between 0.1 and 3600"
         raise ConfigError(msg)
-    if args.watts is None:
-        msg = ("--watts is missing: run this beside a meter, read it after some ten seconds, and "
-               "give what it said; `--seconds 600` leaves more time")
+    if args.watts is None or args.idle_watts is None:
+        msg = ("--watts and --idle-watts are both needed: run this beside a meter with any two "
+               "numbers, read it meanwhile and afterwards, and run it with what it said")
         raise ConfigError(msg)
     program = Program.load(args.program)
     profiler = Profiler(program)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgeloop.device.readings import Reading, folders, number, text, unknown
+from edgeloop.device.readings import Reading, folders, number, text, there, unknown
 
-_MAINS = ("Mains", "USB", "Wireless")
+_MAINS = ("Mains", "USB", "Wireless")  # beginnings of types: there are USB_PD, USB_DCP, ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +36,8 @@ class Supplies:
 def supplies(sysfs: Path) -> Supplies:
     """Read all power supplies; batteries of mice and the like (scope "Device") do not count."""
     root = sysfs / "class/power_supply"
-    if not root.is_dir():
-        none = f"no {root}"
+    if not there(sysfs / "class"):
+        none = f"no {sysfs}/class"
         return Supplies(*(unknown(u, none) for u in ("", "%", "", "", "W")))
     batteries, mains = [], []
     for folder in folders(root, "*"):
@@ -45,7 +45,7 @@ def supplies(sysfs: Path) -> Supplies:
         if kind == "Battery" and text(folder / "scope") != "Device" and (
                 number(folder / "present") != 0.0):
             batteries.append(folder)
-        elif kind in _MAINS:
+        elif (kind or "").startswith(_MAINS):
             mains.append(folder)
     online = [number(folder / "online") for folder in mains]
     if not batteries:
@@ -69,20 +69,17 @@ def supplies(sysfs: Path) -> Supplies:
 
 
 def _percent(batteries: list[Path]) -> Reading:
-    held = full = 0.0
-    for folder in batteries:
-        capacity, most = number(folder / "capacity"), _full(folder)
-        if capacity is None or not 0.0 <= capacity <= 100.0:
+    said = [number(folder / "capacity") for folder in batteries]
+    for folder, percent in zip(batteries, said, strict=True):
+        if percent is None or not 0.0 <= percent <= 100.0:
             return unknown("%", f"{folder.name}: no capacity")
-        weight = most if most is not None and most > 0.0 else 1.0
-        held, full = held + weight * capacity, full + weight
-    return Reading(held / full, "%", ", ".join(folder.name for folder in batteries), 0.02)
-
-
-def _full(folder: Path) -> float | None:
-    """What a battery holds when full: energy, or charge where only that is known."""
-    energy = number(folder / "energy_full")
-    return number(folder / "charge_full") if energy is None else energy
+    weights = [1.0] * len(batteries)
+    for unit in ("charge_full", "energy_full"):  # of one unit, or they cannot be compared
+        full = [number(folder / unit) for folder in batteries]
+        if all(most is not None and most > 0.0 for most in full):
+            weights = [most or 1.0 for most in full]
+    held = sum(w * (p or 0.0) for w, p in zip(weights, said, strict=True))
+    return Reading(held / sum(weights), "%", ", ".join(f.name for f in batteries), 0.02)
 
 
 def _watts(batteries: list[Path], states: list[str | None]) -> Reading:

@@ -59,7 +59,7 @@ class Calibration:
             raise ConfigError(
                 f"--watts: is {watts:g}, not above --idle-watts ({idle_watts:g}); read the meter "
                 "while the program runs, and again while nothing does")
-        if flops <= 0 or seconds <= 0.0:
+        if flops <= 0 or nbytes < 0 or seconds <= 0.0:
             raise ConfigError("the program did no work: there is nothing to calibrate with")
         above = (watts - idle_watts) * seconds
         per_flop = above / (flops + BYTE_PER_FLOP * nbytes)
@@ -85,13 +85,14 @@ class Calibration:
             found = json.loads(path.read_text(encoding="utf-8"))
             made = cls(**found)
             numbers = [getattr(made, f.name) for f in fields(cls) if f.name != "program"]
-            good = all(isinstance(v, int | float) and math.isfinite(v) and v >= 0 for v in numbers)
-        except (OSError, ValueError, TypeError) as error:
+            good = isinstance(made.program, str) and made.joules_per_flop > 0 and all(
+                type(v) in (int, float) and math.isfinite(v) and v >= 0 for v in numbers)
+        except (OSError, ValueError, TypeError, RecursionError) as error:
             raise DataError(
                 f"{path}: not a calibration ({error}); write one with `edgeloop calibrate`"
             ) from error
         if not good:
             raise DataError(
-                f"{path}: not a calibration (a number is negative or infinite); write one with "
-                "`edgeloop calibrate`")
+                f"{path}: not a calibration (a number is missing, negative or infinite); write one "
+                "with `edgeloop calibrate`")
         return made

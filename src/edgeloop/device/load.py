@@ -7,9 +7,11 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from edgeloop.device.readings import Reading, folders, number, text, unknown
+from edgeloop.device.readings import Reading, folders, number, text, there, unknown
 
 _UP = ("up", "unknown")  # ppp and tunnels say "unknown" while they work
+_ROUTES = 1 << 20  # bytes of a table of routes that are looked at
+_TUNNELS = ("tun", "tap", "wg", "vpn")
 LOW_SHARE, LOW_BYTES = 0.10, 64 << 20  # of storage
 
 
@@ -50,10 +52,11 @@ class Others:
 def network(sysfs: Path, proc: Path, metered: Sequence[str]) -> Reading:
     """Kind of the connection of the default route.
 
-    "not_connected"; "metered" where the interface's name matches one of `metered`; else
-    "unmetered". Roaming is not told apart: a modem that may roam counts as metered.
+    "not_connected"; "metered" where the interface's name matches one of `metered`; "connected" for
+    a tunnel, of which nobody knows what it goes through; else "unmetered". Roaming is not told
+    apart: a modem that may roam counts as metered.
     """
-    routes = text(proc / "net/route")
+    routes = text(proc / "net/route", _ROUTES)
     if routes is None:
         return unknown("", f"{proc}/net/route cannot be read")
     names = []
@@ -61,18 +64,20 @@ def network(sysfs: Path, proc: Path, metered: Sequence[str]) -> Reading:
         fields = line.split()
         if len(fields) > 7 and fields[1] == "00000000" and fields[7] == "00000000":
             names.append(fields[0])
-    v6 = text(proc / "net/ipv6_route") or ""
+    v6 = text(proc / "net/ipv6_route", _ROUTES) or ""
     for line in v6.splitlines():
         fields = line.split()
         if len(fields) == 10 and fields[0] == "0" * 32 and fields[1] == "00" and fields[9] != "lo":
             names.append(fields[9])
-    for name in names:
+    for name in dict.fromkeys(names):
         state = text(sysfs / "class/net" / name / "operstate")
         carrier = number(sysfs / "class/net" / name / "carrier")
         if state in _UP and carrier != 0.0:
+            if name.startswith(_TUNNELS):
+                return Reading("connected", "", name)
             paid = any(fnmatch.fnmatch(name, pattern) for pattern in metered)
             return Reading("metered" if paid else "unmetered", "", name)
-    if any((sysfs / "class/net" / name).is_dir() for name in names):
+    if any(there(sysfs / "class/net" / name) for name in names):
         return Reading("not_connected", "", ", ".join(dict.fromkeys(names)))
     return Reading("not_connected", "", "no default route") if folders(
         sysfs / "class/net", "*") else unknown("", f"no {sysfs}/class/net")

@@ -13,7 +13,7 @@ from edgeloop.device.readings import Reading, folders, number, text, unknown
 from edgeloop.errors import ConfigError
 
 METERS = ("auto", "powercap", "ina3221", "battery", "model", "none")
-_TOTAL = ("vdd_in", "vin_sys_5v0", "pom_5v_in", "sys_vin")  # rails that all others hang on
+_TOTAL = ("vdd_in", "pom_5v_in")  # rails that all others hang on
 
 
 class Meter(ABC):
@@ -133,10 +133,11 @@ class Ina3221Meter(_Summed):
         rails: list[tuple[str, Path, str]] = []
         for chip in folders(sysfs / "class/hwmon", "hwmon*"):
             if text(chip / "name") == "ina3221":
-                for current in folders(chip, "curr[1-3]_input"):
-                    digit = current.name[4]
+                for digit in "123":
                     label = text(chip / f"in{digit}_label") or text(chip / f"curr{digit}_label")
-                    rails.append(((label or "").lower(), chip, digit))
+                    used = any(folders(chip, f"{kind}{digit}_input") for kind in ("in", "curr"))
+                    if (used or label) and number(chip / f"in{digit}_enable") != 0.0:
+                        rails.append(((label or "").lower(), chip, digit))
         total = [rail for rail in rails if rail[0] in _TOTAL]
         self.rails = total[:1] or rails
 
@@ -165,9 +166,9 @@ class BatteryMeter(_Summed):
     def watts(self) -> Reading:
         """Power of the batteries; not known while the mains feed the machine."""
         fed = supplies(self._sysfs)
-        if fed.plugged.value is not False:
-            return unknown("W", "the mains feed the machine")
-        return fed.watts
+        if fed.plugged.value is None:
+            return unknown("W", f"whether the mains feed the machine: {fed.plugged.source}")
+        return unknown("W", "the mains feed the machine") if fed.plugged.value else fed.watts
 
 
 class ModelMeter(Meter):

@@ -51,13 +51,21 @@ def unknown(unit: str, why: str) -> Reading:
     return Reading(None, unit, why)
 
 
-def text(path: Path) -> str | None:
-    """Content of a small file without white space around it; None where it cannot be read."""
+def text(path: Path, most: int = 4096) -> str | None:
+    """First `most` bytes of a file without white space around; None where it cannot be read."""
     try:
         with path.open("rb") as file:
-            return file.read(4096).decode("utf-8", "replace").strip()
-    except OSError:  # vanished, not ours to read, or the driver has nothing to say
+            return file.read(most).decode("utf-8", "replace").strip()
+    except (OSError, ValueError):  # vanished, not ours to read, no name for a file
         return None
+
+
+def there(folder: Path) -> bool:
+    """Whether a folder is there and may be looked into."""
+    try:
+        return folder.is_dir()
+    except (OSError, ValueError):
+        return False
 
 
 def number(path: Path) -> float | None:
@@ -74,5 +82,5 @@ def folders(root: Path, pattern: str) -> list[Path]:
     """Entries of a folder of /sys that match, sorted; none where there is no such folder."""
     try:
         return sorted(root.glob(pattern))
-    except OSError:
+    except (OSError, ValueError):
         return []

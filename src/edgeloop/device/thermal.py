@@ -7,8 +7,8 @@ from pathlib import Path
 from edgeloop.device.readings import Reading, folders, number, text, unknown
 
 _LOWEST, _HIGHEST = -60.0, 200.0  # beyond that a sensor is broken or not connected
-# Sensors of something that training does not warm.
-_OTHERS = ("nvme", "drivetemp", "iwlwifi", "battery", "bat", "max1617", "wifi", "modem")
+# Sensors of something that training does not warm, and one that always says 100 (Jetson's PMIC).
+_OTHERS = ("nvme", "drivetemp", "iwlwifi", "battery", "bat", "max1617", "wifi", "modem", "pmic")
 
 
 def temperature(sysfs: Path) -> Reading:
