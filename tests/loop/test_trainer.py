@@ -220,3 +220,55 @@ def test_order_mixes_new_remembered_and_base(kit):
 def test_epochs_take_turns_with_views(kit):
     held = pool([(np.zeros(6, np.float32), 0)], views=3)
     assert [float(held.view(0, e)[0][0]) for e in range(5)] == [0, 1, 2, 0, 1]
+
+
+def test_suspended_at_any_step_it_ends_with_the_same_bits(kit):
+    """Asked before each step; what goes on is another trainer with the checkpoint alone."""
+    data = lesson(kit, fresh=20, remembered=8)
+    whole = Run(kit, epochs=3, early_stopping={"patience": 99})(data)
+    want = whole.adapter["w"].tobytes()
+    for at in range(whole.progress.step):
+        run = Run(kit, epochs=3, early_stopping={"patience": 99}, checkpoint_every=1000)
+        asked = itertools.count()
+        outcome = run.trainer.run(
+            data, Progress(job=1), None, lambda at=at, asked=asked: "no" * (next(asked) == at))
+        assert (outcome.suspended, outcome.adapter, outcome.progress.stop) == ("no", None, None)
+        fields, snapshot, best = run.checkpoints[-1]
+        assert fields["journal"][-1] | {"elapsed": 0} == {"step": at, "pause": "no", "elapsed": 0}
+        again = Run(kit, epochs=3, early_stopping={"patience": 99})
+        again.learner.restore(snapshot)
+        ended = again(data, Progress(**fields), best)
+        assert ended.suspended is None
+        assert ended.progress.curve == whole.progress.curve
+        assert ended.adapter["w"].tobytes() == want
+
+
+@pytest.mark.parametrize(("limit", "reason", "step"), [
+    ({"max_steps": 7}, "steps", 7), ({"max_flops": 650}, "flops", 7),
+    ({"max_steps": 99}, "epochs", 15), ({"max_flops": 1e6}, "epochs", 15)])
+def test_limits_of_work(kit, limit, reason, step):
+    p = Run(kit, epochs=3, early_stopping={"patience": 99}, **limit)(lesson(kit)).progress
+    assert (p.stop, p.step) == (reason, step)
+    assert (p.flops, p.bytes) == (100 * step, 400 * step)
+
+
+@pytest.mark.parametrize(("said", "reason"), [
+    (lambda n: 2.0 * n, "energy"), (lambda n: 0.1 * n, "epochs"),
+    (lambda n: None if n > 8 else 0.1 * n, "energy"),  # a budget that nobody counts is none
+])
+def test_a_budget_of_energy(kit, said, reason):
+    run = Run(kit, epochs=3, early_stopping={"patience": 99}, max_energy="10 J")
+    looks = itertools.count()
+    run.trainer._joules = lambda: said(next(looks))
+    p = run(lesson(kit)).progress
+    assert p.stop == reason
+    if reason == "energy":
+        assert p.step < 15
+        assert p.journal[-1]["stop"] == "energy"
+        assert run.checkpoints[-1][0]["stop"] == "energy"  # a resumed run stops there too
+
+
+def test_without_a_budget_an_unknown_energy_stops_nothing(kit):
+    run = Run(kit, epochs=3, early_stopping={"patience": 99})
+    p = run(lesson(kit)).progress
+    assert (p.stop, p.joules) == ("epochs", None)
