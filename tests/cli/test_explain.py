@@ -1,0 +1,138 @@
+"""calibrate, run --explain, status and SIGTERM: what the loop waits for, why, and what it cost."""
+
+from __future__ import annotations
+
+import json
+import os
+import runpy
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import edgeloop as el
+from edgeloop.cli import main
+from edgeloop.store import Store
+
+ROOT = Path(__file__).parents[2]
+LOOP = """
+[model]
+program = "machine.elp"
+[source]
+kind = "csv"
+path = "stream.csv"
+label = "label"
+[trigger.when]
+all = [{samples = 60}, {any = [{drift = {of = "error"}}, {loss = {above = 0.1, window = 16}}]}]
+[constraints]
+requires_charging = true
+[gate]
+min_samples = 32
+[energy]
+calibration = "calibration.json"
+[pace]
+slice_ms = 1
+"""
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("explain")
+    runpy.run_path(str(ROOT / "examples/quickstart/make_example.py"))["main"](folder)
+    el.compile(
+        folder / "machine.onnx", train=el.LoRA(rank=4), optimizer=el.AdamW(lr=5e-3), batch=8,
+        classes=["off", "idle", "load", "fault"]).save(folder / "machine.elp")
+    return folder
+
+
+@pytest.fixture
+def folder(made, monkeypatch):
+    monkeypatch.chdir(made)
+    Path("loop.toml").write_text(LOOP)
+    for path in made.glob("device.db*"):
+        path.unlink()
+    assert main(["calibrate", "machine.elp", "--watts", "9", "--idle-watts", "6", "--seconds",
+                 "0.2"]) == 0
+    return made
+
+
+def run_json(capsys, *argv):
+    capsys.readouterr()
+    assert main([*argv, "--json"]) == 0
+    return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+
+def test_calibrate_writes_what_it_measured(folder, capsys):
+    (said,) = run_json(capsys, "calibrate", "machine.elp", "--watts", "7", "--idle-watts", "6",
+                       "--seconds", "0.2", "-o", "other.json")
+    found = json.loads(Path("other.json").read_text())
+    assert found["watts"] == 7
+    assert said["joules_per_flop"] == found["joules_per_flop"] > 0
+    spent = found["joules_per_flop"] * found["flops_per_second"] + (
+        found["joules_per_byte"] * found["bytes_per_second"])
+    assert spent == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("argv", [
+    [], ["--watts", "9"], ["--watts", "5", "--idle-watts", "6"],
+    ["--watts", "9", "--idle-watts", "6", "--seconds", "0"]])
+def test_calibrate_refuses(folder, argv, capsys):
+    capsys.readouterr()
+    assert main(["calibrate", "machine.elp", *argv]) == 2
+    assert capsys.readouterr().err.startswith("edgeloop: error: --")
+
+
+def test_run_explains_and_status_tells_the_cost(folder, capsys):
+    events = run_json(capsys, "run", "loop.toml", "--explain")
+    waits = [e["why"] for e in events if e["event"] == "waits"]
+    assert waits[0][0] == "waits for: all of"
+    assert any("samples: " in line for line in waits[0])
+    assert 1 < len(waits) < 60, "said when something changed, not at each of 600 records"
+    job = next(e for e in events if e["event"] == "job")
+    assert job["why"][0] == "trains: all of"
+    ended = [e for e in events if e["event"] in ("promoted", "rejected")]
+    assert all(e["joules"] > 0 and e["bytes"] > 0 for e in ended if e["seconds"] > 0)
+    (status,) = run_json(capsys, "status", "loop.toml")
+    assert status["waits_for"][0].startswith("waits for")
+    assert status["counts"]["accepted"] == 600
+    assert "J (model, above idle, ±" in status["last_update"]["said"]
+    assert status["readings"]["storage_low"]["source"]
+    with Store.open("device.db", readonly=True) as store:
+        started = [e for e in store.events(1000) if e.kind == "started"]
+    assert all(e.detail["why"] for e in started)
+
+
+def test_without_explain_what_is_waited_for_is_not_said(folder, capsys):
+    events = run_json(capsys, "run", "loop.toml")
+    assert "waits" not in {e["event"] for e in events}
+
+
+def test_sigterm_ends_a_run_in_order_and_the_next_one_goes_on(folder):
+    Path("loop.toml").write_text(
+        LOOP.replace('kind = "csv"\npath = "stream.csv"\nlabel = "label"', 'kind = "stdin"'))
+    env = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    with subprocess.Popen(
+            [sys.executable, "-m", "edgeloop", "run", "loop.toml", "--json"], env=env,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
+        child.stdin.write('{"x": [0,0,0,0,0,0,0,0,0,0,0,0], "y": 1}\n' * 3)
+        child.stdin.flush()
+        assert json.loads(child.stdout.readline())["event"] == "start"
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline and not (folder / "device.db").exists():
+            time.sleep(0.05)
+        time.sleep(0.3)
+        child.send_signal(signal.SIGTERM)
+        time.sleep(0.3)
+        child.stdin.write('{"x": [0,0,0,0,0,0,0,0,0,0,0,0], "y": 1}\n')  # what it waited for
+        child.stdin.close()
+        lines = [json.loads(line) for line in child.stdout]
+        child.wait(30)
+    report = next(e for e in lines if e["event"] == "report")
+    assert child.returncode == 0
+    assert report["ended"] == "stopped"
+    assert report["items"] == 4
+    with Store.open("device.db", readonly=True) as store:
+        assert json.loads(store.kv("loop"))["cursor"] == 4
