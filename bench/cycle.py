@@ -62,7 +62,14 @@ def run(models: Path, kind: Kind, cycles: int, threads: int, folder: Path,
     from edgeloop.data.sources import IterableSource
     from edgeloop.loop import Config, Loop
     from edgeloop.loop.gate import PairedGate
+    from edgeloop.loop.triggers import Samples, TriggerSet
     from edgeloop.store import Store
+
+    class Fresh(Samples):
+        """Counts samples to train on alone."""
+
+        def update(self, facts):
+            self._seen = facts.fresh
 
     class Ids:
         """A session over token ids for a loop that hands out floats."""
@@ -114,10 +121,6 @@ def run(models: Path, kind: Kind, cycles: int, threads: int, folder: Path,
     stream = [(a.astype(np.float32), int(y)) for a, y in zip(
         draw, rng.integers(0, 2, wanted), strict=True)]
 
-    def trigger(now):
-        ready = now.fresh == kind.fresh and now.gate >= kind.gate
-        return "train" if ready else "collect"
-
     def session():
         return Ids(el.Session(program)) if x.dtype.kind == "i" else el.Session(program)
 
@@ -131,8 +134,9 @@ def run(models: Path, kind: Kind, cycles: int, threads: int, folder: Path,
     with Store.open(folder / "device.db") as store:
         loop = Loop(config, store=store, source=IterableSource(stream), learner=session(),
                     predictor=session(), program_hash=program.hash, batch=program.batch,
-                    shape=x.shape[1:], prepare=lambda a: a, trigger=trigger, on_event=event,
-                    clock=clock, gate=Overruled(kind.gate, 0.95, 0.02))
+                    shape=x.shape[1:], prepare=lambda a: a, on_event=event, clock=clock,
+                    triggers=TriggerSet(Fresh(kind.fresh), gate_samples=kind.gate),
+                    gate=Overruled(kind.gate, 0.95, 0.02))
         updates = loop.run().updates
     assert all(u.steps == STEPS and u.fresh == kind.fresh for u in updates)
     ms = np.array([u.cycle_seconds for u in updates[1:]]) * 1e3  # the first one is warm-up

@@ -486,3 +486,24 @@ def test_killed_while_buffers_change_size(kit, tmp_path):
             kit.loop(store, data, small).run()
             ends.append(finish(store))
     assert ends[0] == ends[1]
+
+
+def test_half_a_character_in_an_id_is_one_bad_record(kit, store):
+    good, seen = kit.stream(3), []
+    data = [Item(x, y, key) for (x, y), key in zip(good, ("a", "\ud800", "b"), strict=True)]
+    config = kit.config(source={"on_bad": "skip"})
+    loop = kit.loop(store, data, config, on_event=lambda kind, **d: kind == "skipped" and (
+        seen.append(d["error"])))
+    report = loop.run()
+    assert (report.bad, report.accepted) == (1, 2)
+    assert "record 2: its id holds half a character" in seen[0]
+
+
+@pytest.mark.parametrize("hashed", [True, False])
+def test_an_id_that_is_hashed_stands_in_no_message(kit, store, hashed):
+    seen = []
+    data = [Item(np.zeros(kit.width + 1, np.float32), 0, "ann@example.org")]
+    config = kit.config(source={"on_bad": "skip"}, privacy={"hash_ids": hashed})
+    kit.loop(store, data, config, on_event=lambda kind, **d: kind == "skipped" and (
+        seen.append(d["error"]))).run()
+    assert ("ann@example.org" in seen[0]) is not hashed

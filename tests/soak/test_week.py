@@ -118,9 +118,12 @@ def test_messages_are_given_or_counted(week):
 def test_memory_is_flat_and_within_the_plan(week):
     for planned, rows in week.lives():
         assert not len(rows) or rows[-1, 3] <= planned * 1.05
-        if LONG:  # a life of seconds is all warming up: memories fill, SQLite's cache grows
-            begin = len(rows) // 10
-            assert rows[-1, 2] - rows[begin, 2] <= GROWTH_KIB, rows[begin::20, 2]
+    # Memories fill and caches grow until a tenth of the week's windows have come.
+    if LONG and week.world.name == "vibration":
+        for _, rows in week.lives():
+            later = rows[rows[:, 1] >= 100_000, 2]
+            assert len(later) > 100
+            assert later[-1] - later[0] <= GROWTH_KIB, later[::100]
 
 
 def test_every_decision_is_explained(week):

@@ -446,7 +446,10 @@ class Loop:
             try:
                 self._keep(item)
             except DataError as error:
-                item = DataError(f"{self._source.name}: {item.key}: {error}")
+                # An id that is to be hashed goes into no message either.
+                hidden = self.config.privacy.hash_ids or not _is_text(item.key)
+                where = f"record {self._cursor}" if hidden else item.key
+                item = DataError(f"{self._source.name}: {where}: {error}")
         if isinstance(item, DataError):
             if self.config.source.on_bad == "stop":
                 # The record stays unread: mended, the next run begins with it.
@@ -466,6 +469,8 @@ class Loop:
     def _keep(self, item: Item) -> None:
         """Filter an item and put it into the set it belongs to."""
         key = item.key  # before hashing: sets must not depend on the device's secret
+        if not _is_text(key):
+            raise DataError("its id holds half a character (a lone surrogate); mend what writes it")
         kept = apply_filters(self._filters, item)
         if kept is None:
             self.report.filtered += 1
@@ -507,6 +512,15 @@ class Loop:
                 changed = self._again(self._augment.raw(raw, *seed))
                 out[v] = self._augment.features(changed, *seed)
         return out
+
+
+def _is_text(key: str) -> bool:
+    """Whether a key can be hashed and stored: JSON may hold half of a character."""
+    try:
+        key.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _silent(kind: str, **detail: Any) -> None:
