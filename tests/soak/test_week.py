@@ -91,7 +91,7 @@ def test_every_gap_in_the_stream_was_counted(weeks):
     given = c["accepted"] + c["unlabelled"] + c["filtered"] + c["duplicates"] + c["bad"]
     waited = c["lost"] + mark["waiting"]
     samples = round(mark["feed"]["time"] * week.world.rate)
-    held = (given + waited) * window.HOP + c["missing"] + c["overruns"]
+    held = (given + waited) * window.HOP + c["missing"] + c["dropped"]
     # What stands between the last whole window before a gap and the gap is in no window.
     loose = (c["gaps"] + len(week.lives())) * (window.LENGTH + window.HOP)
     assert abs(samples - held) <= loose, (samples, held, c)
