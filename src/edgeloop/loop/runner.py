@@ -372,7 +372,7 @@ class Loop:
         if self.config.window is not None:  # rings count samples, not items
             found["dropped"] = found.pop("overruns", 0)
         if self.intake is not None:
-            found = found | {"overruns": found.get("overruns", 0) + self.intake.overruns}
+            self.report.overruns += self.intake.lost()
         for name in COUNTS:
             more = found.get(name, 0) - self._lost.get(name, 0)
             setattr(self.report, name, getattr(self.report, name) + more)
