@@ -170,7 +170,7 @@ def test_conditions_beat_a_schedule_at_the_same_energy(kind, made, tmp_path):
             hours, other = compare.same_energy(tmp_path / f"{seed}-s", toml, world, count, ours)
             assert other.joules >= ours.joules, (ours, hours, other)
         else:
-            never = {"trigger": {"samples": count}}
+            never = {"trigger": {"samples": count + 1}}
             other = compare.week(tmp_path / f"{seed}-never", toml, world, count, never)
             assert (other.updates, other.joules) == (0, 0)
         right["conditions"].append(ours.right)
