@@ -1,3 +1,4 @@
+import copy
 import dataclasses
 import itertools
 
@@ -51,7 +52,8 @@ class Run:
             kit.config(train=train).train,
             batch=kit.batch,
             clock=clock or Clock(),
-            checkpoint=lambda p, s, b: self.checkpoints.append((vars(p).copy(), s, b)),
+            checkpoint=lambda p, s, b: self.checkpoints.append(
+                (copy.deepcopy(vars(p)), s, b)),  # as a store has it: nothing changes it later
             emit=lambda kind, **d: self.events.append((kind, d)),
         )
 
@@ -272,3 +274,42 @@ def test_without_a_budget_an_unknown_energy_stops_nothing(kit):
     run = Run(kit, epochs=3, early_stopping={"patience": 99})
     p = run(lesson(kit)).progress
     assert (p.stop, p.joules) == ("epochs", None)
+
+
+def metered(kit, snapshot=None, **train):
+    """A run that takes two joules a step, with a meter that begins at 0 with it."""
+    run = Run(kit, epochs=3, early_stopping={"patience": 99}, checkpoint_every=1, **train)
+    if snapshot is not None:
+        run.learner.restore(snapshot)
+    before = run.learner.steps
+    run.trainer._joules = lambda: 2.0 * (run.learner.steps - before)
+    return run
+
+
+@pytest.mark.parametrize("limit", [{"max_steps": 7}, {"max_flops": 650}, {"max_energy": "13 J"}])
+def test_a_limit_ends_a_resumed_update_with_the_same_bits(kit, limit):
+    """From every checkpoint, with counters that begin again."""
+    data = lesson(kit)
+    first = metered(kit, **limit)
+    whole = first(data)
+    want = whole.progress
+    assert (want.step, want.flops, want.joules) == (7, 700, 14.0)
+    assert want.step % 5, "the limit should cut an epoch"
+    best = None
+    for fields, snapshot, new_best in first.checkpoints:
+        best = new_best or best
+        ended = metered(kit, snapshot, **limit)(data, Progress(**copy.deepcopy(fields)), best)
+        p = ended.progress
+        assert (p.stop, p.step, p.flops, p.joules) == (want.stop, 7, 700, 14.0)
+        assert p.curve == want.curve
+        assert ended.adapter["w"].tobytes() == whole.adapter["w"].tobytes()
+
+
+def test_energy_that_a_checkpoint_forgot_would_move_the_limit(kit):
+    """The control of the one above: what was used before the checkpoint counts."""
+    data = lesson(kit)
+    first = metered(kit, max_energy="13 J")
+    assert first(data).progress.step == 7
+    fields, snapshot, best = first.checkpoints[3]
+    again = metered(kit, snapshot, max_energy="13 J")
+    assert again(data, Progress(**fields | {"joules": 0.0}), best).progress.step == 11
