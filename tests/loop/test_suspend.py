@@ -1,9 +1,16 @@
 """Updates that have to stop for a while: where they stop changes nothing of what they learn."""
 
+import threading
+
+import numpy as np
 import pytest
 
+from edgeloop import delta
+from edgeloop.beside import INBOX
+from edgeloop.loop.gate import PairedGate
 from edgeloop.loop.memory import Memory
 from edgeloop.store import Store
+from edgeloop.trust import Trust
 
 CONFIG = {
     "buffer": {"capacity": 96, "rehearsal": 24, "validation": 16},
@@ -115,3 +122,144 @@ def test_stop_suspends_an_update_and_the_next_run_ends_it(kit, data, tmp_path):
         while store.job() is not None or report.items < 100:
             report = kit.loop(store, data, kit.config(**plain)).run(100)
         assert weights(store) == want
+
+
+def flicker(kit, store, data, *, away, after=5, kill=False, **options):
+    """Run with a charger that is pulled in the first update and back after `away` more looks."""
+    plug, events = Plug(), []
+
+    def seen(kind, **detail):
+        events.append((kind, detail))
+        if kind == "job" and detail["job"] == 1:
+            plug.pulled = set(range(plug.looks + after, plug.looks + after + away))
+        if kill and kind == "suspended":
+            raise InterruptedError
+
+    made = loop(kit, store, data, plug, on_event=seen, **options)
+    return made, events
+
+
+def first_update(store):
+    """What the first update made, of what samples: the weights to the bit."""
+    made = next(v for v in store.versions() if v.metrics.get("job") == 1)
+    return made.metrics["data_sha256"], store.adapter(made.id)["w"].tobytes()
+
+
+@pytest.fixture
+def want(kit, data, tmp_path):
+    """The first update of a loop whose charger stays."""
+    with Store.open(tmp_path / "whole.db") as whole:
+        loop(kit, whole, data, Plug()).run()
+        return first_update(whole)
+
+
+@pytest.mark.parametrize("after", [0, 3, 7])
+def test_it_goes_on_in_the_same_run_to_the_same_bits(kit, data, store, want, after):
+    """Samples come in between; what is learnt is what would have been."""
+    made, events = flicker(kit, store, data, away=10, after=after)
+    made.run()
+    kinds_seen = [kind for kind, _ in events]
+    stopped, back = kinds_seen.index("suspended"), kinds_seen.index("resumed")
+    between = kinds_seen[stopped:back]
+    assert between.count("item") >= 9
+    assert [k for k in kinds(store) if k in ("suspended", "went on")] == ["suspended", "went on"]
+    went_on = next(e for e in store.events(1000) if e.kind == "went on")
+    assert went_on.detail == {"job": 1}
+    assert first_update(store) == want
+
+
+def test_without_the_pin_other_weights_come_of_it(kit, data, store, want, monkeypatch):
+    """The control of the one above."""
+    monkeypatch.setattr(Memory, "pin", lambda self: None)
+    made, _ = flicker(kit, store, data, away=10)
+    made.run()
+    assert first_update(store) != want
+
+
+def test_killed_while_suspended_it_ends_with_the_same_bits(kit, data, store, want):
+    made, _ = flicker(kit, store, data, away=10, kill=True)
+    with pytest.raises(InterruptedError):
+        made.run()
+    assert store.job() is not None
+    report = loop(kit, store, data, Plug()).run()
+    assert report.resumed
+    assert first_update(store) == want
+
+
+def test_the_gate_grows_meanwhile(kit, data, store):
+    roomy = kit.config(**CONFIG | {"gate": {"min_samples": 8, "capacity": 32, "share": 0.2}})
+    plug, sizes = Plug(), []
+
+    def seen(kind, **_):
+        if kind == "job":
+            plug.pulled = {plug.looks + 5}
+        if kind == "suspended":
+            plug.out = True
+            sizes.append((len(made._memory.gate), made._memory.pinned))
+
+    made = kit.loop(store, data, roomy, device=plug, on_event=seen)
+    made.run()
+    (gate, pinned), = sizes
+    assert made._memory.pinned == pinned
+    assert len(made._memory.gate) > gate
+
+
+class Eager(PairedGate):
+    """Lets updates train however good the live version is."""
+
+    def winnable(self, live):
+        return True
+
+
+@pytest.mark.parametrize("learnt", [False, True])
+def test_a_release_may_arrive_meanwhile(kit, store, fleet, data, learnt):
+    """It waits until the update has ended, and is taken in then."""
+    delta.note(store, Trust.enroll(store.path, fleet.root))
+    options = {"shipped": lambda: {"w": np.zeros((kit.classes, kit.width), "f4")},
+               "program_hash": "ab" * 32}
+    if learnt:
+        loop(kit, store, data, Plug(), **options).run(60)
+        assert store.live().id > 1
+        options["gate"] = Eager(8, 0.95, 0.02)
+    truth = np.random.default_rng(7).normal(size=(kit.classes, kit.width)).astype("f4")
+    folder = store.path.with_name(store.path.name + INBOX)
+    folder.mkdir(exist_ok=True)
+    plug, events = Plug(), []
+
+    def seen(kind, **detail):
+        events.append(kind)
+        if kind == "job" and "suspended" not in events:
+            plug.pulled = set(range(plug.looks + 3, plug.looks + 40))
+        if kind == "suspended":
+            package = fleet.pack(None, {"w": 0.3 * truth}, 1, program="ab" * 32)
+            (folder / "1.edl").write_bytes(package)
+
+    report = loop(kit, store, data, plug, on_event=seen, **options).run()
+    assert events.count("suspended") == 1
+    happened = kinds(store)
+    assert happened.index("suspended") < happened.index("went on")
+    assert report.ended == "exhausted"
+    assert store.job() is None
+    assert not list(folder.glob("*"))
+    released = [v.id for v in store.versions() if v.lineage == "fleet" and v.id > 1]
+    assert len(released) == 1
+    assert happened.index("went on") < happened.index("taken")
+    assert store.live().id >= released[0]
+
+
+def test_a_rest_ends_when_the_loop_is_told_to_stop(kit, data, store):
+    """A rest of a hundred seconds, in a loop that sleeps for real."""
+    made = loop(kit, store, data, Plug())
+    begun, ended = threading.Event(), threading.Event()
+
+    def rest():
+        begun.set()
+        made._doze(100.0)
+        ended.set()
+
+    resting = threading.Thread(target=rest, daemon=True)
+    resting.start()
+    assert begun.wait(30)
+    assert not ended.is_set()
+    made.stop()
+    assert ended.wait(30)
