@@ -35,6 +35,21 @@ def test_no_battery_means_mains(tmp_path):
     assert supplies(tmp_path / "nowhere").present.value is None
 
 
+def test_a_battery_that_does_not_say_what_it_is_does_not_count_as_mains(tmp_path):
+    trees.phone(tmp_path)
+    (tmp_path / "class/power_supply/battery/type").unlink()
+    fed = supplies(tmp_path)
+    assert (fed.present.value, fed.plugged.value) == (None, None)
+    assert "battery: no type" in fed.plugged.source
+
+
+def test_a_tunnel_that_is_named_metered_is(tmp_path):
+    trees.write(tmp_path, {"class/net/wg0/operstate": "unknown"})
+    proc = trees.proc(tmp_path / "proc", routes=("wg0",))
+    assert network(tmp_path, proc, ("wg*",)).value == "metered"
+    assert network(tmp_path, proc, ()).value == "connected"
+
+
 def test_a_phone_charges_by_usb(tmp_path):
     fed = supplies(trees.phone(tmp_path))
     assert (fed.percent.value, fed.charging.value, fed.plugged.value) == (41.0, True, True)

@@ -39,14 +39,19 @@ def supplies(sysfs: Path) -> Supplies:
     if not there(sysfs / "class"):
         none = f"no {sysfs}/class"
         return Supplies(*(unknown(u, none) for u in ("", "%", "", "", "W")))
-    batteries, mains = [], []
+    batteries, mains, silent = [], [], []
     for folder in folders(root, "*"):
         kind = text(folder / "type")
+        if not kind and there(folder):
+            silent.append(folder)
         if kind == "Battery" and text(folder / "scope") != "Device" and (
                 number(folder / "present") != 0.0):
             batteries.append(folder)
         elif (kind or "").startswith(_MAINS):
             mains.append(folder)
+    if silent and not batteries:  # it may be the battery
+        why = f"{silent[0].name}: no type"
+        return Supplies(*(unknown(u, why) for u in ("", "%", "", "", "W")))
     online = [number(folder / "online") for folder in mains]
     if not batteries:
         # Nothing that could run empty: what feeds it is the mains, whatever that is called.

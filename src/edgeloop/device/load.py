@@ -73,10 +73,10 @@ def network(sysfs: Path, proc: Path, metered: Sequence[str]) -> Reading:
         state = text(sysfs / "class/net" / name / "operstate")
         carrier = number(sysfs / "class/net" / name / "carrier")
         if state in _UP and carrier != 0.0:
-            if name.startswith(_TUNNELS):
-                return Reading("connected", "", name)
-            paid = any(fnmatch.fnmatch(name, pattern) for pattern in metered)
-            return Reading("metered" if paid else "unmetered", "", name)
+            if any(fnmatch.fnmatch(name, pattern) for pattern in metered):
+                return Reading("metered", "", name)
+            known = not name.startswith(_TUNNELS)
+            return Reading("unmetered" if known else "connected", "", name)
     if any(there(sysfs / "class/net" / name) for name in names):
         return Reading("not_connected", "", ", ".join(dict.fromkeys(names)))
     return Reading("not_connected", "", "no default route") if folders(
