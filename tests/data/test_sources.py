@@ -167,7 +167,7 @@ def test_wav_bad_clips_are_errors_of_their_own(tmp_path):
 
 
 def test_wav_needs_clips(tmp_path):
-    with pytest.raises(DataError, match=r"holds no \.wav files"):
+    with pytest.raises(DataError, match=r"holds no \.wav or \.flac files"):
         WavSource(tmp_path / "absent")
     with pytest.raises(ConfigError, match="label is 'x'"):
         WavSource(tmp_path, label="x")

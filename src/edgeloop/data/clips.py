@@ -83,5 +83,5 @@ def label_of(path: Path) -> str:
     """Return the label in a file name of the form ``label-NN.wav``; DataError if it has none."""
     match = LABELLED.match(path.stem)
     if match is None:
-        raise DataError(f"{path}: no label in the file name; name it LABEL-NUMBER.wav")
+        raise DataError(f"{path}: no label in the file name; name it LABEL-NUMBER{path.suffix}")
     return match["label"]
