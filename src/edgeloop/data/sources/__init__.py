@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import re
 from typing import TYPE_CHECKING, Any
 
+from edgeloop.data.sources import plugins
 from edgeloop.data.sources.csv import CsvSource
 from edgeloop.data.sources.iterable import IterableSource
 from edgeloop.data.sources.lines import LinesSource
@@ -48,7 +50,8 @@ def make_source(
     Parameters
     ----------
     table
-        "kind" and the keyword arguments of that kind; relative paths start at `root`.
+        "kind" and the keyword arguments of that kind; relative paths start at `root`. A kind that
+        is not known here may be one of another distribution, see `plugins`.
     where
         Names the table in errors, such as ``loop.toml: source``.
 
@@ -59,12 +62,16 @@ def make_source(
     """
     options = dict(table)
     kind = options.pop("kind", None)
-    if not isinstance(kind, str) or kind not in KINDS:
-        raise ConfigError(f"{where}.kind: is {kind!r}; use one of {', '.join(sorted(KINDS))}")
+    make = None
+    if isinstance(kind, str):
+        make = KINDS.get(kind) or plugins.find(kind, f"{where}.kind")
+    if make is None:
+        names = ", ".join(sorted({*KINDS, *plugins.names()}))
+        raise ConfigError(f"{where}.kind: is {kind!r}; use one of {names}")
     # An argument whose type TOML cannot express is for callers in code.
     known = {
         key: (parameter, _TYPES[_kind_of(parameter)])
-        for key, parameter in inspect.signature(KINDS[kind]).parameters.items()
+        for key, parameter in inspect.signature(make).parameters.items()
         if _kind_of(parameter) in _TYPES
     }
     for key, value in options.items():
@@ -83,12 +90,14 @@ def make_source(
     for key, value in options.items():
         if _kind_of(known[key][0]).startswith("Path"):
             options[key] = root / value
-    return KINDS[kind](labels=labels, **options)
+    return make(labels=labels, **options)
 
 
 def _kind_of(parameter: inspect.Parameter) -> str:
-    """Annotation of an argument as written, without what stands in brackets."""
-    return str(parameter.annotation).partition("[")[0]
+    """Annotation of an argument, without its modules and what stands in brackets."""
+    said = parameter.annotation
+    text = said if isinstance(said, str) else inspect.formatannotation(said)
+    return re.sub(r"(\w+\.)+", "", text).partition("[")[0]
 
 
 _TYPES: dict[str, tuple[type, ...]] = {
@@ -100,5 +109,6 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "int": (int,),
     "int | None": (int,),
     "float": (int, float),
+    "float | None": (int, float),
     "Sequence": (list,),
 }
