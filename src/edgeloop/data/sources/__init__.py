@@ -1,4 +1,4 @@
-"""Where items come from: one file each for WAV clips, CSV, NPZ, JSON lines, MQTT and Python."""
+"""Where items come from: one file each for sound, images, CSV, NPZ, JSON lines, MQTT, Python."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgeloop.data.sources import plugins
 from edgeloop.data.sources.csv import CsvSource
+from edgeloop.data.sources.images import ImagesSource
 from edgeloop.data.sources.iterable import IterableSource
 from edgeloop.data.sources.lines import LinesSource
 from edgeloop.data.sources.mqtt import MqttSource
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 KINDS: dict[str, Callable[..., Feed]] = {
     "csv": CsvSource,
+    "images": ImagesSource,
     "mqtt": MqttSource,
     "npz": NpzSource,
     "stdin": LinesSource,
@@ -33,6 +35,7 @@ KINDS: dict[str, Callable[..., Feed]] = {
 __all__ = [
     "KINDS",
     "CsvSource",
+    "ImagesSource",
     "IterableSource",
     "LinesSource",
     "MqttSource",
