@@ -10,6 +10,8 @@ import pytest
 from edgeloop.data.item import Item
 from edgeloop.data.sources import WavSource
 from edgeloop.data.sources import sound as sounds
+from edgeloop.data.sources.paced import Paced
+from edgeloop.data.streams import Windowed
 from edgeloop.errors import ConfigError, DataError
 
 WHOLE = np.array([[0, 1], [-1, 5], [100, -100], [127, -128], [3, 4]])  # [n, channels], 8 bit
@@ -189,3 +191,29 @@ def test_without_soundfile_flac_names_the_extra(tmp_path, monkeypatch):
     for path in (tmp_path, tmp_path / "a-1.flac"):
         with pytest.raises(ConfigError, match=r"pip install 'edgeloop\[audio\]'"):
             WavSource(path)
+
+
+# Through the loop's own wrappers
+
+
+def test_windows_of_a_recording_do_not_depend_on_its_blocks(tmp_path):
+    samples = np.arange(20)
+    write_wav(tmp_path / "r.wav", samples, rate=10)
+    for block in (1, 3, 7, 4096):
+        feed = WavSource(tmp_path / "r.wav", sample_rate=10, block=block, start_time=5.0)
+        windows = Windowed(feed, length=4, hop=3, rate=10.0)
+        found = [(i.time, np.rint(i.x * 2**15).tolist()) for i in windows.items()]
+        assert [x for _, x in found] == [samples[i : i + 4].tolist() for i in range(0, 17, 3)]
+        assert [t for t, _ in found] == pytest.approx([5 + i / 10 for i in range(0, 17, 3)])
+        assert windows.counts()["gaps"] == windows.counts()["missing"] == 0
+
+
+@pytest.mark.parametrize(("speed", "slept"), [(1.0, 1.6), (4.0, 0.4)])
+def test_a_recording_is_replayed_at_the_speed_of_its_samples(tmp_path, speed, slept):
+    write_wav(tmp_path / "r.wav", np.arange(20), rate=10)
+    now = [0.0]
+    feed = Paced(
+        WavSource(tmp_path / "r.wav", sample_rate=10, block=4), speed,
+        clock=lambda: now[0], sleep=lambda s: now.__setitem__(0, now[0] + s))
+    assert len(list(feed.items())) == 5
+    assert now[0] == pytest.approx(slept)
