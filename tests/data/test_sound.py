@@ -1,5 +1,6 @@
 """Recordings in blocks, FLAC, and the times of clips."""
 
+import struct
 import sys
 import tracemalloc
 import wave
@@ -217,3 +218,14 @@ def test_a_recording_is_replayed_at_the_speed_of_its_samples(tmp_path, speed, sl
         clock=lambda: now[0], sleep=lambda s: now.__setitem__(0, now[0] + s))
     assert len(list(feed.items())) == 5
     assert now[0] == pytest.approx(slept)
+
+
+def test_a_chunk_longer_than_its_file_is_one_error(tmp_path):
+    form = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, 1, 16000, 32000, 2, 16)
+    body = b"WAVE" + form + struct.pack("<4sI", b"JUNK", 50)  # wave raises a RuntimeError here
+    data = struct.pack("<4sI", b"RIFF", len(body)) + body + bytes(60)
+    (tmp_path / "a-1.wav").write_bytes(data)
+    (bad,) = blocks(tmp_path, label="none")
+    assert isinstance(bad, DataError)
+    with pytest.raises(DataError, match="cannot be read as PCM"):
+        WavSource(tmp_path / "a-1.wav")

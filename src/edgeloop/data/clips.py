@@ -34,7 +34,8 @@ def read_wav(path: Path, sample_rate: int = 16000) -> NDArray[np.float32]:
         with wave.open(str(path), "rb") as file:
             form = (file.getnchannels(), file.getsampwidth() * 8, file.getframerate())
             frames = file.readframes(file.getnframes())
-    except (OSError, EOFError, wave.Error) as error:
+    # RuntimeError: what wave raises for a chunk longer than the file around it.
+    except (OSError, EOFError, RuntimeError, wave.Error) as error:
         raise DataError(
             f"{path}: cannot be read as a WAV file ({error}); check the file"
         ) from error

@@ -124,7 +124,8 @@ def _wav(path: Path) -> Iterator[Sound]:
                 rate, min(held, file.getnframes()), file.getnframes(), file.setpos,
                 lambda n: _shaped(_PCM[width](file.readframes(n), channels * width), channels),
             )
-    except (OSError, EOFError, wave.Error) as error:
+    # RuntimeError: what wave raises for a chunk longer than the file around it.
+    except (OSError, EOFError, RuntimeError, wave.Error) as error:
         raise DataError(
             f"{path}: cannot be read as PCM in a WAV file ({error}); check the file"
         ) from error
