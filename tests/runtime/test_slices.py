@@ -103,6 +103,44 @@ def test_what_is_raised_in_between_does_not_hide_that_a_step_failed():
     session.step(x, y)  # nothing is left to be raised
 
 
+def interrupted(session, steps, call):
+    """Run into an interrupt from the keyboard right after so many slices."""
+    slicer = Slicer(0.0, lambda: None)
+    counted = slicer._learn
+
+    def learn(*args):
+        if slicer.slices == steps:
+            raise KeyboardInterrupt
+        counted(*args)
+
+    slicer._learn = learn
+    session.slice(slicer)
+    with pytest.raises(KeyboardInterrupt):
+        call()
+    session.slice(None)
+
+
+def test_an_interrupt_within_a_step_locks_the_session_until_it_is_restored():
+    program = compiled()
+    session, whole = el.Session(program), el.Session(program)
+    before = session.snapshot()
+    interrupted(session, program.entries["train"].steps - 2, lambda: session.step(*rows()))
+    assert session.snapshot() != before
+    for call in (lambda: session.step(*rows()), lambda: session.predict(rows()[0])):
+        with pytest.raises(el.ProgramError, match="half-way: bring back a snapshot"):
+            call()
+    session.restore(before)
+    assert session.step(*rows()) == whole.step(*rows())
+    assert session.snapshot() == whole.snapshot()
+
+
+def test_an_interrupt_within_a_prediction_locks_nothing():
+    session = el.Session(compiled())
+    want = session.predict(rows()[0])
+    interrupted(session, 1, lambda: session.predict(rows()[0]))
+    np.testing.assert_array_equal(session.predict(rows()[0]), want)
+
+
 class World:
     """Runs whose steps take a millisecond, and what happened in order."""
 

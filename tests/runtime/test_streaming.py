@@ -137,6 +137,23 @@ def test_what_is_raised_between_slices_is_not_taken_for_a_bad_disk(program):
     assert session.step(*tokens(1)) == whole.step(*tokens(1))
 
 
+def test_an_interrupt_within_a_step_waits_for_a_snapshot(program, monkeypatch):
+    session, whole = el.Session(program), el.Session(program)
+    before = session.snapshot()
+
+    def interrupt(_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Mapped, "forget", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            session.step(*tokens(0))
+    with pytest.raises(el.ProgramError, match=r"half-way \(it was interrupted\): bring back"):
+        session.predict(tokens(0)[0])
+    session.restore(before)
+    assert session.step(*tokens(0)) == whole.step(*tokens(0))
+
+
 def slow(session: el.Session, **options) -> None:
     file = session.program.weights_file()
     assert file is not None

@@ -22,7 +22,7 @@ from edgeloop.runtime.bound import WEIGHT, Bound, pick
 from edgeloop.runtime.isa import choose_isas
 from edgeloop.runtime.labels import Labels
 from edgeloop.runtime.slices import Slicer
-from edgeloop.runtime.streaming import Stream
+from edgeloop.runtime.streaming import AGAIN, CHANGING, Stream
 from edgeloop.runtime.work import Work, work
 
 Array = npt.NDArray[Any]
@@ -111,6 +111,7 @@ class Session:
         set_(self, "_runner", runner)
         set_(self, "_stream", Stream.of(program, runner))
         set_(self, "_slicer", None)
+        set_(self, "_torn", False)
         set_(self, "_runs", [0] * len(program.entries))
         set_(self, "_threads", workers)
         set_(self, "_micro", program.micro_batch)
@@ -131,6 +132,7 @@ class Session:
     _runner: object
     _stream: Stream | None
     _slicer: Slicer | None
+    _torn: bool
     _runs: list[int]
     _threads: int
     _micro: int
@@ -173,7 +175,8 @@ class Session:
 
         Results are the same to the bit. Whoever is called in between may use other sessions, not
         this one. What it raises comes out of the call that it interrupted, when that is done: a
-        training step is taken whole, and counted.
+        training step is taken whole, and counted. A signal handler that raises (Ctrl-C) can cut a
+        step in half; the session then refuses every call until a snapshot is restored.
         """
         with self._lock:
             object.__setattr__(self, "_slicer", slicer)
@@ -367,6 +370,7 @@ class Session:
                 data, self.program.hash, len(params), len(state)
             )
             params[:], state[:] = new_params, new_state
+            object.__setattr__(self, "_torn", False)
             if self._stream is not None:
                 self._stream.mend()
             object.__setattr__(self, "steps", steps)
@@ -440,6 +444,8 @@ class Session:
         return out
 
     def _run(self, entry: Bound) -> None:
+        if self._torn:
+            raise ProgramError(f"an earlier step was interrupted half-way: {AGAIN}")
         self._runs[entry.index] += 1
         for slot, name in self._slots:
             slot[0] = self._scalars[name]
@@ -447,7 +453,12 @@ class Session:
             self._stream.run(entry.name, entry.index, entry.steps, self._slicer)
         elif self._slicer is not None:
             run = partial(_core.run, self._runner, entry.index)
-            self._slicer.run(entry.index, entry.steps, run)
+            try:
+                self._slicer.run(entry.index, entry.steps, run)
+            except BaseException:  # an interrupt from the keyboard, between two slices
+                torn = entry.name.partition("@")[0] in CHANGING
+                object.__setattr__(self, "_torn", torn)
+                raise
         else:
             _core.run(self._runner, entry.index, 0, entry.steps)
 
