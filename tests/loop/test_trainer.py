@@ -1,3 +1,4 @@
+import copy
 import dataclasses
 import itertools
 
@@ -51,7 +52,7 @@ class Run:
             kit.config(train=train).train,
             batch=kit.batch,
             clock=clock or Clock(),
-            checkpoint=lambda p, s, b: self.checkpoints.append((vars(p).copy(), s, b)),
+            checkpoint=lambda p, s, b: self.checkpoints.append((copy.deepcopy(vars(p)), s, b)),
             emit=lambda kind, **d: self.events.append((kind, d)),
         )
 
@@ -266,6 +267,24 @@ def test_a_budget_of_energy(kit, said, reason):
         assert p.step < 15
         assert p.journal[-1]["stop"] == "energy"
         assert run.checkpoints[-1][0]["stop"] == "energy"  # a resumed run stops there too
+
+
+def test_where_energy_ended_it_is_kept_by_a_run_that_resumes_with_another_meter(kit):
+    data = lesson(kit)
+    options = {"epochs": 3, "early_stopping": {"patience": 99}, "max_energy": "10 J"}
+    run, looks = Run(kit, **options), itertools.count()
+    run.trainer._joules = lambda: 1.1 * next(looks)
+    whole = run(data)
+    assert whole.progress.stop == "energy"
+    fields, snapshot, best = run.checkpoints[-1]
+    for joules in (lambda: 0.0, lambda: None):
+        again = Run(kit, **options)
+        again.trainer._joules = joules
+        again.learner.restore(snapshot)
+        ended = again(data, Progress(**copy.deepcopy(fields)), best)
+        assert (ended.progress.stop, ended.progress.step) == ("energy", whole.progress.step)
+        assert ended.progress.curve == whole.progress.curve
+        assert ended.adapter["w"].tobytes() == whole.adapter["w"].tobytes()
 
 
 def test_without_a_budget_an_unknown_energy_stops_nothing(kit):
