@@ -1,7 +1,11 @@
+import json
+import threading
+
 import numpy as np
 import pytest
 
 from edgeloop.data.buffers import Reservoir
+from edgeloop.data.intake import Intake
 from edgeloop.data.item import Item
 from edgeloop.data.privacy import AllowFields, HashIds
 from edgeloop.data.sources import IterableSource
@@ -528,3 +532,24 @@ def test_an_id_that_is_hashed_stands_in_no_message(kit, store, hashed):
     kit.loop(store, data, config, on_event=lambda kind, **d: kind == "skipped" and (
         seen.append(d["error"]))).run()
     assert ("ann@example.org" in seen[0]) is not hashed
+
+
+def test_what_the_queue_lost_is_counted_once_and_for_good(kit, store):
+    """Also in the counts of the device's life, which later runs add to."""
+    data, held = kit.stream(40), threading.Event()
+
+    def sensor():
+        yield from data[:30]
+        held.set()
+        yield from data[30:]
+
+    config = kit.config(source={"realtime": True}, buffer={"capacity": 8},
+                        gate={"min_samples": 99})
+    loop = kit.loop(store, sensor(), config, on_event=lambda kind, **_: kind == "start" and (
+        setattr(loop, "intake", Intake(loop._source, 8)) or held.wait(5)))
+    report = loop.run()
+    counts = json.loads(store.kv("loop"))["counts"]
+    lost = counts["overruns"]
+    assert lost == report.overruns > 0
+    kit.loop(store, [], config).run()
+    assert json.loads(store.kv("loop"))["counts"]["overruns"] == lost

@@ -152,7 +152,7 @@ def run(args: argparse.Namespace, out: Output) -> int:
             f"{report.unlabelled} records without a label were not used: name the label with "
             'source.label, or set train.target = "input" for a model that reproduces its input'
         )
-    lost = {name: getattr(report, name) for name in ("overruns", "gaps", "missing", "unmatched")}
+    lost = {name: getattr(report, name) for name in loop.COUNTS}
     if any(lost.values()):
         out.line("lost: " + ", ".join(f"{n} {name}" for name, n in lost.items() if n))
     if report.updates:

@@ -26,7 +26,7 @@ class Intake:
     Attributes
     ----------
     overruns
-        Items lost because the loop did not keep up.
+        Items lost because the loop did not keep up, since :meth:`lost` was asked.
     """
 
     def __init__(self, source: Source, capacity: int, start: int = 0) -> None:
@@ -70,6 +70,12 @@ class Intake:
             yield item
         if self._failure is not None:
             raise self._failure
+
+    def lost(self) -> int:
+        """Items lost since this was asked last."""
+        with self._news:
+            count, self.overruns = self.overruns, 0
+        return count
 
     def close(self) -> None:
         """Stop keeping what arrives; the thread ends at the next item."""

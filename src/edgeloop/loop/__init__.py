@@ -5,11 +5,12 @@ from edgeloop.loop.config import Config
 from edgeloop.loop.gate import Gate, PairedGate, Verdict
 from edgeloop.loop.learner import Learner
 from edgeloop.loop.report import Report, Update
-from edgeloop.loop.runner import Loop
+from edgeloop.loop.runner import COUNTS, Loop
 from edgeloop.loop.serving import Live
 from edgeloop.loop.setup import open_loop, plan, run
 
 __all__ = [
+    "COUNTS",
     "Config",
     "Gate",
     "Learner",

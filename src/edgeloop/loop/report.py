@@ -65,10 +65,10 @@ class Report:
     accepted, unlabelled, filtered, bad, overruns
         Of this run: samples kept, left out for want of a label, dropped by a privacy filter,
         unusable, and lost because a buffer was full.
-    gaps, missing, unmatched
+    gaps, missing, dropped, unmatched
         Of this run, where there are [window] and [feedback]: times that the windows were
-        interrupted, samples that the sensor never gave by its time stamps, and late labels that
-        fitted no waiting item. Samples that a full ring dropped are in `overruns`.
+        interrupted, samples that the sensor never gave by its time stamps, samples that a full
+        ring dropped, and late labels that fitted no waiting item.
     lost
         Items that waited for a label when the process before ended.
     missing_messages, repeated
@@ -89,6 +89,7 @@ class Report:
     overruns: int = 0
     gaps: int = 0
     missing: int = 0
+    dropped: int = 0
     unmatched: int = 0
     duplicates: int = 0
     lost: int = 0
@@ -105,6 +106,7 @@ class Report:
         """Add the run before it in this process, so that both are one."""
         for name in (
             *("accepted", "unlabelled", "filtered", "bad", "overruns", "gaps", "missing"),
+            "dropped",
             *("unmatched", "duplicates", "lost", "missing_messages", "repeated"),
             *("waits", "seconds"),
         ):

@@ -46,11 +46,16 @@ if TYPE_CHECKING:
 
 ENDED = "ended"  # key-value entry of the store: Unix time of the end of the last update
 TICK = 1.0  # seconds without an item after which conditions are looked at again
-COUNTED = ("accepted", "unlabelled", "filtered", "bad", "overruns", "gaps", "missing", "unmatched",
-           "duplicates", "lost", "missing_messages", "repeated")
+COUNTED = (
+    *("accepted", "unlabelled", "filtered", "bad", "overruns", "gaps", "missing", "dropped"),
+    *("unmatched", "duplicates", "lost", "missing_messages", "repeated"),
+)
 FOLLOW_EVERY = 16  # items between looks at what the fleet sent, beside those at every update
 # Of a source that the report shows.
-COUNTS = ("gaps", "missing", "overruns", "unmatched", "lost", "missing_messages", "repeated")
+COUNTS = (
+    *("gaps", "missing", "dropped", "overruns", "unmatched", "lost", "missing_messages"),
+    "repeated",
+)
 LIVE_PERSIST = 16  # items between writes when the source cannot be read again
 
 
@@ -364,8 +369,10 @@ class Loop:
     def _count_losses(self) -> None:
         """Bring what the source and its queue lost into the report."""
         found = counts_of(self._source)
+        if self.config.window is not None:  # rings count samples, not items
+            found["dropped"] = found.pop("overruns", 0)
         if self.intake is not None:
-            found = found | {"overruns": found.get("overruns", 0) + self.intake.overruns}
+            self.report.overruns += self.intake.lost()
         for name in COUNTS:
             more = found.get(name, 0) - self._lost.get(name, 0)
             setattr(self.report, name, getattr(self.report, name) + more)
