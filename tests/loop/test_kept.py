@@ -104,6 +104,45 @@ def test_every_checkpoint_leads_to_the_same_bits(kit, program, keep):
         assert same(again(given, Progress(**progress), best).adapter, whole.adapter)
 
 
+def resumed(kit, program, keep, first, given, **train):
+    """Go on from each checkpoint of a run, each in a process of its own."""
+    best = None
+    for progress, snapshot, new_best in first.checkpoints:
+        best = new_best or best
+        again = Run(kit, program, keep, **train)
+        again.session.restore(snapshot)
+        outcome = again(given, Progress(**progress), best)
+        yield outcome.progress.step, outcome.progress.flops, outcome.adapter
+
+
+@pytest.mark.parametrize("views", [1, 3])
+@pytest.mark.parametrize("keep", ["", "f32"])
+def test_features_computed_again_take_nothing_from_max_flops(kit, program, keep, views):
+    given = lesson(kit, views)
+    options = {"checkpoint_every": 3, "augment": {"views": views}, "epochs": 8,
+               "early_stopping": {"patience": 99}}
+    half = Run(kit, program, keep, **options)(given).progress.flops // 2
+    first = Run(kit, program, keep, max_flops=half, **options)
+    whole = first(given)
+    p = whole.progress
+    assert p.stop == "flops"
+    assert len(first.checkpoints) > 3
+    for step, flops, adapter in resumed(
+            kit, program, keep, first, given, max_flops=half, **options):
+        assert (step, flops) == (p.step, p.flops)
+        assert same(adapter, whole.adapter)
+
+
+def test_counted_twice_they_would_end_it_earlier(kit, program, monkeypatch):
+    """The control of the one above."""
+    monkeypatch.setattr(Trainer, "_catch_up", lambda *_: None)
+    given, options = lesson(kit), {"checkpoint_every": 7, "max_flops": 100_000}
+    first = Run(kit, program, "f32", **options)
+    step = first(given).progress.step
+    found = [s for s, *_ in resumed(kit, program, "f32", first, given, **options)]
+    assert found[0] < step
+
+
 @pytest.mark.parametrize(("keep", "bound"), [("f16", 2e-3), ("int8", 2e-2)])
 def test_rounded_features_stay_near(kit, program, keep, bound):
     runs = [Run(kit, program, k, early_stopping={"patience": 99}) for k in ("", keep)]

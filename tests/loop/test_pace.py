@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from edgeloop.errors import ConfigError
 from edgeloop.loop import Config
 from edgeloop.loop.pace import Pace, placed
 
@@ -125,3 +126,27 @@ def test_priority_and_cores_are_of_the_thread_and_of_those_it_starts():
     assert found["cores"] == {found["core"]}
     assert found["after"] == found["before"]
     assert os.getpriority(os.PRIO_PROCESS, 0) == base
+
+
+def test_cores_that_are_not_there_are_an_error_that_names_those_that_are():
+    before = os.sched_getaffinity(0)
+    missing = max(before) + 1000
+    said = rf"affinity: .* \[{missing}\]; it may use .*{min(before)}"
+    with pytest.raises(ConfigError, match=said), placed(config(affinity=[missing])):
+        pass
+    assert os.sched_getaffinity(0) == before
+
+
+def test_cores_are_left_alone_where_none_are_asked_for():
+    found = {}
+
+    def run():
+        core = min(os.sched_getaffinity(0))
+        with placed(config()):
+            os.sched_setaffinity(0, {core})
+        found.update(core=core, after=os.sched_getaffinity(0))
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    assert found["after"] == {found["core"]}

@@ -228,6 +228,27 @@ def test_another_plan_begins_the_update_again(kit, tmp_path, change):
         assert ended == events_of(kit, tmp_path / "whole.db", data)[1]
 
 
+def test_options_that_compute_nothing_may_change_while_an_update_is_under_way(kit, tmp_path):
+    """A deadline that nears, a disk that wears: the update goes on where it was."""
+    data, seen = kit.stream(60), []
+
+    def die(kind, **detail):
+        if kind == "checkpoint" and detail["step"] == 6:
+            raise Kill
+
+    _, whole = events_of(kit, tmp_path / "whole.db", data)
+    with Store.open(tmp_path / "s.db") as store, pytest.raises(Kill):
+        kit.loop(store, data, on_event=die).run()
+    changed = kit.config(train={
+        "deadline": "1 h", "checkpoint_every": 5, "checkpoint_seconds": "1 h"},
+        pace={"duty_cycle": 0.5, "slice_ms": 5})
+    with Store.open(tmp_path / "s.db") as store:
+        kit.loop(store, data, changed, on_event=lambda kind, **d: seen.append((kind, d)),
+                 sleep=lambda _: None).run()
+        assert finish(store) == whole
+    assert ("resumed", {"job": 1, "step": 6, "afresh": False}) in seen
+
+
 def test_until_stops_and_goes_on(kit, tmp_path):
     data = kit.stream(90)
     _, whole = events_of(kit, tmp_path / "whole.db", data)

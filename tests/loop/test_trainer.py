@@ -270,6 +270,24 @@ def test_a_budget_of_energy(kit, said, reason):
         assert run.checkpoints[-1][0]["stop"] == "energy"  # a resumed run stops there too
 
 
+def test_where_energy_ended_it_is_kept_by_a_run_that_resumes_with_another_meter(kit):
+    data = lesson(kit)
+    options = {"epochs": 3, "early_stopping": {"patience": 99}, "max_energy": "10 J"}
+    run, looks = Run(kit, **options), itertools.count()
+    run.trainer._joules = lambda: 1.1 * next(looks)
+    whole = run(data)
+    assert whole.progress.stop == "energy"
+    fields, snapshot, best = run.checkpoints[-1]
+    for joules in (lambda: 0.0, lambda: None):
+        again = Run(kit, **options)
+        again.trainer._joules = joules
+        again.learner.restore(snapshot)
+        ended = again(data, Progress(**copy.deepcopy(fields)), best)
+        assert (ended.progress.stop, ended.progress.step) == ("energy", whole.progress.step)
+        assert ended.progress.curve == whole.progress.curve
+        assert ended.adapter["w"].tobytes() == whole.adapter["w"].tobytes()
+
+
 def test_without_a_budget_an_unknown_energy_stops_nothing(kit):
     run = Run(kit, epochs=3, early_stopping={"patience": 99})
     p = run(lesson(kit)).progress

@@ -19,6 +19,7 @@ from edgeloop.program import StepSpec
 from edgeloop.program.memory import Mapped
 from edgeloop.runtime import streaming
 from edgeloop.runtime.profile import Profiler
+from edgeloop.runtime.slices import Slicer
 from edgeloop.runtime.streaming import Stream
 
 BENCH = Path(__file__).parents[2] / "bench"
@@ -70,8 +71,11 @@ def tokens(step: int) -> tuple[np.ndarray, np.ndarray]:
     return ids[:, :-1], ids[:, 1:]
 
 
-def trained(program: el.Program, steps: int = 3, **options) -> tuple[list[float], bytes]:
+def trained(
+    program: el.Program, steps: int = 3, slicer: Slicer | None = None, **options
+) -> tuple[list[float], bytes]:
     session = el.Session(program, **options)
+    session.slice(slicer)
     losses = [session.step(*tokens(i)) for i in range(steps)]
     session.predict(tokens(9)[0])
     losses.append(session.evaluate(*tokens(8))[0])
@@ -105,6 +109,49 @@ def test_the_plan_counts_the_buffers_and_says_what_is_read(mapped, program):
 def test_pages_given_back_more_often_change_nothing(mapped, program, monkeypatch, steps):
     monkeypatch.setattr(streaming, "SLICE", steps)
     assert trained(program) == trained(mapped)
+
+
+@pytest.mark.parametrize("seconds", [0.0, 1e-3])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_slices_change_nothing(mapped, program, threads, seconds):
+    want = trained(mapped, threads=threads)
+    calls: list[int] = []
+    slicer = Slicer(seconds, lambda: calls.append(1))
+    assert trained(program, threads=threads, slicer=slicer) == want
+    assert calls
+
+
+def test_what_is_raised_between_slices_is_not_taken_for_a_bad_disk(program):
+    """An OSError, as reads raise: of a time-out of whoever was called."""
+    session, whole = el.Session(program), el.Session(program)
+    whole.step(*tokens(0))
+
+    def stop():
+        raise TimeoutError
+
+    session.slice(Slicer(0.0, stop))
+    with pytest.raises(TimeoutError):
+        session.step(*tokens(0))
+    session.slice(None)
+    assert session.snapshot() == whole.snapshot()
+    assert session.step(*tokens(1)) == whole.step(*tokens(1))
+
+
+def test_an_interrupt_within_a_step_waits_for_a_snapshot(program, monkeypatch):
+    session, whole = el.Session(program), el.Session(program)
+    before = session.snapshot()
+
+    def interrupt(_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Mapped, "forget", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            session.step(*tokens(0))
+    with pytest.raises(el.ProgramError, match=r"half-way \(it was interrupted\): bring back"):
+        session.predict(tokens(0)[0])
+    session.restore(before)
+    assert session.step(*tokens(0)) == whole.step(*tokens(0))
 
 
 def slow(session: el.Session, **options) -> None:

@@ -56,12 +56,16 @@ class Kept:
 
     def rows(self, rows: Sequence[tuple[Pool, int]], epoch: int) -> Any:
         """Return the features of samples as an epoch sees them, computing what is missing."""
+        return self._cache.rows(self.compute(rows, epoch))
+
+    def compute(self, rows: Sequence[tuple[Pool, int]], epoch: int) -> list[int]:
+        """Compute what is missing of samples as an epoch sees them; return their numbers."""
         self._number(epoch)
         wanted = [self._numbers[self._place(pool, i, epoch)] for pool, i in rows]
         size = self._session.program.batch
         for group in dict.fromkeys(n // size for n in self._cache.missing(wanted)):
             self._fill(group * size, size)
-        return self._cache.rows(wanted)
+        return wanted
 
     def _place(self, pool: Pool, i: int, epoch: int) -> Place:
         return self._pools[id(pool)], i, epoch % pool.views

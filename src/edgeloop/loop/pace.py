@@ -7,6 +7,8 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from edgeloop.errors import ConfigError
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -91,12 +93,24 @@ def placed(config: PaceConfig) -> Iterator[None]:
 
     Cores are given back at the end; a priority that was lowered stays, because only root may raise
     one.
+
+    Raises
+    ------
+    ConfigError
+        There is none of these cores, or this process may use none.
     """
-    before = os.sched_getaffinity(0)
     if config.nice:
         os.setpriority(os.PRIO_PROCESS, 0, max(os.getpriority(os.PRIO_PROCESS, 0), config.nice))
-    if config.affinity:
+    if not config.affinity:
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    try:
         os.sched_setaffinity(0, config.affinity)
+    except OSError as error:  # none of them; a core that sleeps at the moment is left out
+        raise ConfigError(
+            f"pace.affinity: this process may use none of the cores {list(config.affinity)}; it "
+            f"may use {sorted(before)}") from error
     try:
         yield
     finally:

@@ -17,8 +17,8 @@ class Update:
     reason
         "better", or why the candidate was turned down.
     stop
-        Why training ended: "epochs", "plateau", "target", "deadline", "loss not finite"; or
-        "not needed": it never began.
+        Why training ended: "target", "overfitting", "plateau" or "epochs"; a limit: "steps",
+        "flops", "energy" or "deadline"; "loss not finite"; or "not needed": it never began.
     fresh
         New samples it trained on.
     train_seconds, cycle_seconds

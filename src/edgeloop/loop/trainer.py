@@ -1,7 +1,8 @@
 """One update: epochs over new and remembered samples until there is a reason to stop.
 
-Everything is a function of (seed, job number, samples) except where the deadline falls; that is
-written to the journal before it takes effect, so a resumed run ends with the same bits.
+Everything is a function of (seed, job number, samples) except where a limit of time or energy
+falls; that is written to the journal before it takes effect, so a resumed run ends with the same
+bits.
 """
 
 from __future__ import annotations
@@ -103,7 +104,8 @@ class Progress(Trend):
     elapsed, cpu
         Seconds of training, rests included, and processor seconds of this process meanwhile.
     flops, bytes
-        Operations and bytes moved by the program, as it counts them.
+        Operations and bytes moved by the program, as it counts them; what a resumed run has to
+        compute again counts once.
     joules
         Energy used meanwhile, as the meter says; None: not known.
     stop
@@ -224,6 +226,8 @@ class Trainer:
         slowest_step = last_judge = 0.0
         unsaved = False
         self._kept = self._features(lesson, p.job)
+        if p.flops:
+            self._catch_up(lesson, p)
         order: list[tuple[Pool, int]] | None = None
         if p.first is None and len(lesson.y):
             p.first = p.best = p.mark = self._validate(lesson)
@@ -310,6 +314,21 @@ class Trainer:
             known = p.joules is not None and joules is not None and joules_before is not None
             p.joules = p.joules + joules - joules_before if known else None  # type: ignore[operator]
         self._counted = (cpu, flops, nbytes, joules)
+
+    def _catch_up(self, lesson: Lesson, p: Progress) -> None:
+        """Compute again the features that `p` has counted; their operations and bytes count once.
+
+        Otherwise `max_flops` would end a resumed update at an earlier step.
+        """
+        if self._kept is not None and p.stop is None:
+            left, epoch = p.step * self._batch, 0
+            while left > 0:
+                order = lesson.order(self._config, p.job, epoch)
+                steps = -(-len(order) // self._batch)
+                self._kept.compute(order[:left], epoch)
+                left, epoch = left - steps * self._batch, epoch + 1
+        cpu, _, _, joules = self._counted
+        self._counted = (cpu, *self._learner.work, joules)
 
     def _features(self, lesson: Lesson, job: int) -> Kept | None:
         if not self._keep:

@@ -265,11 +265,16 @@ class Updater:
         self._emit("checkpoint", job=progress.job, step=progress.step)
 
     def _plan(self) -> str:
-        """Digest of every option that decides what an update computes (deadlines aside)."""
+        """Digest of every option that decides what an update computes.
+
+        Not those that decide how long it may take, and how often it is written down: these may
+        change while it is under way.
+        """
         c = self.config
         m = self._memory
         sizes = (m.rehearsal.capacity, m.validation.capacity, c.buffer.storage)
-        train = replace(c.train, deadline=None, max_energy=None)
+        train = replace(
+            c.train, deadline=None, max_energy=None, checkpoint_every=1, checkpoint_seconds=None)
         what = (train, c.base, *sizes, self._keep)
         return hashlib.sha256(repr(what).encode()).hexdigest()[:16]
 

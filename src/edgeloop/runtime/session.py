@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -21,7 +22,7 @@ from edgeloop.runtime.bound import WEIGHT, Bound, pick
 from edgeloop.runtime.isa import choose_isas
 from edgeloop.runtime.labels import Labels
 from edgeloop.runtime.slices import Slicer
-from edgeloop.runtime.streaming import Stream
+from edgeloop.runtime.streaming import AGAIN, CHANGING, Stream
 from edgeloop.runtime.work import Work, work
 
 Array = npt.NDArray[Any]
@@ -110,6 +111,7 @@ class Session:
         set_(self, "_runner", runner)
         set_(self, "_stream", Stream.of(program, runner))
         set_(self, "_slicer", None)
+        set_(self, "_torn", False)
         set_(self, "_runs", [0] * len(program.entries))
         set_(self, "_threads", workers)
         set_(self, "_micro", program.micro_batch)
@@ -130,6 +132,7 @@ class Session:
     _runner: object
     _stream: Stream | None
     _slicer: Slicer | None
+    _torn: bool
     _runs: list[int]
     _threads: int
     _micro: int
@@ -171,7 +174,9 @@ class Session:
         """Run every entry in slices from now on, with a call in between; None: whole again.
 
         Results are the same to the bit. Whoever is called in between may use other sessions, not
-        this one.
+        this one. What it raises comes out of the call that it interrupted, when that is done: a
+        training step is taken whole, and counted. A signal handler that raises (Ctrl-C) can cut a
+        step in half; the session then refuses every call until a snapshot is restored.
         """
         with self._lock:
             object.__setattr__(self, "_slicer", slicer)
@@ -211,7 +216,7 @@ class Session:
         NonFiniteError
             The loss is not finite. Parameters and optimizer state are as they were.
         """
-        with self._lock:
+        with self._call():
             if self._micro:
                 loss = self._train_in_parts(x, y, sample_weight)
             else:
@@ -221,12 +226,12 @@ class Session:
 
     def accumulate(self, x: Any, y: Any = None, sample_weight: Any = None) -> float:
         """Add ``accumulate_scale`` times the gradient to the accumulators; return the loss."""
-        with self._lock:
+        with self._call():
             return self._train("accumulate", x, y, sample_weight)
 
     def apply(self) -> None:
         """Update the parameters from the accumulated gradient and clear it."""
-        with self._lock:
+        with self._call():
             self._run(self._only("apply"))
             object.__setattr__(self, "steps", self.steps + 1)
 
@@ -234,7 +239,7 @@ class Session:
         self, x: Any, y: Any = None, sample_weight: Any = None
     ) -> dict[str, Array]:
         """Return the gradient of the loss for every trainable parameter (copies), by name."""
-        with self._lock:
+        with self._call():
             self._train("grad", x, y, sample_weight)
             outputs = self._only("grad").outputs
             return {n[5:]: a.copy() for n, a in outputs.items() if n.startswith("grad:")}
@@ -247,7 +252,7 @@ class Session:
         InputError
             As for ``step``.
         """
-        with self._lock:
+        with self._call():
             return _only_value(self._forward("predict", x))
 
     def features(self, x: Any) -> Any:
@@ -263,7 +268,7 @@ class Session:
         InputError
             As for ``step``.
         """
-        with self._lock:
+        with self._call():
             return _only_value(self._forward("features", x))
 
     def step_from(self, features: Any, y: Any = None, sample_weight: Any = None) -> float:
@@ -272,7 +277,7 @@ class Session:
         ``features``: rows of what `features` returned, in any order. Where a row's bits do not
         depend on its neighbours (see the guide), the step has the bits of ``step``.
         """
-        with self._lock:
+        with self._call():
             loss = self._train("train_from", features, y, sample_weight)
             object.__setattr__(self, "steps", self.steps + 1)
             return loss
@@ -297,7 +302,7 @@ class Session:
     def _evaluate(
         self, name: str, x: Any, y: Any, sample_weight: Any
     ) -> tuple[float, dict[str, float]]:
-        with self._lock:
+        with self._call():
             entry, arrays = self._arrays(name, x, y, sample_weight)
             entry.check_rows()
             n = inputs.row_count(arrays)
@@ -365,9 +370,20 @@ class Session:
                 data, self.program.hash, len(params), len(state)
             )
             params[:], state[:] = new_params, new_state
+            object.__setattr__(self, "_torn", False)
             if self._stream is not None:
                 self._stream.mend()
             object.__setattr__(self, "steps", steps)
+
+    @contextmanager
+    def _call(self) -> Iterator[None]:
+        """One call at a time; what was raised between its slices comes out at its end."""
+        with self._lock:
+            try:
+                yield
+            finally:
+                if self._slicer is not None:
+                    self._slicer.settle()
 
     # ---- inside (with the lock held)
 
@@ -428,6 +444,8 @@ class Session:
         return out
 
     def _run(self, entry: Bound) -> None:
+        if self._torn:
+            raise ProgramError(f"an earlier step was interrupted half-way: {AGAIN}")
         self._runs[entry.index] += 1
         for slot, name in self._slots:
             slot[0] = self._scalars[name]
@@ -435,7 +453,12 @@ class Session:
             self._stream.run(entry.name, entry.index, entry.steps, self._slicer)
         elif self._slicer is not None:
             run = partial(_core.run, self._runner, entry.index)
-            self._slicer.run(entry.index, entry.steps, run)
+            try:
+                self._slicer.run(entry.index, entry.steps, run)
+            except BaseException:  # an interrupt from the keyboard, between two slices
+                torn = entry.name.partition("@")[0] in CHANGING
+                object.__setattr__(self, "_torn", torn)
+                raise
         else:
             _core.run(self._runner, entry.index, 0, entry.steps)
 

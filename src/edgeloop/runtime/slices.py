@@ -1,4 +1,4 @@
-"""A run of an entry in slices of bounded time, with a call in between."""
+"""Runs of entries in slices of bounded time, with a call in between."""
 
 from __future__ import annotations
 
@@ -9,28 +9,29 @@ Run = Callable[[int, int], None]
 
 
 class Slicer:
-    """Cuts runs of entries at table indices so that no slice takes longer than `seconds`.
+    """Cuts runs of entries at table indices so that no more than `seconds` pass between two calls.
 
     How long each step takes is measured in the first run, step by step, and corrected by every
     later one. A single step is not cut: one that takes longer is a slice of its own, and `longest`
-    tells. Where a run is cut changes no result.
+    tells. Runs that follow each other share a slice: many short ones, such as micro-batches or a
+    validation set, are interrupted as one long one is. Where a run is cut changes no result.
 
     Parameters
     ----------
     seconds
-        Longest slice.
+        Longest time of running between two calls.
     between
-        Called after each slice but the last of a run. What it raises comes out when the run is
-        over: half a step would leave some of the weights changed.
+        Called before the step that would take longer. What it raises comes out of :meth:`settle`,
+        once what was asked for is done: half a step would leave some of the weights changed.
     clock
         Seconds.
 
     Attributes
     ----------
     longest
-        Longest slice so far, in seconds.
+        Longest time of running between two calls so far, in seconds.
     slices
-        Slices so far.
+        Runs, and parts of runs, so far.
     """
 
     def __init__(
@@ -40,39 +41,54 @@ class Slicer:
         self.longest, self.slices = 0.0, 0
         self._seconds, self._between, self._clock = seconds, between, clock
         self._costs: dict[int, list[float]] = {}
+        self._spent = 0.0  # since the last call
+        self._raised: BaseException | None = None
 
     def run(self, entry: int, steps: int, run: Run) -> None:
         """Run steps 0 to `steps` of an entry; ``run(first, last)`` runs some of them."""
         costs = self._costs.setdefault(entry, [])
-        raised: BaseException | None = None
         first = 0
         while first < steps:
             last = self._end(costs, first, steps)
+            if last == first:
+                self._return()
+                continue
             began = self._clock()
             run(first, last)
             took = self._clock() - began
             self._learn(costs, first, last, took)
-            self.longest = max(self.longest, took)
+            self._spent += took
+            self.longest = max(self.longest, self._spent)
             self.slices += 1
             first = last
-            if first < steps and raised is None:
-                try:
-                    self._between()
-                except BaseException as error:  # noqa: BLE001 - raised when the run is over
-                    raised = error
+
+    def settle(self) -> None:
+        """Raise what was raised in between, now that everything is whole."""
+        raised, self._raised = self._raised, None
         if raised is not None:
             raise raised
 
+    def _return(self) -> None:
+        self._spent = 0.0
+        if self._raised is None:
+            try:
+                self._between()
+            except BaseException as error:  # noqa: BLE001 - raised by settle
+                self._raised = error
+
     def _end(self, costs: list[float], first: int, steps: int) -> int:
-        """Where the slice that begins at `first` ends; one step where nothing is known yet."""
-        left = self._seconds
+        """Where the slice that begins at `first` ends; `first`: nothing fits in what is left.
+
+        A step of which nothing is known yet runs alone.
+        """
+        left = self._seconds - self._spent
         last = first
         while last < min(steps, len(costs)):
             left -= costs[last]
-            if left < 0.0 and last > first:
+            if left < 0.0:
                 break
             last += 1
-        return max(last, first + 1)
+        return max(last, first + 1) if self._spent == 0.0 else last
 
     @staticmethod
     def _learn(costs: list[float], first: int, last: int, took: float) -> None:

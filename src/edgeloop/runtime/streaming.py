@@ -18,7 +18,7 @@ from edgeloop.runtime.slices import Slicer
 CHANGING = ("train", "accumulate", "apply", "train_from")
 # Steps after which pages of mapped weights that they looked at are given back.
 SLICE = 128
-_AGAIN = "bring back a snapshot (restore), or make a new session"
+AGAIN = "bring back a snapshot (restore), or make a new session"
 
 
 class Stream:
@@ -52,10 +52,10 @@ class Stream:
             call is refused until a snapshot was restored.
         """
         if self._torn:
-            raise ProgramError(f"an earlier step stopped half-way ({self._torn}): {_AGAIN}")
+            raise ProgramError(f"an earlier step stopped half-way ({self._torn}): {AGAIN}")
         self._check("nothing has changed")
         changing = name.partition("@")[0] in CHANGING
-        after = f"parameters may be of half a step: {_AGAIN}" if changing else "nothing has changed"
+        after = f"parameters may be of half a step: {AGAIN}" if changing else "nothing has changed"
         try:
             if slicer is None:
                 self._some(entry, 0, steps)
@@ -67,6 +67,9 @@ class Stream:
                 f"the frozen weights could not be read from the program's file ({e.strerror}); "
                 f"{after}; then look at the disk"
             ) from e
+        except BaseException:  # an interrupt from the keyboard, between two parts
+            self._torn = "it was interrupted" if changing else ""
+            raise
         try:
             self._check(after)
         except ProgramError:

@@ -122,8 +122,8 @@ class PaceConfig:
     Attributes
     ----------
     slice_ms
-        Milliseconds after which a training step returns control, to rest and to look at the device;
-        a step of the program that takes longer is not cut. None: between steps only.
+        Milliseconds after which training and validation return control, to rest; a single kernel
+        call that takes longer is not cut. None: between training steps only.
     duty_cycle
         Share of the time that training computes; it rests in between.
     cpu_share

@@ -61,10 +61,11 @@ class TrainConfig:
     max_steps
         Training steps of an update at most.
     max_flops
-        Floating-point operations of an update at most, as the program counts them.
+        Floating-point operations of an update, as the program counts them, after which no further
+        training step is taken.
     max_energy
-        Energy of an update at most ("50 J"), as the meter of [energy] says. The loop refuses to
-        start where nothing can tell.
+        Energy of an update ("50 J"), as the meter of [energy] says, after which no further step is
+        taken. The loop refuses to start where nothing can tell.
     target_loss
         Stop as soon as the validation loss is at or below this.
     deadline
