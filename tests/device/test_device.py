@@ -114,15 +114,6 @@ def test_powercap_counts_packages_once_and_across_a_wrap(tmp_path):
     assert meter.joules() is None
 
 
-def test_a_wrap_that_is_not_corrected_would_lower_the_count(tmp_path):
-    """The control of the one above: the difference alone is negative."""
-    meter = PowercapMeter(trees.laptop(tmp_path))
-    meter.read()
-    trees.write(tmp_path, {"class/powercap/intel-rapl:0/energy_uj": 500_000,
-                           "class/powercap/intel-rapl:0/max_energy_range_uj": 500_000})
-    assert meter.joules() == pytest.approx(0.0)  # as if nothing had been used
-
-
 def test_an_unreadable_counter_is_unknown_with_the_reason(tmp_path):
     trees.laptop(tmp_path)
     (tmp_path / "class/powercap/intel-rapl:0/energy_uj").unlink()

@@ -4,8 +4,8 @@ from edgeloop.loop.budget import RamItem, RamPlan, plan_ram, resident_bytes
 from edgeloop.loop.config import Config
 from edgeloop.loop.gate import Gate, PairedGate, Verdict
 from edgeloop.loop.learner import Learner
-from edgeloop.loop.report import Report, Update
-from edgeloop.loop.runner import COUNTS, Loop
+from edgeloop.loop.report import COUNTS, Report, Update
+from edgeloop.loop.runner import Loop
 from edgeloop.loop.serving import Live
 from edgeloop.loop.setup import open_loop, plan, run
 

@@ -108,6 +108,11 @@ class Memory:
         self._written: dict[str, dict[int, str]] = {name: {} for name in self._sets}
 
     @property
+    def novel(self) -> int | None:
+        """Novel samples since the last update; None: nobody measures novelty."""
+        return self.counts.novel if self._threshold else None
+
+    @property
     def nbytes(self) -> int:
         """Bytes of all arrays."""
         sketch = 0 if self._sketch is None else self._sketch.nbytes

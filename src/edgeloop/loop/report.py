@@ -5,6 +5,14 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+# What a source lost, as it tells itself.
+COUNTS = (
+    *("gaps", "missing", "dropped", "overruns", "unmatched", "lost", "missing_messages"),
+    "repeated",
+)
+# All that is counted over the device's life.
+COUNTED = ("accepted", "unlabelled", "filtered", "bad", "duplicates", *COUNTS)
+
 
 @dataclass(frozen=True, slots=True)
 class Update:
@@ -104,12 +112,7 @@ class Report:
 
     def after(self, first: Report) -> Report:
         """Add the run before it in this process, so that both are one."""
-        for name in (
-            *("accepted", "unlabelled", "filtered", "bad", "overruns", "gaps", "missing"),
-            "dropped",
-            *("unmatched", "duplicates", "lost", "missing_messages", "repeated"),
-            *("waits", "seconds"),
-        ):
+        for name in (*COUNTED, "waits", "seconds"):
             setattr(self, name, getattr(first, name) + getattr(self, name))
         self.resumed = first.resumed or self.resumed
         self.updates = first.updates + self.updates

@@ -22,7 +22,7 @@ from edgeloop.errors import DataError, StateError
 from edgeloop.loop.follow import Follower
 from edgeloop.loop.memory import BaseMemory, Memory
 from edgeloop.loop.pace import Pace
-from edgeloop.loop.report import Report, Update
+from edgeloop.loop.report import COUNTED, COUNTS, Report, Update
 from edgeloop.loop.serving import Live
 from edgeloop.loop.triggers import TriggerSet
 from edgeloop.loop.update import Updater
@@ -44,18 +44,9 @@ if TYPE_CHECKING:
     from edgeloop.loop.learner import Learner
     from edgeloop.store import Store
 
-ENDED = "ended"  # key-value entry of the store: Unix time of the end of the last update
+ENDED = "ended"  # key-value entry of the store: when the last update ended, see Watch.last
 TICK = 1.0  # seconds without an item after which conditions are looked at again
-COUNTED = (
-    *("accepted", "unlabelled", "filtered", "bad", "overruns", "gaps", "missing", "dropped"),
-    *("unmatched", "duplicates", "lost", "missing_messages", "repeated"),
-)
 FOLLOW_EVERY = 16  # items between looks at what the fleet sent, beside those at every update
-# Of a source that the report shows.
-COUNTS = (
-    *("gaps", "missing", "dropped", "overruns", "unmatched", "lost", "missing_messages"),
-    "repeated",
-)
 LIVE_PERSIST = 16  # items between writes when the source cannot be read again
 
 
@@ -174,6 +165,7 @@ class Loop:
             by_input=config.train.target == "input",
             classes=classes,
             device=device,
+            joules=(lambda: None) if meter is None else meter.joules,
             clock=clock,
             wall=wall,
         )
@@ -318,6 +310,8 @@ class Loop:
             if state:
                 self._cursor, self._jobs = state["cursor"], state["jobs"]
                 self._memory.load(store, state["memory"])
+                if "since" in state:  # of a library that did not count by class yet
+                    self._memory.counts.since = state["since"]
                 if store.job() is None:  # somebody discarded it
                     self._memory.unpin()
                 self._before = state.get("counts", {})
@@ -325,7 +319,7 @@ class Loop:
                 if "watch" in state:
                     self._watch.load(state["watch"])
                 if (ended := store.kv(ENDED)) is not None:
-                    self._watch.last_update = float(ended)
+                    self._watch.last = json.loads(ended)
                 if self._features is not None and same:
                     self._remember(state.get("features"))
             if live is None:
@@ -344,7 +338,6 @@ class Loop:
             counts = {n: self._before.get(n, 0) + getattr(self.report, n) for n in COUNTED}
             state = {
                 "cursor": self._cursor,
-                "since": self._memory.counts.since,
                 "jobs": self._jobs,
                 "counts": counts,
                 "watch": self._watch.state(),
@@ -431,10 +424,10 @@ class Loop:
         update = self._updater.start(self._jobs, arrived, onto=onto, why=why)
         return self._concluded(update, onto)
 
-    def _note_end(self, promoted: bool) -> None:
+    def _note_end(self, promoted: bool, joules: float | None) -> None:
         """Let the triggers know; inside the transaction that ends the update."""
-        self._watch.ended(promoted)
-        self._store.put_kv(ENDED, str(self._watch.last_update).encode())
+        self._watch.ended(promoted, joules)
+        self._store.put_kv(ENDED, json.dumps(self._watch.last).encode())
 
     def _concluded(self, update: Update | None, onto: int | None) -> Update | None:
         """Note how an update ended; None: it is suspended."""

@@ -58,7 +58,7 @@ class Updater:
     may_go_on
         Says why training has to stop for now; "": it may go on.
     ended
-        Told at the end of an update whether its result went live.
+        Told at the end of an update whether its result went live, and the joules it used.
     meter
         Says how much energy was used; None: nothing does.
     pace
@@ -91,7 +91,7 @@ class Updater:
         keep: str = "",
         copy: Callable[[], None] | None = None,
         may_go_on: Callable[[], str] = lambda: "",
-        ended: Callable[[bool], None] = lambda _: None,
+        ended: Callable[[bool, float | None], None] = lambda *_: None,
         meter: Meter | None = None,
         pace: Pace | None = None,
     ) -> None:
@@ -427,7 +427,7 @@ class Updater:
                 "rejected" if version is None else "promoted",
                 {"version": version, "reason": reason} | metrics,
             )
-            self._ended(version is not None)
+            self._ended(version is not None, outcome.progress.joules)
             self._save()
         return version
 

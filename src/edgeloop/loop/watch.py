@@ -33,13 +33,16 @@ class Watch:
         Classes of the program; None: its answers are no distribution over classes.
     device
         Gives readings of the device by the names of :class:`Facts`; None: nothing is known of it.
+    joules
+        Joules used so far; None: not known.
     clock, wall
         Seconds of a monotonic clock, and Unix time.
 
     Attributes
     ----------
-    last_update
-        Unix time of the end of the last update; None: there was none.
+    last
+        End of the last update, as JSON types: "at", Unix time; "day", the local date; and "joules",
+        what updates used on it (None: not known). {}: there was none.
     """
 
     def __init__(
@@ -50,14 +53,15 @@ class Watch:
         by_input: bool,
         classes: int | None,
         device: Callable[[], dict[str, Any]] | None,
+        joules: Callable[[], float | None] = lambda: None,
         clock: Callable[[], float],
         wall: Callable[[], float] = time.time,
     ) -> None:
         self._triggers, self._needs = triggers, triggers.needs
-        self._live, self._device = live, device
+        self._live, self._device, self._joules = live, device, joules
         self._by_input, self._classes = by_input, classes
         self._clock, self._wall = clock, wall
-        self.last_update: float | None = None
+        self.last: dict[str, Any] = {}
         self._seen: dict[str, Any] = {}
         self._said: tuple[str, ...] = ()
 
@@ -104,10 +108,20 @@ class Watch:
         """An update starts."""
         self._triggers.started()
 
-    def ended(self, promoted: bool) -> None:
-        """An update ended; whether its result went live."""
+    def ended(self, promoted: bool, joules: float | None) -> None:
+        """An update ended: whether its result went live, and what it used."""
         self._triggers.ended(promoted)
-        self.last_update = self._wall()
+        wall = self._wall()
+        day = _local(wall).date().isoformat()
+        before = self.last.get("joules") if self.last.get("day") == day else 0.0
+        used = None if joules is None or before is None else before + joules
+        self.last = {"at": wall, "day": day, "joules": used}
+
+    def _energy_today(self, day: str) -> float | None:
+        if "energy" not in self._needs or self._joules() is None:
+            return None
+        used: float | None = self.last["joules"] if self.last.get("day") == day else 0.0
+        return used
 
     def state(self) -> dict[str, Any]:
         """Return what has been observed, as JSON types."""
@@ -123,19 +137,25 @@ class Watch:
         if self._classes is not None:
             by_class = {c: by_class.get(c, 0) for c in range(self._classes)}
         device = {} if self._device is None or "device" not in self._needs else self._device()
+        local = _local(wall)
         return Facts(
             since=counts.since,
             fresh=len(memory.fresh),
             gate=len(memory.gate),
-            novel=counts.novel,
+            novel=memory.novel,
             by_class=by_class,
             now=self._clock(),
-            wall=datetime.fromtimestamp(wall, UTC).astimezone(),
+            wall=local,
+            energy_today_j=self._energy_today(local.date().isoformat()),
             # A clock that was set back says nothing.
-            last_update=None if self.last_update is None else max(0.0, wall - self.last_update),
+            last_update=max(0.0, wall - self.last["at"]) if self.last else None,
             **self._seen,
             **device,
         )
+
+
+def _local(wall: float) -> datetime:
+    return datetime.fromtimestamp(wall, UTC).astimezone()
 
 
 def confidence(scores: NDArray[np.float32]) -> float:

@@ -105,7 +105,7 @@ class MqttSource:
 
     def counts(self) -> dict[str, int]:
         """Return the messages that never came and those that came again."""
-        return {"missing_messages": self._missing, "repeated": self._repeated, "overruns": 0}
+        return {"missing_messages": self._missing, "repeated": self._repeated}
 
     def mark(self) -> dict[str, list[int]]:
         """Return number and ts_ns of the newest message given out, by stream, fit for JSON."""

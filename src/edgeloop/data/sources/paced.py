@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import math
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edgeloop.data.item import Item
-from edgeloop.data.streams.counts import counts_of, mark_of, resume, stop
+from edgeloop.data.streams.wrapped import Wrapped
 from edgeloop.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator
 
     from edgeloop.data.item import Feed, Feedback
 
 
-class Paced:
+class Paced(Wrapped):
     """A feed whose item of time t comes (t - time of the first) / speed after the first.
 
     Labels that arrive later wait for the moment that they tell, if they tell one; bad records for
@@ -42,24 +42,8 @@ class Paced:
     ) -> None:
         if not (math.isfinite(speed) and speed > 0):
             raise ConfigError(f"source.speed is {speed}; it must be above 0")
-        self.name, self.replayable = feed.name, feed.replayable
-        self._feed, self._speed, self._clock, self._sleep = feed, speed, clock, sleep
-
-    def counts(self) -> dict[str, int]:
-        """Return the counts of the feed."""
-        return counts_of(self._feed)
-
-    def mark(self) -> dict[str, Any]:
-        """Return the feed's mark."""
-        return mark_of(self._feed)
-
-    def resume(self, mark: Mapping[str, Any]) -> None:
-        """Let the feed go on from its mark."""
-        resume(self._feed, mark)
-
-    def stop(self) -> None:
-        """Let the feed end; from any thread."""
-        stop(self._feed)
+        super().__init__(feed)
+        self._speed, self._clock, self._sleep = speed, clock, sleep
 
     def items(self, start: int = 0) -> Iterator[Item | Feedback | DataError]:
         """Yield the records from number `start` on, the first item at once.

@@ -6,7 +6,7 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from edgeloop.data.item import Feedback, Item
-from edgeloop.data.streams.counts import counts_of, mark_of, resume, stop
+from edgeloop.data.streams.wrapped import Wrapped
 from edgeloop.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from edgeloop.data.item import Feed
 
 
-class Matched:
+class Matched(Wrapped):
     """A source whose unlabelled items wait for the :class:`Feedback` that is about them.
 
     An item is given on when its label comes, or without one (y None) when it has waited too long,
@@ -67,31 +67,27 @@ class Matched:
                 f"feedback: wait {wait} s must be above 0, tolerance {tolerance} s not below 0, "
                 f"capacity {capacity} at least 1"
             )
-        self.name, self.replayable = feed.name, feed.replayable
+        super().__init__(feed)
         self.unmatched = self.expired = self.lost = 0
-        self._feed, self._by = feed, by
+        self._by = by
         self._wait, self._tolerance, self._span = wait, tolerance, span
         self._capacity = capacity
         self._waiting: dict[str, Item] = {}  # oldest first
 
     def counts(self) -> dict[str, int]:
         """Return what found no partner, with the counts of the feed."""
-        return counts_of(self._feed) | {
+        return super().counts() | {
             "unmatched": self.unmatched, "expired": self.expired, "lost": self.lost}
 
     def mark(self) -> dict[str, Any]:
         """Return how many items wait, and the feed's mark."""
-        return {"feed": mark_of(self._feed), "waiting": len(self._waiting)}
+        return {"feed": super().mark(), "waiting": len(self._waiting)}
 
     def resume(self, mark: Mapping[str, Any]) -> None:
         """Count what waited as lost; a feed that can be read again gives it again."""
         if not self.replayable:
             self.lost = int(mark.get("waiting", 0))
-        resume(self._feed, mark.get("feed", {}))
-
-    def stop(self) -> None:
-        """Let the feed end; from any thread."""
-        stop(self._feed)
+        super().resume(mark.get("feed", {}))
 
     def items(self, start: int = 0) -> Iterator[Item | DataError]:
         """Yield items and bad records, leaving out the first `start`.
@@ -168,28 +164,8 @@ class Matched:
         return partner
 
 
-class Settled:
+class Settled(Wrapped):
     """A source without late labels: each one that comes is a bad record that says what to do."""
-
-    def __init__(self, feed: Feed) -> None:
-        self.name, self.replayable = feed.name, feed.replayable
-        self._feed = feed
-
-    def counts(self) -> dict[str, int]:
-        """Return the counts of the feed."""
-        return counts_of(self._feed)
-
-    def mark(self) -> dict[str, Any]:
-        """Return the feed's mark."""
-        return mark_of(self._feed)
-
-    def resume(self, mark: Mapping[str, Any]) -> None:
-        """Let the feed go on from its mark."""
-        resume(self._feed, mark)
-
-    def stop(self) -> None:
-        """Let the feed end; from any thread."""
-        stop(self._feed)
 
     def items(self, start: int = 0) -> Iterator[Item | DataError]:
         """Yield the feed's records from number `start` on."""

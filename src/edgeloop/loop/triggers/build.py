@@ -131,7 +131,8 @@ def reference() -> list[Key]:
             default = "" if must else _default(field.default)
             made.append(Key(f"trigger.when.{kind}.{key}", _type(hints[field.name], field.metadata),
                             default, texts[field.name]))
-    for kind, group in {**_GROUPS, "not": Not}.items():
+    groups: dict[str, type[Condition]] = {**_GROUPS, "not": Not}
+    for kind, group in groups.items():
         kindly = "table" if kind == "not" else "list of tables"
         made.append(Key(f"trigger.when.{kind}", kindly, "", _first_line(group)))
     return made

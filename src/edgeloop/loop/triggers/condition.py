@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import typing
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -17,7 +18,8 @@ from edgeloop.loop.schema import Seconds, convert
 if TYPE_CHECKING:
     from edgeloop.loop.triggers.facts import Facts
 
-NEEDS = ("error", "confidence", "input", "novelty", "device")  # what a loop may leave unobserved
+# What a loop may leave unobserved.
+NEEDS = ("error", "confidence", "input", "novelty", "device", "energy")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +63,7 @@ def explain_text(explanation: Explanation, head: str = "") -> list[str]:
 
 
 @dataclass(eq=False)
-class Condition:
+class Condition(ABC):
     """One condition. Subclasses are dataclasses: their init fields are the keys of loop.toml."""
 
     kind: ClassVar[str] = ""
@@ -91,28 +93,28 @@ class Condition:
         """What must be observed for it, of :data:`NEEDS`."""
         return self.observes
 
+    @abstractmethod
     def update(self, facts: Facts) -> None:
         """Look at the facts after one more item."""
-        raise NotImplementedError
 
+    @abstractmethod
     def holds(self) -> bool | None:
         """Whether it holds by what it has seen; None: unknown."""
-        raise NotImplementedError
 
+    @abstractmethod
     def explain(self) -> Explanation:
         """Say why."""
-        raise NotImplementedError
 
-    def reset(self) -> None:
+    def reset(self) -> None:  # noqa: B027 - many have nothing to forget
         """Begin anew: an update starts."""
 
+    @abstractmethod
     def state(self) -> dict[str, Any]:
         """Return what it has seen, as JSON types."""
-        raise NotImplementedError
 
+    @abstractmethod
     def load(self, state: dict[str, Any]) -> None:
         """Go on from :meth:`state` of an equal condition."""
-        raise NotImplementedError
 
     def describe(self) -> dict[str, Any]:
         """Return the condition as a table of loop.toml; ``build.condition`` makes it again."""

@@ -254,6 +254,7 @@ class Energy(_Reading):
     """
 
     kind, text = "energy", "energy today"
+    observes = frozenset({"energy"})
 
     below: float = field(metadata={"range": Range(0)})
 

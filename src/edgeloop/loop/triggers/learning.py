@@ -63,7 +63,7 @@ class Novel(Condition):
     Attributes
     ----------
     n
-        Novel samples; the buffer's near-duplicate test says which those are.
+        Novel samples, by buffer.novelty_threshold; unknown where that is 0.
     """
 
     kind = "novel"
