@@ -105,6 +105,19 @@ def test_run_explains_and_status_tells_the_cost(folder, capsys):
     assert all(e.detail["why"] for e in started)
 
 
+def test_without_a_meter_an_update_that_never_trained_has_no_energy_either(folder, capsys):
+    Path("loop.toml").write_text(LOOP.replace('calibration = "calibration.json"', 'meter = "none"')
+                                 .replace("samples = 60", "samples = 20"))
+    run_json(capsys, "run", "loop.toml")
+    with Store.open("device.db", readonly=True) as store:
+        ended = [e.detail for e in store.events(1000) if e.kind in ("promoted", "rejected")]
+    assert any(d["steps"] for d in ended)
+    assert {d["cost"]["joules"] for d in ended} == {None}
+    assert {d["cost"]["joules_source"] for d in ended} == {"switched off"}
+    (status,) = run_json(capsys, "status", "loop.toml")
+    assert "energy unknown (switched off)" in status["last_update"]["said"]
+
+
 def test_without_explain_what_is_waited_for_is_not_said(folder, capsys):
     events = run_json(capsys, "run", "loop.toml")
     assert "waits" not in {e["event"] for e in events}

@@ -312,6 +312,8 @@ class Updater:
                 outcome = replace(outcome, adapter=self._store.adapter(onto))
         else:
             progress.stop = "not needed"
+            if self._meter is None or self._meter.joules() is None:
+                progress.joules = None  # it used none, but no figure stands without a source
             outcome = Outcome(None, progress)
             reason = "the live version makes too few mistakes for another to prove better"
         if outcome.adapter is not None:
