@@ -63,7 +63,14 @@ class NonFiniteError(EdgeLoopError):
 
 
 class DataError(EdgeLoopError):
-    """A source or feature pipeline met data that it cannot use."""
+    """A source or feature pipeline met data that it cannot use.
+
+    ``plain``: what is wrong without a word of the data's own, "" where nobody wrote that down.
+    """
+
+    def __init__(self, message: str, plain: str = "") -> None:
+        super().__init__(message)
+        self.plain = plain
 
 
 class ConfigError(EdgeLoopError):

@@ -167,6 +167,54 @@ class Site:
         return self.end(self.begin(what, device, url, *more))
 
 
+BROKER = """\
+listener {port} 127.0.0.1
+allow_anonymous false
+password_file {folder}/passwords
+acl_file {folder}/acl
+cafile {folder}/ca.pem
+certfile {folder}/cert.pem
+keyfile {folder}/cert.key
+persistence true
+persistence_location {folder}/
+autosave_on_changes true
+autosave_interval 1
+user root
+"""
+
+
+class Broker:
+    """Mosquitto with TLS, a user for the hub and one for each device, who sees its own topics."""
+
+    def __init__(self, folder):
+        self.folder, self.port, self.mosquitto = folder, free_port(), needs_mosquitto()
+        (folder / "mosquitto.conf").write_text(BROKER.format(port=self.port, folder=folder))
+        (folder / "acl").write_text(
+            "user hub\ntopic readwrite edgeloop/v1/press/#\n"
+            "pattern readwrite edgeloop/v1/press/%u/#\n")
+        (folder / "acl").chmod(0o600)
+        (folder / "passwords").touch(0o600)
+        self.user("hub", "hub-password")
+        self.process = Process([self.mosquitto, "-c", folder / "mosquitto.conf"], self.port)
+
+    def user(self, name, password):
+        subprocess.run(["mosquitto_passwd", "-b", str(self.folder / "passwords"), name, password],
+                       check=True, capture_output=True)
+        token = self.folder / f"{name[:8]}.mqtt"
+        token.write_text(f"{name}:{password}")
+        token.chmod(0o600)
+        return token
+
+    @property
+    def url(self):
+        return f"mqtts://127.0.0.1:{self.port}"
+
+
+def with_broker(site, broker):
+    return site.hub("--mqtt", broker.url, "--mqtt-token", broker.folder / "hub.mqtt",
+                    "--ca", broker.folder / "ca.pem")
+
+
 class BadLine(threading.Thread):
     """A proxy to a port that passes so many bytes a second, and breaks all connections often.
 

@@ -2,59 +2,16 @@
 
 from __future__ import annotations
 
-import subprocess
 import time
 
 import numpy as np
 import pytest
-from tests.link.parts import Process, certificates, free_port, needs_mosquitto
+from tests.link.parts import Broker, certificates, with_broker
 from tests.trust.fleet import PROGRAM, weights
 
 from edgeloop.errors import ConfigError
 from edgeloop.link.mqtt import client_of, topic
 from edgeloop.store import Store
-
-CONFIG = """\
-listener {port} 127.0.0.1
-allow_anonymous false
-password_file {folder}/passwords
-acl_file {folder}/acl
-cafile {folder}/ca.pem
-certfile {folder}/cert.pem
-keyfile {folder}/cert.key
-persistence true
-persistence_location {folder}/
-autosave_on_changes true
-autosave_interval 1
-user root
-"""
-
-
-class Broker:
-    """Mosquitto with TLS, a user for the hub and one for each device, who sees its own topics."""
-
-    def __init__(self, folder):
-        self.folder, self.port, self.mosquitto = folder, free_port(), needs_mosquitto()
-        (folder / "mosquitto.conf").write_text(CONFIG.format(port=self.port, folder=folder))
-        (folder / "acl").write_text(
-            "user hub\ntopic readwrite edgeloop/v1/press/#\n"
-            "pattern readwrite edgeloop/v1/press/%u/#\n")
-        (folder / "acl").chmod(0o600)
-        (folder / "passwords").touch(0o600)
-        self.user("hub", "hub-password")
-        self.process = Process([self.mosquitto, "-c", folder / "mosquitto.conf"], self.port)
-
-    def user(self, name, password):
-        subprocess.run(["mosquitto_passwd", "-b", str(self.folder / "passwords"), name, password],
-                       check=True, capture_output=True)
-        token = self.folder / f"{name[:8]}.mqtt"
-        token.write_text(f"{name}:{password}")
-        token.chmod(0o600)
-        return token
-
-    @property
-    def url(self):
-        return f"mqtts://127.0.0.1:{self.port}"
 
 
 @pytest.fixture
@@ -62,11 +19,6 @@ def broker(site):
     broker = Broker(site.folder)
     yield broker
     broker.process.kill()
-
-
-def with_broker(site, broker):
-    return site.hub("--mqtt", broker.url, "--mqtt-token", broker.folder / "hub.mqtt",
-                    "--ca", broker.folder / "ca.pem")
 
 
 def enrolled(site, broker, name="device"):

@@ -104,6 +104,12 @@ def test_defaults():
         ({"budget": {"ram": -1}}, "budget.ram: is -1"),
         ({"privacy": {"allow": "room"}}, "privacy.allow: is 'room'; it must be a list"),
         ({"privacy": {"allow": [3]}}, "privacy.allow[0]: is 3; it must be a string"),
+        ({"privacy": {"redact": ["e-mail"]}}, "redact: 'e-mail' is not known; did you mean"),
+        ({"privacy": {"patterns": {"a": "("}}}, "loop.toml: privacy.patterns.a: '(' is no regular"),
+        ({"privacy": {"coarse_place_km": 1, "place_fields": ["lat"]}}, "longitude in turn"),
+        ({"privacy": {"raw": "no"}}, 'raw: is \'no\'; it must be "allowed" or "never stored"'),
+        ({"privacy": {"coarse_time": "1 h"}, "window": {"length": 4, "rate": 1.0}},
+         "the keys of windows tell their time; set privacy.hash_ids = true"),
         ({"state": {"path": ""}}, "state.path: is ''; it must be a path"),
         ({"model": {}}, "loop.toml: model.program: is missing; set it"),
         ({"features": "log-mel"}, "features: is 'log-mel'; it must be a table"),
@@ -157,3 +163,15 @@ def test_augmentation_is_built_from_its_keys_and_refused_by_name():
     with pytest.raises(ConfigError, match=r"augment\.rotate_deg: is 181; it must be between"):
         made(rotate_deg=181)
     assert made(views=1, shift=3) is None
+
+
+@pytest.mark.parametrize(("table", "plain"), [
+    ({}, False), ({"allow": ["a"]}, False), ({"hash_ids": True}, True), ({"redact": ["ip"]}, True),
+    ({"hash_fields": ["a"]}, True), ({"patterns": {"a": "b"}}, True),
+    ({"coarse_time": "1 h"}, True), ({"coarse_place_km": 2}, True),
+    ({"raw": "never stored"}, True), ({"errors": "plain"}, True),
+    ({"hash_ids": True, "errors": "full"}, False),
+])
+def test_when_errors_are_plain(table, plain):
+    made = Config.from_dict({"model": {"program": "p"}, "privacy": table}, root=Path())
+    assert made.privacy.plain is plain

@@ -141,6 +141,17 @@ def test_versions_that_learnt_from_it_are_named(learnt, capsys):
     assert "were trained on them and stay: weights do not forget" in capsys.readouterr().out
 
 
+def test_a_sample_is_forgotten_by_the_key_it_came_with(kit, device, capsys):  # noqa: F811
+    """Its key is hashed on the device; whoever asks knows the one of the record."""
+    write_csv(device / "d.csv", kit.stream(130))
+    path = edit(device, "[trigger]", "[privacy]\nhash_ids = true\n[trigger]")
+    loop.run(path)
+    capsys.readouterr()
+    for named, items in ((device / "device.db", 0), (path, 1), (path, 0)):
+        assert main(["forget", str(named), "--sample", "d.csv:12", "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["items"] == items
+
+
 def test_an_update_under_way_goes_too(device):  # noqa: F811
     def die(kind, **_):
         if kind == "epoch":

@@ -11,6 +11,7 @@ from edgeloop.beside import BACKUP
 from edgeloop.data.clips import place
 from edgeloop.data.features import from_spec
 from edgeloop.errors import BudgetError, ConfigError, DataError, StateError
+from edgeloop.loop.checks import misfit
 from edgeloop.loop.setup import preparer
 from edgeloop.store import CODECS, Store, damage, rounded
 
@@ -330,3 +331,31 @@ def test_hashed_ids_keep_their_key(kit, device):
     assert (device / "device.key").read_bytes() == secret
     with Store.open(device / "device.db") as store:
         assert all("d.csv" not in s.key for s in store.samples("gate"))
+
+
+def test_raw_windows_are_not_stored_where_that_is_forbidden(device):
+    asked = '[privacy]\nraw = "never stored"\n[trigger]'
+    path = edit(device, "[trigger]", asked)
+    with pytest.raises(ConfigError, match=r'privacy\.raw: "never stored", but .*"none" keep'):
+        loop.run(path)
+    assert not (device / "device.db").exists()
+    features = {"kind": "statistics"}
+    program = el.compile(mlp(CLASSES), batch=8, classes=NAMES, features=features)
+    program.save(device / "har.elp")
+    config = loop.Config.load(path)
+    assert misfit(config, program, 0) == ""
+    program = el.compile(mlp(CLASSES), batch=8, classes=NAMES, features={"kind": "scale"})
+    assert "never stored" in misfit(config, program, 0)
+
+
+def test_plain_errors_quote_neither_stream_nor_base(device):
+    secret = "a,b,c,d,e,f,what\n1,2,3,4,5,6,secret\n"
+    (device / "d.csv").write_text(secret)
+    path = edit(device, "[trigger]", '[privacy]\nerrors = "plain"\n[trigger]')
+    with pytest.raises(DataError, match=r"d\.csv: record 1: label is not a class; .*walk"):
+        loop.run(path)
+    (device / "base.csv").write_text(secret)
+    base = '[base]\nkind = "csv"\npath = "base.csv"\nlabel = "what"\n[trigger]'
+    edit(device, "[trigger]", base)
+    with pytest.raises(DataError, match=r"base\.csv: record 1: label is not a class"):
+        loop.run(path)

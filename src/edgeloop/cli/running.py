@@ -162,7 +162,8 @@ def run(args: argparse.Namespace, out: Output) -> int:
 
 
 def predict(args: argparse.Namespace, out: Output) -> int:
-    """Answer for each record of the input."""
+    """Answer for each record of the input; keys and errors pass the filters of [privacy]."""
+    from edgeloop.data.privacy import apply_filters
     from edgeloop.loop import checks, setup
     from edgeloop.runtime import Session
 
@@ -177,7 +178,11 @@ def predict(args: argparse.Namespace, out: Output) -> int:
     classes = program.metadata.get("classes")
     distribution = program.metadata["loss"] == "cross_entropy"
     rows = []
-    for item in _items(setup.make_items(config, labels, None).items()):
+    filters = setup.filters_of(config)
+    for raw in _items(setup.make_items(config, labels, None).items()):
+        item = apply_filters(filters, raw)
+        if item is None:
+            continue
         x = prepare(item.x)
         if x.shape != shape:
             msg = f"{item.key}: has shape {list(x.shape)}, the program takes {list(shape)}"
@@ -242,7 +247,8 @@ def _source_config(args: argparse.Namespace, place: Place) -> Config:
     made = Config.from_dict(data, root=Path(), name="predict")
     if base is None:
         return made
-    return replace(made, window=base.window, feedback=base.feedback)
+    privacy = replace(base.privacy, key_file=base.path(base.privacy.key_file).absolute())
+    return replace(made, window=base.window, feedback=base.feedback, privacy=privacy)
 
 
 def _kind(path: Path) -> str:

@@ -207,10 +207,11 @@ def forget(args: argparse.Namespace, out: Output) -> int:
         raise ConfigError(msg)
     from edgeloop.loop.forget import forget as forgotten
 
-    with Place.of(args.state).store(readonly=False) as store:
+    place = Place.of(args.state)
+    with place.store(readonly=False) as store:
         gone = forgotten(
             store, since=args.since and parse_time(args.since, "--since"), source=args.source,
-            key=args.sample)
+            key=_key(store, place, args.sample))
         live = store.live()
     out.result(
         {"items": gone.items, "samples": gone.samples, "job": gone.job,
@@ -224,6 +225,17 @@ def forget(args: argparse.Namespace, out: Output) -> int:
         if live is not None and live.id in gone.versions:
             out.line("one of them is live: `edgeloop rollback --to ID`, then `edgeloop gc`")
     return OK
+
+
+def _key(store: Store, place: Place, sample: str | None) -> str | None:
+    """The key under which a sample is kept: hashed or redacted where loop.toml says so."""
+    if sample is None or place.config is None:
+        return sample
+    from edgeloop.loop import Config
+    from edgeloop.loop.setup import stored_key
+
+    kept = stored_key(Config.load(place.config), sample)
+    return kept if store.from_where(key=kept) else sample
 
 
 def uninstall(args: argparse.Namespace, out: Output) -> int:

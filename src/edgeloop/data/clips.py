@@ -37,12 +37,14 @@ def read_wav(path: Path, sample_rate: int = 16000) -> NDArray[np.float32]:
     # RuntimeError: what wave raises for a chunk longer than the file around it.
     except (OSError, EOFError, RuntimeError, wave.Error) as error:
         raise DataError(
-            f"{path}: cannot be read as a WAV file ({error}); check the file"
+            f"{path}: cannot be read as a WAV file ({error}); check the file",
+            "cannot be read as a WAV file",
         ) from error
     if form != (1, 16, sample_rate):
         raise DataError(
             f"{path}: has {form[0]} channels, {form[1]} bit, {form[2]} Hz; "
-            f"convert it to 1 channel, 16 bit, {sample_rate} Hz"
+            f"convert it to 1 channel, 16 bit, {sample_rate} Hz",
+            f"is not of 1 channel, 16 bit, {sample_rate} Hz",
         )
     samples = np.frombuffer(frames[: len(frames) // 2 * 2], dtype="<i2")
     return samples.astype(np.float32) * PCM_SCALE
@@ -84,5 +86,6 @@ def label_of(path: Path) -> str:
     """Return the label in a file name of the form ``label-NN.wav``; DataError if it has none."""
     match = LABELLED.match(path.stem)
     if match is None:
-        raise DataError(f"{path}: no label in the file name; name it LABEL-NUMBER{path.suffix}")
+        raise DataError(f"{path}: no label in the file name; name it LABEL-NUMBER{path.suffix}",
+                        "no label in the file name")
     return match["label"]

@@ -115,7 +115,8 @@ class Labels:
             if target.size != math.prod(self._values):
                 raise DataError(
                     f"{where}: target has shape {list(target.shape)}; the program's loss takes "
-                    f"{list(self._values)}"
+                    f"{list(self._values)}",
+                    "target has another shape than the program's loss takes",
                 )
             return target.reshape(self._values)
         if isinstance(value, str) and value in self._number:
@@ -126,7 +127,8 @@ class Labels:
             number = -1.0
         if not number.is_integer() or not 0 <= number < self._count:
             known = ", ".join(self._number) or f"whole numbers from 0 to {self._count - 1}"
-            raise DataError(f"{where}: label {value!r} is not a class; the classes are {known}")
+            raise DataError(f"{where}: label {value!r} is not a class; the classes are {known}",
+                            f"label is not a class; the classes are {known}")
         return int(number)
 
 
@@ -137,7 +139,8 @@ def as_floats(value: ArrayLike, where: str) -> NDArray[np.float32]:
         if array.dtype.kind not in "fiub":
             array = np.asarray(value, np.float64)
     except (TypeError, ValueError, OverflowError) as error:
-        raise DataError(f"{where}: not an array of numbers ({error}); check the record") from error
+        raise DataError(f"{where}: not an array of numbers ({error}); check the record",
+                        "not an array of numbers") from error
     with np.errstate(over="ignore"):
         floats = array.astype(np.float32, copy=False)
     if not np.isfinite(floats).all():
@@ -145,6 +148,7 @@ def as_floats(value: ArrayLike, where: str) -> NDArray[np.float32]:
         column = f"at {place}" if place else "value"
         raise DataError(
             f"{where}: {column} is {array[tuple(place)]}, not a finite float32; repair the record, "
-            'or set source.on_bad = "skip" to leave such records out'
+            'or set source.on_bad = "skip" to leave such records out',
+            "holds a number that is no finite float32",
         )
     return floats

@@ -132,6 +132,16 @@ def features_of(config: Config, program: Program) -> Features:
     return made
 
 
+def check_raw(config: Config, features: Features) -> None:
+    """ConfigError when raw windows may not be stored and the features leave them as they are."""
+    if config.privacy.raw == "never stored" and features.raw:
+        raise ConfigError(
+            f'{config.name}: privacy.raw: "never stored", but features of kind '
+            f'"{features.kind}" keep what the window holds; use others (log-mel, mfcc, psd, fft, '
+            'envelope, statistics), or set privacy.raw = "allowed"'
+        )
+
+
 def check_scalars(config: Config, program: Program) -> None:
     """ConfigError when [train] sets what the program cannot change."""
     if config.train.lr is not None and "lr" not in program.scalars:
@@ -209,7 +219,7 @@ def misfit(
 ) -> str:
     """Why a program cannot do what a configuration asks; "" when it can."""
     try:
-        features_of(config, program)
+        check_raw(config, features_of(config, program))
         labels_of(config, program)
         check_scalars(config, program)
         check_method(config, program)

@@ -446,8 +446,8 @@ class Loop:
             try:
                 self._keep(item)
             except DataError as error:
-                # An id that is to be hashed goes into no message either.
-                hidden = self.config.privacy.hash_ids or not _is_text(item.key)
+                # What features say is of shapes and settings alone; keys are the record's own.
+                hidden = self.config.privacy.plain or not _is_text(item.key)
                 where = f"record {self._cursor}" if hidden else item.key
                 item = DataError(f"{self._source.name}: {where}: {error}")
         if isinstance(item, DataError):

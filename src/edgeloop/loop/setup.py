@@ -8,12 +8,14 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from edgeloop.beside import BACKUP
 from edgeloop.data.augment import Augment, Layout
 from edgeloop.data.clips import place
 from edgeloop.data.features import Features
-from edgeloop.data.item import Labels
-from edgeloop.data.privacy import AllowFields, Filter, HashIds, device_key
+from edgeloop.data.item import Item, Labels
+from edgeloop.data.privacy import Filter, Plain, apply_filters, device_key
 from edgeloop.data.sources import IterableSource, make_source
 from edgeloop.data.sources.paced import Paced
 from edgeloop.data.streams import Matched, Rows, Settled, Windowed
@@ -21,6 +23,7 @@ from edgeloop.errors import ConfigError, DataError
 from edgeloop.loop.budget import RamPlan, resident_bytes
 from edgeloop.loop.checks import (
     check_method,
+    check_raw,
     check_scalars,
     classes_of,
     features_of,
@@ -43,7 +46,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from edgeloop.data.intake import Intake
@@ -134,6 +136,7 @@ def open_loop(
     shape = input_shape(config, program)
     check_scalars(config, program)
     check_method(config, program)
+    check_raw(config, features)
     ram, keep = plan_of(config, program, shape, baseline, served)
     ram.check()
     items = make_items(config, labels, source)
@@ -192,16 +195,18 @@ def make_items(config: Config, labels: Labels, source: Iterable[Any] | None) -> 
     """Make the configured source, or one of the iterable given instead, as the loop takes it.
 
     Blocks become windows where there is [window]; late labels find their items where there is
-    [feedback], and are errors otherwise.
+    [feedback], and are errors otherwise. Errors quote records only where [privacy] lets them.
     """
     feed = _make_feed(config, labels, source)
     f = config.feedback
+    items: Source
     if f is None:
-        return Settled(feed)
-    span = 0.0 if config.window is None else config.window.length / config.window.rate
-    return Matched(
-        feed, by=f.by, wait=f.wait, tolerance=f.tolerance, capacity=f.capacity, span=span
-    )
+        items = Settled(feed)
+    else:
+        span = 0.0 if config.window is None else config.window.length / config.window.rate
+        items = Matched(
+            feed, by=f.by, wait=f.wait, tolerance=f.tolerance, capacity=f.capacity, span=span)
+    return Plain(items) if config.privacy.plain else items
 
 
 def _make_feed(config: Config, labels: Labels, source: Iterable[Any] | None) -> Feed:
@@ -270,11 +275,13 @@ def augment_of(config: Config) -> Augment | None:
 def filters_of(config: Config) -> list[Filter]:
     """Make the privacy filters, in order."""
     p = config.privacy
-    filters: list[Filter] = [AllowFields(p.allow)]
-    if p.hash_ids or p.hash_fields:
-        secret = device_key(config.path(p.key_file))
-        filters.append(HashIds(secret, p.hash_fields, key=p.hash_ids))
-    return filters
+    return p.filters(lambda: device_key(config.path(p.key_file)))
+
+
+def stored_key(config: Config, key: str) -> str:
+    """Return the key under which the item of this key is stored."""
+    kept = apply_filters(filters_of(config), Item(np.zeros(0, np.float32), None, key))
+    return key if kept is None else kept.key
 
 
 def load_base(
@@ -293,19 +300,21 @@ def load_base(
     if config.base is None:
         return None
     where = f"{config.name}: base"
-    source = Settled(
+    source: Source = Settled(
         make_source(config.base.options, labels=labels, root=config.root, where=where)
     )
+    source = Plain(source) if config.privacy.plain else source
     base = BaseMemory(
         config.base.capacity, shape, anchor=config.base.anchor, seed=config.train.seed
     )
-    for item in source.items():
+    for number, item in enumerate(source.items(), 1):
         if isinstance(item, DataError):
             raise item
         x = prepare(item.x)
         if x.shape != shape or (item.y is None and config.train.target == "label"):
+            which = f"record {number}" if config.privacy.plain else item.key
             raise DataError(
-                f"{source.name}: {item.key}: has shape {list(x.shape)} and "
+                f"{source.name}: {which}: has shape {list(x.shape)} and "
                 f"{'no label' if item.y is None else 'a label'}; the program takes {list(shape)} "
                 f"({math.prod(shape)} numbers) with labels"
             )

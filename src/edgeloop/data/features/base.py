@@ -29,6 +29,8 @@ class Features(ABC):
     ----------
     kind
         Its name in a record.
+    raw
+        The window, or most of it, can be told from the result.
     stateful
         :meth:`observe` moves it; what it learnt is then in :meth:`state`.
     samples
@@ -38,6 +40,7 @@ class Features(ABC):
     """
 
     kind: ClassVar[str]
+    raw: bool = True
     stateful: bool = False
     samples: int | None = None
     input_shape: Shape | None = None

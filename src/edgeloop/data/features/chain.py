@@ -38,6 +38,7 @@ class Chain(Features):
         self.steps = tuple(steps)
         super().__init__()
         self.stateful = any(step.stateful for step in steps)
+        self.raw = all(step.raw for step in steps)
         self.samples = steps[0].samples
         self._between: list[NDArray[np.float32]] = []
         shape = steps[0].input_shape

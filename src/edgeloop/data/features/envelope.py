@@ -42,6 +42,7 @@ class Envelope(Lanes):
     """
 
     kind = "envelope"
+    raw = False
 
     def __init__(
         self,

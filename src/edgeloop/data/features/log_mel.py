@@ -69,6 +69,7 @@ class LogMel(Clips):
     """
 
     kind = "log-mel"
+    raw = False
 
     def __init__(
         self,

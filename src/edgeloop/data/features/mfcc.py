@@ -59,6 +59,7 @@ class Mfcc(Clips):
     """
 
     kind = "mfcc"
+    raw = False
 
     def __init__(
         self,

@@ -50,6 +50,7 @@ class Psd(Lanes):
     """
 
     kind = "psd"
+    raw = False
 
     def __init__(
         self,
@@ -149,6 +150,7 @@ class Fft(Lanes):
     """
 
     kind = "fft"
+    raw = False
 
     def __init__(
         self,

@@ -40,6 +40,7 @@ class Statistics(Lanes):
     """
 
     kind = "statistics"
+    raw = False
 
     def __init__(
         self, *, choose: Sequence[str] | None = None, channels_first: bool = False

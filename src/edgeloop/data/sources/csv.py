@@ -111,20 +111,22 @@ class CsvSource:
                         times = times[self._hop :]
             except (csv.Error, UnicodeDecodeError) as error:
                 raise DataError(
-                    f"{self._path}: row {reader.line_num}: not CSV ({error}); repair the file"
+                    f"{self._path}: row {reader.line_num}: not CSV ({error}); repair the file",
+                    "not CSV; repair the file",
                 ) from error
 
     def _numbers(self, row: dict[str, str], line: int) -> np.ndarray:
         values = []
         if None in row:
             raise DataError(f"{self._path}: row {line} has more fields than the header's "
-                            f"{len(row) - 1}; repair the row")
+                            f"{len(row) - 1}; repair the row", "has more fields than the header")
         for name in self._columns:
             where = f"{self._path}: row {line}, column {name!r}"
             try:
                 value = float(row[name])
             except (TypeError, ValueError):
-                raise DataError(f"{where}: {row[name]!r} is not a number; repair the row") from None
+                raise DataError(f"{where}: {row[name]!r} is not a number; repair the row",
+                                f"column {name!r} is not a number") from None
             values.append(as_floats(value, where))
         return np.array(values, np.float32)
 
@@ -144,7 +146,8 @@ class CsvSource:
         if not math.isfinite(seconds):
             raise DataError(
                 f"{self._path}: row {line}, column {self._time!r}: {said!r} is no time; write "
-                "seconds or ISO 8601, such as 2026-12-01T08:30:00Z"
+                "seconds or ISO 8601, such as 2026-12-01T08:30:00Z",
+                f"column {self._time!r} is no time; write seconds or ISO 8601",
             )
         return seconds
 

@@ -92,8 +92,8 @@ class ImagesSource:
         except DataError:
             raise
         except Exception as error:  # decoders raise what their bytes make them
-            raise DataError(f"{file}: cannot be read as a picture ({error}); check the file"
-                            ) from error
+            raise DataError(f"{file}: cannot be read as a picture ({error}); check the file",
+                            "cannot be read as a picture") from error
         x = x * np.float32(1 / 255)
         return x if x.ndim == 3 else x[:, :, np.newaxis]
 
@@ -102,9 +102,11 @@ class ImagesSource:
         width, height = image.size
         if width * height > self._limit:
             raise DataError(f"{file}: has {width} x {height} pixels, more than source.max_pixels "
-                            f"{self._limit}; make it smaller")
+                            f"{self._limit}; make it smaller",
+                            "has more pixels than source.max_pixels")
         if image.mode.startswith(("I", "F")):
-            raise DataError(f"{file}: has more than 8 bits a channel; convert it to 8")
+            raise DataError(f"{file}: has more than 8 bits a channel; convert it to 8",
+                            "has more than 8 bits a channel")
 
 
 def _pillow() -> Any:

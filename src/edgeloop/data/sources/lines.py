@@ -54,19 +54,23 @@ class LinesSource:
     def _item(self, line: bytes, number: int) -> Item | Feedback:
         where = f"stdin: line {number}"
         if len(line) > MAX_LINE:
-            raise DataError(f"{where}: longer than {MAX_LINE} bytes; cut it")
+            raise DataError(f"{where}: longer than {MAX_LINE} bytes; cut it",
+                            f"longer than {MAX_LINE} bytes")
         try:
             record = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise DataError(f"{where}: not JSON ({error}); write one object per line") from error
+            raise DataError(f"{where}: not JSON ({error}); write one object per line",
+                            "not JSON; write one object per line") from error
         if not isinstance(record, dict) or not {"x", "y"} & set(record):
-            raise DataError(f'{where}: not an object with "x"; write {{"x": [...], "y": ...}}')
+            raise DataError(f'{where}: not an object with "x"; write {{"x": [...], "y": ...}}',
+                            'not an object with "x"')
         time = _time(record, where)
         y = self._labels.parse(record.pop("y", None), f"{where}, y")
         if "x" not in record:
             name = record.get("id")
             if y is None or (name is None and time is None):
-                raise DataError(f'{where}: without "x" it needs "y" and "id", "t" or "ts_ns"')
+                raise DataError(f'{where}: without "x" it needs "y" and "id", "t" or "ts_ns"',
+                                'without "x" it needs "y" and "id", "t" or "ts_ns"')
             return Feedback(y, None if name is None else str(name), time)
         x = as_floats(record.pop("x"), f"{where}, x")
         return Item(x, y, str(record.pop("id", f"stdin:{number}")), record, time)
@@ -80,6 +84,7 @@ def _time(record: dict[str, Any], where: str) -> float | None:
             continue
         number = isinstance(value, int | float) and not isinstance(value, bool)
         if not number or not abs(value) < _LATEST:
-            raise DataError(f"{where}: {key} is {str(value)[:40]}; it must be a finite number")
+            raise DataError(f"{where}: {key} is {str(value)[:40]}; it must be a finite number",
+                            f"{key} is not a finite number")
         return float(value) * unit
     return None

@@ -173,7 +173,8 @@ class MqttSource:
             x = as_floats(values, f"{where}, values")
             return Item(x, label, name or f"{stream}:{seq}", {"stream": stream, "seq": seq}, time)
         if label is None or (name is None and time is None):
-            raise DataError(f'{where}: without "values" it needs "y" and "id" or "ts_ns"')
+            raise DataError(f'{where}: without "values" it needs "y" and "id" or "ts_ns"',
+                            'without "values" it needs "y" and "id" or "ts_ns"')
         return Feedback(label, name, time)
 
     def _was_here(self, stream: str, seq: int, ts: int) -> bool:
@@ -248,21 +249,25 @@ def _packed(data: bytes, where: str) -> dict[str, Any]:
 
 def _json(data: bytes, where: str) -> dict[str, Any]:
     if len(data) > MAX_BYTES:
-        raise DataError(f"{where}: has {len(data)} bytes, more than {MAX_BYTES}; send less")
+        raise DataError(f"{where}: has {len(data)} bytes, more than {MAX_BYTES}; send less",
+                        f"has more than {MAX_BYTES} bytes")
     try:
         found = json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{where}: neither JSON nor packed ({error})") from error
+        raise DataError(f"{where}: neither JSON nor packed ({error})",
+                        "neither JSON nor packed") from error
     if not isinstance(found, dict):
-        raise DataError(f'{where}: not an object; write {{"seq": ..., "values": [...]}}')
+        raise DataError(f'{where}: not an object; write {{"seq": ..., "values": [...]}}',
+                        "not an object")
     for key, limit in (("seq", _WRAP), ("ts_ns", 1 << 64)):
         value = found.get(key)
         if value is None and (key == "ts_ns" or found.get("values") is None):
             continue
         if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < limit:
-            raise DataError(f"{where}: {key} is {value!r}; give a whole number below {limit}")
+            raise DataError(f"{where}: {key} is {value!r}; give a whole number below {limit}",
+                            f"{key} is no whole number below {limit}")
     if not isinstance(found.get("id", ""), str):
-        raise DataError(f"{where}: id must be text")
+        raise DataError(f"{where}: id must be text", "id must be text")
     return found
 
 

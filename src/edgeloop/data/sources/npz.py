@@ -63,7 +63,8 @@ class NpzSource:
         try:
             yield from self._rows(start)
         except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
-            raise DataError(f"{self._path}: damaged ({error}); write the file again") from error
+            raise DataError(f"{self._path}: damaged ({error}); write the file again",
+                            "damaged; write the file again") from error
 
     def _rows(self, start: int) -> Iterator[Item | DataError]:
         import zipfile

@@ -56,8 +56,9 @@ class Paced(Wrapped):
         began: tuple[float, float] | None = None  # the clock, and the time of the first item
         for record in self._feed.items(start):
             if isinstance(record, Item) and record.time is None:
-                raise DataError(f"{self.name}: {record.key}: has no time, so source.speed cannot "
-                                "be kept; leave source.speed out, or name the source's times")
+                what = ("has no time, so source.speed cannot be kept; leave source.speed out, or "
+                        "name the source's times")
+                raise DataError(f"{self.name}: {record.key}: {what}", what)
             if not isinstance(record, DataError) and record.time is not None:
                 if began is None and isinstance(record, Item):
                     began = self._clock(), record.time

@@ -100,26 +100,29 @@ def unpack(data: bytes, where: str) -> Message:
     """Return the message that `data` holds; DataError naming `where` unless all of it fits."""
     if len(data) > MAX_BYTES:
         raise DataError(f"{where}: has {len(data)} bytes, more than {MAX_BYTES}; send fewer "
-                        "samples at once")
+                        "samples at once", f"has more than {MAX_BYTES} bytes")
     if len(data) < _HEAD.size or data[:4] != MAGIC:
-        raise DataError(f"{where}: not a packed message; see docs/spec/stream.md")
+        raise DataError(f"{where}: not a packed message; see docs/spec/stream.md",
+                        "not a packed message")
     _, version, flags, kind, seq, ts_ns, count, channels, named, scale = _HEAD.unpack_from(data)
     if version != _VERSION or data[7] or flags & ~7 or kind not in (_F32, _I16):
         raise DataError(f"{where}: version {version}, flags {flags}, type {kind} are not known "
-                        "here; update edgeloop or send version 1")
+                        "here; update edgeloop or send version 1",
+                        "of a packed version that is not known here")
     if not (math.isfinite(scale) and scale > 0):
-        raise DataError(f"{where}: the scale is {scale}; it must be above 0")
+        raise DataError(f"{where}: the scale is {scale}; it must be above 0",
+                        "its scale is not above 0")
     labelled = 4 if flags & _LABELLED else 0
     start = _HEAD.size + labelled + named
     size = count * max(1, channels) * (4 if kind == _F32 else 2)
     if len(data) != start + size or bool(named) != bool(flags & _NAMED):
         raise DataError(f"{where}: has {len(data)} bytes, its header says {start + size}; it was "
-                        "cut or packed wrongly")
+                        "cut or packed wrongly", "it was cut or packed wrongly")
     y = struct.unpack_from("<I", data, _HEAD.size)[0] if labelled else None
     try:
         name = data[start - named : start].decode() if named else None
     except UnicodeDecodeError as error:
-        raise DataError(f"{where}: its name is not UTF-8") from error
+        raise DataError(f"{where}: its name is not UTF-8", "its name is not UTF-8") from error
     x = None
     if count:
         raw = np.frombuffer(data, "<f4" if kind == _F32 else "<i2", offset=start)

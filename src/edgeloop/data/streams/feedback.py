@@ -174,7 +174,5 @@ class Settled(Wrapped):
 
     def _error(self, said: Feedback) -> DataError:
         about = f"time {said.time}" if said.key is None else f"key {said.key!r}"
-        return DataError(
-            f"{self.name}: a label for {about} came later than its item; add a [feedback] table to "
-            "let items wait for such labels"
-        )
+        what = "came later than its item; add a [feedback] table to let items wait for such labels"
+        return DataError(f"{self.name}: a label for {about} {what}", f"a label {what}")

@@ -83,24 +83,30 @@ class Inlet:
     def check(self, block: Item) -> DataError | None:
         """Make a ring for the stream of a block if it is new; the error when it does not fit."""
         name = _stream(block)
-        where = f"{self._name}: {block.key}"
+
+        def bad(what: str, plain: str) -> DataError:
+            return DataError(f"{self._name}: {block.key}: {what}", plain)
+
         if block.x.ndim not in (1, 2):
-            return DataError(
-                f"{where}: has shape {list(block.x.shape)}; a block to cut windows from is [n] or "
-                "[n, channels]. Leave [window] out where items are windows already"
+            return bad(
+                f"has shape {list(block.x.shape)}; a block to cut windows from is [n] or "
+                "[n, channels]. Leave [window] out where items are windows already",
+                "has another shape than [n] or [n, channels]",
             )
         channels = 1 if block.x.ndim == 1 else block.x.shape[1]
         ring = self.rings.get(name)
         if ring is None:
             if self._streams and name not in self._streams:
-                return DataError(
-                    f"{where}: is of stream {name!r}, which window.streams {list(self._streams)} "
-                    "does not name; add it there, or leave it out at the source"
+                return bad(
+                    f"is of stream {name!r}, which window.streams {list(self._streams)} "
+                    "does not name; add it there, or leave it out at the source",
+                    "is of a stream that window.streams does not name",
                 )
             if not self._streams and self.rings:
-                return DataError(
-                    f"{where}: is of stream {name!r}, blocks before of "
-                    f"{next(iter(self.rings))!r}; name the ones to align in window.streams"
+                return bad(
+                    f"is of stream {name!r}, blocks before of {next(iter(self.rings))!r}; name the "
+                    "ones to align in window.streams",
+                    "is of another stream than blocks before it; name both in window.streams",
                 )
             ring = SampleRing(
                 self.capacity, max(1, channels), rate=self.nominal(name), tolerance=self.tolerance,
@@ -112,15 +118,14 @@ class Inlet:
                 self.origin = block.time
             self.rings[name] = ring
         if channels != ring.channels:
-            return DataError(
-                f"{where}: has {channels} channels, blocks before it {ring.channels}; a stream "
-                "keeps its number of channels"
-            )
+            what = (f"has {channels} channels, blocks before it {ring.channels}; a stream keeps "
+                    "its number of channels")
+            return bad(what, what)
         if self._streams and (block.time is None) != (self.origin is None):
-            return DataError(
-                f"{where}: {'has no time' if block.time is None else 'has a time'}, other blocks "
-                "differ; streams are aligned by times, so that all blocks must carry one, or none"
-            )
+            what = (f"{'has no time' if block.time is None else 'has a time'}, other blocks "
+                    "differ; streams are aligned by times, so that all blocks must carry one, or "
+                    "none")
+            return bad(what, what)
         return None
 
     def write(self, block: Item, begin: int = 0, end: int | None = None) -> None:

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgeloop.data.augment import CHANGES
 from edgeloop.data.buffers import POLICIES, STORAGES
+from edgeloop.data.privacy import AllowFields, CoarsePlace, CoarseTime, HashIds, Redact
 from edgeloop.loop.schema import Bytes, Range, Seconds
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from edgeloop.data.privacy import Filter
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -222,6 +228,8 @@ class AugmentConfig:
 class PrivacyConfig:
     """[privacy]: what may be kept of a record.
 
+    The filters act in this order: allow, hashing, redaction, coarsening.
+
     Attributes
     ----------
     allow
@@ -232,9 +240,68 @@ class PrivacyConfig:
         Allowed fields to be hashed as well.
     key_file
         The device's own hashing key; made when it does not exist.
+    redact
+        What is taken out of texts: "email", "phone", "card", "ip", "iban".
+    patterns
+        Regular expressions of one's own by name; what they find becomes [name].
+    coarse_time
+        Moments are moved back to the last whole span of this length ("1 h"). With [window] it needs
+        hash_ids, since the keys of windows tell their time. None: they stay.
+    time_fields
+        Allowed fields that hold a moment: seconds, what the end of the name says (_ms, _us, _ns),
+        or ISO 8601.
+    coarse_place_km
+        Places are moved to the middle of a grid's cell of about so many kilometres. None: they
+        stay.
+    place_fields
+        Allowed fields that hold latitude and longitude (degrees), in turn.
+    raw
+        "never stored" refuses to start where the features leave the window as it is, or what it was
+        could be told from them. "allowed": the operator knows.
+    errors
+        "full" quotes in an error what is wrong in a record; "plain" names the record by its number
+        and quotes nothing. None: plain as soon as any filter but `allow` is on.
     """
 
     allow: tuple[str, ...] = ()
     hash_ids: bool = False
     hash_fields: tuple[str, ...] = ()
     key_file: Path = Path("device.key")
+    redact: tuple[str, ...] = ()
+    patterns: dict[str, Any] = field(default_factory=dict)
+    coarse_time: Seconds | None = None
+    time_fields: tuple[str, ...] = ("time", "timestamp", "t", "ts_ns")
+    coarse_place_km: float | None = None
+    place_fields: tuple[str, ...] = ("lat", "lon", "latitude", "longitude")
+    raw: str = field(default="allowed", metadata={"choices": ("allowed", "never stored")})
+    errors: str | None = field(default=None, metadata={"choices": ("full", "plain")})
+
+    @property
+    def plain(self) -> bool:
+        """Whether errors quote nothing of a record."""
+        if self.errors is not None:
+            return self.errors == "plain"
+        return bool(
+            self.hash_ids or self.hash_fields or self.redact or self.patterns
+            or self.coarse_time or self.coarse_place_km or self.raw != "allowed")
+
+    def filters(self, secret: Callable[[], bytes]) -> list[Filter]:
+        """Make the filters, in order; `secret` gives the hashing key where one needs it.
+
+        Raises
+        ------
+        ConfigError
+            A filter cannot be made as asked; the message begins with the key.
+        """
+        made: list[Filter] = [AllowFields(self.allow)]
+        if self.hash_ids or self.hash_fields:
+            made.append(HashIds(secret(), self.hash_fields, key=self.hash_ids))
+        if self.redact or self.patterns:
+            made.append(Redact(
+                self.redact, self.patterns, secret=secret(), but=self.hash_fields,
+                key=not self.hash_ids))
+        if self.coarse_time is not None:
+            made.append(CoarseTime(self.coarse_time, self.time_fields))
+        if self.coarse_place_km is not None:
+            made.append(CoarsePlace(self.coarse_place_km, self.place_fields))
+        return made

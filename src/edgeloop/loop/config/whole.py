@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from edgeloop.data.privacy.hashing import KEY_BYTES
 from edgeloop.errors import ConfigError
 from edgeloop.loop.config.decisions import (
     ConstraintsConfig,
@@ -179,6 +180,16 @@ class Config:
             made.constraints.build()
         except ConfigError as error:
             raise ConfigError(f"{name}: {error}") from error
+        p = made.privacy
+        try:
+            p.filters(lambda: bytes(KEY_BYTES))  # as a trial
+        except ConfigError as error:
+            raise ConfigError(f"{name}: {error}") from error
+        if p.coarse_time is not None and made.window is not None and not p.hash_ids:
+            raise ConfigError(
+                f"{name}: privacy.coarse_time: the keys of windows tell their time; set "
+                "privacy.hash_ids = true as well"
+            )
         if g.share + t.validation >= 1.0:
             raise ConfigError(
                 f"{name}: gate.share and train.validation: {g.share} and {t.validation} leave "

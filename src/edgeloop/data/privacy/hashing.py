@@ -1,4 +1,4 @@
-"""Privacy filters: what happens to an item before anything keeps it."""
+"""Ids that cannot be guessed back: a keyed hash under the device's own secret."""
 
 from __future__ import annotations
 
@@ -6,39 +6,19 @@ import hashlib
 import hmac
 import os
 import stat
+from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from edgeloop.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Collection
     from pathlib import Path
 
     from edgeloop.data.item import Item
 
 KEY_BYTES = 32
-
-
-class Filter(Protocol):
-    """One step: an item in, the item that may go on out, or None to drop it."""
-
-    def __call__(self, item: Item) -> Item | None:
-        """Filter one item."""
-        ...
-
-
-class AllowFields:
-    """Drops every field of `meta` that is not on the list."""
-
-    def __init__(self, fields: Collection[str] = ()) -> None:
-        self._fields = frozenset(fields)
-
-    def __call__(self, item: Item) -> Item:
-        """Return the item with the allowed fields alone."""
-        if self._fields.issuperset(item.meta):
-            return item
-        return replace(item, meta={k: v for k, v in item.meta.items() if k in self._fields})
 
 
 class HashIds:
@@ -65,22 +45,13 @@ class HashIds:
 
     def digest(self, value: object) -> str:
         """Keyed hash of one id, 32 hex digits."""
-        return hmac.new(self._secret, str(value).encode(), hashlib.sha256).hexdigest()[:32]
+        text = str(value).encode("utf-8", "surrogatepass")  # JSON may hold half a character
+        return hmac.new(self._secret, text, hashlib.sha256).hexdigest()[:32]
 
     def __call__(self, item: Item) -> Item:
         """Return the item with its ids hashed."""
         meta = {k: self.digest(v) if k in self._fields else v for k, v in item.meta.items()}
         return replace(item, key=self.digest(item.key) if self._key else item.key, meta=meta)
-
-
-def apply_filters(filters: Iterable[Filter], item: Item) -> Item | None:
-    """Send an item through the filters in order; None as soon as one drops it."""
-    for step in filters:
-        kept = step(item)
-        if kept is None:
-            return None
-        item = kept
-    return item
 
 
 def device_key(path: Path) -> bytes:
@@ -95,13 +66,16 @@ def device_key(path: Path) -> bytes:
         if not path.exists():
             # Written aside and linked: a kill in between leaves no half-written key.
             aside = path.with_name(f"{path.name}.{os.getpid()}")
-            handle = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            aside.unlink(missing_ok=True)  # of a process of that number, long ago
+            handle = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             try:
                 os.write(handle, os.urandom(KEY_BYTES))
                 os.fsync(handle)
             finally:
                 os.close(handle)
-            aside.replace(path)
+            with suppress(FileExistsError):  # another process was faster: its key counts
+                os.link(aside, path)
+            aside.unlink()
         with path.open("rb") as file:
             mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
             secret = file.read()
