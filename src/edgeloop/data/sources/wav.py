@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+BLOCK = 4096
+
 
 class WavSource:
     """Sound from .wav and .flac files (extra "audio"): the clips of a folder, or one recording.
@@ -61,7 +63,7 @@ class WavSource:
         order: str = "random",
         sample_rate: int = 16000,
         seed: int = 0,
-        block: int = 4096,
+        block: int = BLOCK,
         start_time: float = 0.0,
         labels: Labels | None = None,
     ) -> None:
