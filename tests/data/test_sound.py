@@ -169,13 +169,67 @@ def test_a_damaged_flac_clip_is_one_error(tmp_path):
     assert "convert it to 1 channel, 16 bit, 16000 Hz" in str(found[2])
 
 
-def test_a_damaged_flac_recording_ends_with_an_error(tmp_path):
+NOISE = (np.arange(50_000) * 7919 % 65536 - 32768).astype(np.int16)
+
+
+def cut_in_the_middle(data):
+    return data[: len(data) // 2]
+
+
+def flipped_in_the_middle(data):
+    middle = len(data) // 2
+    return data[:middle] + bytes(b ^ 0x5A for b in data[middle : middle + 40]) + data[middle + 40 :]
+
+
+def never_finished(data):
+    """A recorder that lost power has not written the number of samples (36 bits) into the head."""
+    return data[:21] + bytes([data[21] & 0xF0]) + bytes(4) + data[26:]
+
+
+DAMAGES = [cut_in_the_middle, flipped_in_the_middle, never_finished]
+
+
+@pytest.fixture(params=DAMAGES)
+def damaged(tmp_path, request):
     path = tmp_path / "r.flac"
-    noise = (np.arange(50_000) * 7919 % 65536 - 32768).astype(np.int16)
-    write_flac(path, noise)
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with pytest.raises(DataError, match=r"r\.flac: (damaged in sample|cannot be read as FLAC)"):
-        blocks(path)
+    write_flac(path, NOISE)
+    path.write_bytes(request.param(path.read_bytes()))
+    return path
+
+
+@pytest.mark.parametrize("block", [1000, 4096])
+def test_the_damaged_rest_of_a_flac_recording_is_one_bad_record(damaged, block):
+    *good, bad = blocks(damaged, block=block)
+    assert good
+    assert {type(i) for i in good} == {Item}
+    assert np.concatenate([i.x for i in good]).tolist() == (
+        NOISE[: block * len(good)] / 32768).tolist()
+    assert isinstance(bad, DataError)
+    at = block * len(good)
+    assert f"{damaged}: damaged, or at its end, in the block from sample {at} ({at / 16000:.3f} s)"\
+        in str(bad)
+
+
+def test_a_damaged_recording_read_again_counts_alike(damaged):
+    """Also where what follows the damage could be read again if one went there at once."""
+    found = blocks(damaged, block=500)
+    for start in (1, len(found) - 1, len(found), len(found) + 1, len(found) + 30):
+        later = blocks(damaged, start, block=500)
+        assert [getattr(i, "key", str(i)) for i in later] == [
+            getattr(i, "key", str(i)) for i in found[start:]]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_of_a_folder_only_the_damaged_clip_is_lost(tmp_path, damage):
+    for name in ("a-1", "a-2", "a-3"):
+        write_flac(tmp_path / f"{name}.flac", NOISE)
+    path = tmp_path / "a-2.flac"
+    path.write_bytes(damage(path.read_bytes()))
+    found = blocks(tmp_path, label="none", order="name")
+    assert [type(i) for i in found] == [Item, DataError, Item]
+    assert str(path) in str(found[1])
+    assert found[2].time in (2 * 50_000 / 16000, 50_000 / 16000)  # as its header says, if it does
+    assert [i.time for i in blocks(tmp_path, 2, label="none", order="name")] == [found[2].time]
 
 
 @pytest.mark.parametrize("limit", [9, 10])

@@ -175,8 +175,40 @@ class Onnx:
             self.el.compile(path, train=self.el.LoRA(2), batch=2)
 
 
+class Recording:
+    """A recorded stream: the file's frames and the records in them."""
+
+    def __init__(self):
+        from edgeloop.data import item, recording, records
+        from edgeloop.data.sources import RecordingSource
+
+        self.item, self.recording, self.records = item, recording, records
+        self.source = RecordingSource
+        self.path = Path(tempfile.mkdtemp()) / "x.elr"
+
+    def seeds(self):
+        item, x = self.item, np.ones((2, 3), "f4")
+        for given in (item.Item(x, 1, "k", {"a": 1}, 2.0), item.Feedback(x[0], "k")):
+            yield b"\0" + self.records.pack(given)
+            self.path.unlink(missing_ok=True)
+            with self.recording.Recorder(self.path, "name") as file:
+                file.write(given)
+            yield b"\1" + self.path.read_bytes()
+
+    def run(self, data):
+        if data[:1] == b"\0":
+            with contextlib.suppress(EdgeLoopError):
+                record = self.records.unpack(data[1:], "here")
+                self.records.unpack(self.records.pack(record), "here")
+            return
+        self.path.write_bytes(data[1:])
+        with contextlib.suppress(EdgeLoopError):
+            for record in self.source(self.path).items():
+                assert isinstance(record, self.item.Item | self.item.Feedback | EdgeLoopError)
+
+
 TARGETS = {"manifest": Manifest, "envelope": Envelope, "payload": Payload, "artifact": Artifact,
-           "onnx": Onnx}
+           "onnx": Onnx, "recording": Recording}
 
 
 def main() -> None:

@@ -114,6 +114,29 @@ def test_a_late_label_without_feedback_says_what_to_do(here):
     assert report.bad == 30 * EACH
 
 
+@pytest.mark.parametrize("on_bad", ["skip", "stop"])
+def test_a_recording_that_is_damaged_in_the_middle(here, on_bad):
+    sf = pytest.importorskip("soundfile")
+    path = here / "raw.flac"
+    x, _ = recording(200)
+    sf.write(path, np.clip(x.ravel() / 8, -1, 1), 16, subtype="PCM_16")
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    path.write_bytes(data)
+    toml = edit(here, 'kind = "npz"\npath = "raw.npz"', 'kind = "wav"\npath = "raw.flac"\n'
+                f'sample_rate = 16\nblock = 1600\non_bad = "{on_bad}"')
+    if on_bad == "stop":
+        for _ in range(2):  # again: the record that is bad is met again
+            with pytest.raises(DataError, match=r"raw\.flac: damaged.* sample \d+ \(\d+\.\d+ s"):
+                loop.run(toml)
+        return
+    report = loop.run(toml)
+    assert report.bad == 1
+    assert 0 < report.unlabelled < 1000
+    assert report.unlabelled % 100 == 0  # whole blocks
+    assert loop.run(toml).items == report.items  # nothing comes after it
+
+
 def test_the_summary_says_what_was_lost(here, capsys):
     x, y = recording(4)
     lines = [json.dumps({"x": a.tolist(), "y": int(b)}) for a, b in zip(x, y, strict=True)]

@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeloop.data.buffers import slots_bytes
+from edgeloop.data.sources.images import MAX_PIXELS, picture_bytes
+from edgeloop.data.sources.sound import ENDINGS, clip_samples, is_flac
+from edgeloop.data.sources.wav import BLOCK
 from edgeloop.errors import BudgetError
 from edgeloop.loop.sizes import set_bytes, sizes_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from edgeloop.loop.config import Config
 
@@ -23,6 +26,13 @@ SIGNATURES_BYTES = 12 << 20  # cryptography and what reads packages, as measured
 # measured on x86-64 with the keyword spotter (1.5 MiB) and rounded up.
 WORKING_BYTES = 2 << 20
 MQTT_BYTES = 7 << 20  # paho, ssl and their buffers, as measured
+# What a process grows by that reads a small file of each format, whole and damaged, on x86-64; held
+# by tests/loop/test_budget.py. soundfile 0.14 with libsndfile 1.2: 2.3 MiB; Pillow 13: 6.6 MiB.
+SOUNDFILE_BYTES = 3 << 20
+PILLOW_BYTES = 7 << 20
+# Bytes of a sample of sound while it is read: of 24 bit the 3 of the file, widened, in two steps of
+# its conversion, and once more in the block or clip before it, which is still held.
+SOUND_BYTES = 3 + 4 + 2 * 4 + 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +67,8 @@ class RamPlan:
             assert self.budget is not None
             raise BudgetError(
                 f"budget.ram: the loop needs {_mib(self.total)}, the budget is "
-                f"{_mib(self.budget)}; lower buffer.*, gate.capacity, base.capacity or "
-                f"train.augment.views, or raise the budget\n{self}"
+                f"{_mib(self.budget)}; lower buffer.*, gate.capacity, base.capacity, "
+                f"train.augment.views or the source's limits, or raise the budget\n{self}"
             )
 
     def __str__(self) -> str:
@@ -146,14 +156,46 @@ def plan_ram(
         items.append(RamItem("queue", sizes.capacity * raw, f"{sizes.capacity} raw windows"))
     if pipeline:
         items.append(RamItem("feature pipeline", pipeline, "buffers, made once"))
-    if config.source.options.get("kind") == "mqtt":
-        items.append(RamItem("MQTT client", MQTT_BYTES, "library, TLS, buffers"))
+    items += _of_sources(config, channels)
     files, of = (2, ", of the state and its copy") if config.state.backup else (1, "")
     items.append(RamItem("SQLite", files * SQLITE_BYTES, f"page cache, log index{of}"))
     if enrolled:
         items.append(RamItem("signatures", SIGNATURES_BYTES, "when a release is taken in"))
     items.append(RamItem("working memory", WORKING_BYTES, "features, one window, objects, stacks"))
     return RamPlan(tuple(items), config.budget.ram)
+
+
+def _of_sources(config: Config, channels: int) -> Iterator[RamItem]:
+    """What the sources' libraries take, and the largest record that is decoded."""
+    tables = [config.source.options] + ([] if config.base is None else [config.base.options])
+    if config.source.options.get("kind") == "mqtt":
+        yield RamItem("MQTT client", MQTT_BYTES, "library, TLS, buffers")
+    pictures = [t for t in tables if t.get("kind") == "images"]
+    if pictures:
+        limits = [(_number(t, "max_pixels", MAX_PIXELS), _number(t, "channels", 3))
+                  for t in pictures]
+        yield RamItem("Pillow", PILLOW_BYTES, "library, decoders")
+        yield RamItem("picture", max(picture_bytes(*limit) for limit in limits),
+                      f"source.max_pixels {max(limits)[0]}: decoded, and as f32")
+    flac, samples = False, 0
+    for table in tables:
+        if table.get("kind") != "wav":
+            continue
+        path = config.root / str(table.get("path", ""))
+        clips = [f for f in path.rglob("*") if f.suffix.lower() in ENDINGS]
+        flac |= any(map(is_flac, [path, *clips]))
+        one = max(map(clip_samples, clips), default=_number(table, "block", BLOCK) * channels)
+        samples = max(samples, one)
+    if flac:
+        yield RamItem("soundfile", SOUNDFILE_BYTES, "library, decoder")
+    if samples:
+        yield RamItem("sound", SOUND_BYTES * samples, "a block, or the longest clip, while read")
+
+
+def _number(table: Mapping[str, Any], key: str, default: int) -> int:
+    """An option of a source; of one that is no number the source itself will tell."""
+    value = table.get(key, default)
+    return value if isinstance(value, int) else default
 
 
 def resident_bytes(key: str = "VmRSS") -> int:

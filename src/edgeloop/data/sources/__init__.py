@@ -1,4 +1,4 @@
-"""Where items come from: one file each for sound, images, CSV, NPZ, JSON lines, MQTT, Python."""
+"""Where items come from: a file each for sound, images, CSV, NPZ, recordings, JSON lines, MQTT."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from edgeloop.data.sources.iterable import IterableSource
 from edgeloop.data.sources.lines import LinesSource
 from edgeloop.data.sources.mqtt import MqttSource
 from edgeloop.data.sources.npz import NpzSource
+from edgeloop.data.sources.recording import RecordingSource
 from edgeloop.data.sources.wav import WavSource
 from edgeloop.errors import ConfigError
 
@@ -28,6 +29,7 @@ KINDS: dict[str, Callable[..., Feed]] = {
     "images": ImagesSource,
     "mqtt": MqttSource,
     "npz": NpzSource,
+    "recording": RecordingSource,
     "stdin": LinesSource,
     "wav": WavSource,
 }
@@ -40,6 +42,7 @@ __all__ = [
     "LinesSource",
     "MqttSource",
     "NpzSource",
+    "RecordingSource",
     "WavSource",
     "make_source",
 ]

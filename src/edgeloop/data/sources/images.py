@@ -17,9 +17,11 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+MAX_PIXELS = 1 << 24
 ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif")
 _FORMATS = ("PNG", "JPEG", "BMP", "GIF")  # Pillow's other decoders are left out of reach
 _MODES = {1: "L", 3: "RGB"}
+_PILLOW = 12  # bytes a pixel: as decoded, as converted, and what stays of earlier ones in the heap
 
 
 class ImagesSource:
@@ -56,7 +58,7 @@ class ImagesSource:
         order: str = "random",
         seed: int = 0,
         channels: int = 3,
-        max_pixels: int = 1 << 24,
+        max_pixels: int = MAX_PIXELS,
         labels: Labels | None = None,
     ) -> None:
         check("images", label, order)
@@ -94,7 +96,7 @@ class ImagesSource:
         except Exception as error:  # decoders raise what their bytes make them
             raise DataError(f"{file}: cannot be read as a picture ({error}); check the file",
                             "cannot be read as a picture") from error
-        x = x * np.float32(1 / 255)
+        x *= np.float32(1 / 255)
         return x if x.ndim == 3 else x[:, :, np.newaxis]
 
     def _check(self, file: Path, image: Any) -> None:
@@ -107,6 +109,14 @@ class ImagesSource:
         if image.mode.startswith(("I", "F")):
             raise DataError(f"{file}: has more than 8 bits a channel; convert it to 8",
                             "has more than 8 bits a channel")
+
+
+def picture_bytes(pixels: int, channels: int) -> int:
+    """Bytes that a picture takes while it is read: in Pillow, as bytes twice, and as f32 twice.
+
+    The one before it is still held by whoever asked for the next.
+    """
+    return pixels * (_PILLOW + channels * (2 * 1 + 2 * 4))
 
 
 def _pillow() -> Any:

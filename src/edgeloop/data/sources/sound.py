@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
 ENDINGS = (".wav", ".flac")
 MAX_CHANNELS = 64  # a header may claim 65535, and a block of those fills a device
+MAX_FRAMES = 1 << 36  # what the header of FLAC can say; more: it does not say how many there are
 MAX_CLIP = 1 << 24  # samples of a FLAC clip: silence packs so well that a small file fills a device
+_STEP = 4096  # samples that are passed over at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,15 +39,16 @@ class Sound:
     promised
         Samples of each channel that its header says; more than `frames` where it was cut short.
     seek
-        Go to a sample.
+        Go to a sample; False where the file is damaged before it.
     read
-        Give up to so many samples of each channel, [n] or [n, channels], full scale at 1.
+        Give so many samples of each channel, [n] or [n, channels], full scale at 1; fewer where the
+        file is damaged or ends.
     """
 
     rate: int
     frames: int
     promised: int
-    seek: Callable[[int], Any]
+    seek: Callable[[int], bool]
     read: Callable[[int], NDArray[np.float32]]
 
 
@@ -101,11 +104,24 @@ def read_clip(path: Path, rate: int) -> NDArray[np.float32]:
     return np.asarray(samples, np.float32) * PCM_SCALE
 
 
+def clip_samples(path: Path) -> int:
+    """Samples that a clip is read into at most; by its size, of FLAC by its head."""
+    try:
+        if not is_flac(path):
+            return path.stat().st_size // 2
+        with path.open("rb") as file:
+            head = file.read(26)
+    except OSError:  # the source says so when it is its turn
+        return 0
+    # The lowest 36 bits of bytes 18 to 26 of a FLAC file: RFC 9639, section 8.2.
+    return min(MAX_CLIP, int.from_bytes(head[18:26], "big") & (MAX_FRAMES - 1))
+
+
 def seconds_of(path: Path) -> float:
     """Return how long a clip lasts by its header and size, 0 for one that cannot be read."""
     try:
         with opened(path) as sound:
-            return sound.frames / sound.rate
+            return sound.frames / sound.rate if sound.frames <= MAX_FRAMES else 0.0
     except DataError:
         return 0.0
 
@@ -120,8 +136,13 @@ def _wav(path: Path) -> Iterator[Sound]:
                 raise DataError(f"{path}: has {8 * width} bit; convert it to 8, 16, 24 or 32 bit")
             # wave has read up to the samples; what stands behind them in the file is not counted.
             held = (os.fstat(raw.fileno()).st_size - raw.tell()) // (channels * width)
+
+            def seek(sample: int) -> bool:
+                file.setpos(sample)
+                return True
+
             yield Sound(
-                rate, min(held, file.getnframes()), file.getnframes(), file.setpos,
+                rate, min(held, file.getnframes()), file.getnframes(), seek,
                 lambda n: _shaped(_PCM[width](file.readframes(n), channels * width), channels),
             )
     # RuntimeError: what wave raises for a chunk longer than the file around it.
@@ -137,10 +158,20 @@ def _flac(path: Path) -> Iterator[Sound]:
     try:
         with sf.SoundFile(path) as file:
             _check(path, file.channels, file.samplerate)
-            yield Sound(
-                file.samplerate, file.frames, file.frames, file.seek,
-                lambda n: _shaped(file.read(n, dtype="float32").reshape(-1), file.channels),
-            )
+
+            def read(n: int) -> NDArray[np.float32]:
+                try:
+                    samples = file.read(n, dtype="float32")
+                except sf.SoundFileError:  # a frame whose checksum is wrong, or the file ends
+                    samples = np.zeros(0, np.float32)
+                return _shaped(samples.reshape(-1), file.channels)
+
+            def seek(sample: int) -> bool:
+                # By decoding: behind damage a frame may be whole again that no reader came to.
+                steps = (min(_STEP, sample - at) for at in range(0, sample, _STEP))
+                return all(len(read(n)) == n for n in steps)
+
+            yield Sound(file.samplerate, file.frames, file.frames, seek, read)
     except (OSError, sf.SoundFileError) as error:
         raise DataError(f"{path}: cannot be read as FLAC ({error}); check the file") from error
 

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+BLOCK = 4096
+
 
 class WavSource:
     """Sound from .wav and .flac files (extra "audio"): the clips of a folder, or one recording.
@@ -29,7 +31,8 @@ class WavSource:
     A folder gives its mono 16-bit clips whole, x float32 [samples], full scale at 1. A file gives
     its samples in blocks without labels, for [window] to cut: x [n], or [n, channels], of 8, 16, 24
     or 32 bit, never more of it in memory than a block. An item's time is when it would be heard. A
-    recording that holds less than its header says gives what it holds, and then one error.
+    recording that holds less than its header says gives what it holds, and then one error; one that
+    is damaged (only FLAC can tell) gives the blocks before the damage, and then one error.
 
     Parameters
     ----------
@@ -60,7 +63,7 @@ class WavSource:
         order: str = "random",
         sample_rate: int = 16000,
         seed: int = 0,
-        block: int = 4096,
+        block: int = BLOCK,
         start_time: float = 0.0,
         labels: Labels | None = None,
     ) -> None:
@@ -92,13 +95,7 @@ class WavSource:
         return self._blocks if self._files is None else len(self._files)
 
     def items(self, start: int = 0) -> Iterator[Item | DataError]:
-        """Yield the clips or blocks from number `start` on.
-
-        Raises
-        ------
-        DataError
-            A FLAC recording is damaged.
-        """
+        """Yield the clips or blocks from number `start` on."""
         if self._files is None:
             return self._recording(start)
         return self._clips(self._path, self._files, start)
@@ -120,16 +117,21 @@ class WavSource:
         if start > self._blocks:
             return
         with opened(self._path) as sound:
+            # Where that is not reached, the error of the damage was among those left out.
+            if not sound.seek(min(start * self._block, sound.frames)):
+                return
             for number in range(start, self._blocks):
                 first = number * self._block
-                if number == start:
-                    sound.seek(first)
                 wanted = min(self._block, sound.frames - first)
                 x = sound.read(wanted)
-                if len(x) != wanted:
-                    raise DataError(f"{self._path}: damaged in sample {first + len(x)}; cut it "
-                                    "there, or write it again")
                 time = self._begin + first / sound.rate
+                if len(x) != wanted:
+                    yield DataError(
+                        f"{self._path}: damaged, or at its end, in the block from sample {first} "
+                        f"({first / sound.rate:.3f} s) on; what follows is left out: cut it there, "
+                        "or write it again"
+                    )
+                    return
                 yield Item(x, None, f"{self._path.name}:{first}", time=time)
             if sound.promised > sound.frames:
                 yield DataError(
