@@ -299,11 +299,12 @@ def _load_live(session: Any, program: Program, place: Place) -> int | None:
         return live.id
 
 
-def _items(items: Iterator[Item | DataError]) -> Iterator[Item]:
+def _items(items: Iterator[Item | DataError | None]) -> Iterator[Item]:
     for item in items:
         if isinstance(item, DataError):
             raise item
-        yield item
+        if item is not None:
+            yield item
 
 
 def _answer(logits: np.ndarray, classes: list[str] | None) -> dict[str, Any]:

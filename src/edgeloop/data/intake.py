@@ -6,6 +6,8 @@ import threading
 from collections import deque
 from typing import TYPE_CHECKING
 
+from edgeloop.data.item import TICK
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -44,6 +46,8 @@ class Intake:
     def _read(self, source: Source, start: int) -> None:
         try:
             for item in source.items(start):
+                if item is None:
+                    continue
                 with self._news:
                     if self._ended:
                         return
@@ -58,12 +62,12 @@ class Intake:
             self._ended = True
             self._news.notify()
 
-    def items(self, tick: float) -> Iterator[Item | DataError | None]:
-        """Yield what comes, and None whenever nothing did for `tick` seconds."""
+    def items(self) -> Iterator[Item | DataError | None]:
+        """Yield what comes, and None whenever nothing did for a :data:`TICK`."""
         while True:
             with self._news:
                 if not self._queue and not self._ended:
-                    self._news.wait(tick)
+                    self._news.wait(TICK)
                 item = self._queue.popleft() if self._queue else None
                 if item is None and self._ended:
                     break

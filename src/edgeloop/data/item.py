@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
 Label = int | np.ndarray
+TICK = 1.0  # seconds of silence after which a live source lets the loop look at the time
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +67,11 @@ class Source(Protocol):
     name: str
     replayable: bool  # items(start) gives the same items again, in another process too
 
-    def items(self, start: int = 0) -> Iterator[Item | DataError]:
-        """Yield what the source holds, leaving out the first `start` (bad records count too)."""
+    def items(self, start: int = 0) -> Iterator[Item | DataError | None]:
+        """Yield what the source holds, leaving out the first `start` (bad records count too).
+
+        A live one may yield None where nothing came for :data:`TICK`; that counts as no record.
+        """
         ...
 
 
@@ -77,8 +81,8 @@ class Feed(Protocol):
     name: str
     replayable: bool
 
-    def items(self, start: int = 0) -> Iterator[Item | Feedback | DataError]:
-        """Yield what arrives, leaving out the first `start` records."""
+    def items(self, start: int = 0) -> Iterator[Item | Feedback | DataError | None]:
+        """Yield what arrives, leaving out the first `start` records; None as a Source does."""
         ...
 
 

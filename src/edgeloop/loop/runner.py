@@ -45,7 +45,6 @@ if TYPE_CHECKING:
     from edgeloop.store import Store
 
 ENDED = "ended"  # key-value entry of the store: when the last update ended, see Watch.last
-TICK = 1.0  # seconds without an item after which conditions are looked at again
 FOLLOW_EVERY = 16  # items between looks at what the fleet sent, beside those at every update
 LIVE_PERSIST = 16  # items between writes when the source cannot be read again
 
@@ -257,13 +256,13 @@ class Loop:
         elif self.config.source.realtime and self.config.window is None:
             intake = self.intake or Intake(
                 self._source, self._memory.fresh.capacity, self._cursor)
-            self.intake, stream = intake, intake.items(TICK)
+            self.intake, stream = intake, intake.items()
         else:
             stream = self._source.items(self._cursor)
         try:
             for item in stream:
                 if item is None:
-                    self._decide(None)  # nothing came for a while: time may have
+                    self._decide(None)  # nothing came, but time has passed
                 else:
                     self._take(item)
                 if self._halt.is_set() or (limit is not None and self._cursor >= limit):

@@ -310,6 +310,8 @@ def load_base(
     for number, item in enumerate(source.items(), 1):
         if isinstance(item, DataError):
             raise item
+        if item is None:
+            continue
         x = prepare(item.x)
         if x.shape != shape or (item.y is None and config.train.target == "label"):
             which = f"record {number}" if config.privacy.plain else item.key

@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from tests.data.streams.feeds import START, Blocks, alike, block, read
 
 from edgeloop.data.item import Feedback, Item
-from edgeloop.data.streams import Windowed
+from edgeloop.data.privacy import Plain
+from edgeloop.data.sources.paced import Paced
+from edgeloop.data.streams import Matched, Settled, Windowed, window
 from edgeloop.data.streams.ring import SampleRing
 from edgeloop.errors import ConfigError, DataError
 
@@ -233,6 +235,30 @@ def test_real_time_gives_the_windows_of_a_feed_that_waits():
     assert firsts(got) == firsts(wanted)
     assert said in got
     assert source.counts() == {"gaps": 1, "missing": 3, "overruns": 0}
+
+
+def test_in_silence_a_live_stream_lets_the_loop_look_at_the_time(monkeypatch):
+    """Through everything that may stand between windows and loop; it counts as no record."""
+    monkeypatch.setattr(window, "TICK", 0.001)
+    go = threading.Event()
+
+    def sensor():
+        yield block(0, 8)
+        go.wait(5)
+        yield block(8, 8)
+
+    feed = Plain(Settled(Matched(live(sensor()), by="key")))
+    items = feed.items(4)
+    assert next(items) is None
+    go.set()
+    assert [item.x[0, 0] for item in items if item is not None] == [0, 8]
+
+
+def test_ticks_pass_through_feeds_that_do_not_wait():
+    ticking = [None, block(0, 4), None, block(4, 4)]
+    feed = Paced(Blocks(ticking, replayable=False), 1e9)
+    got = list(Windowed(feed, length=8, rate=100.0).items())
+    assert [None if item is None else item.x[0, 0] for item in got] == [None, None, 0]
 
 
 def test_the_sensor_never_waits_and_what_is_lost_is_a_gap():

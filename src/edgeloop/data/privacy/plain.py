@@ -22,7 +22,7 @@ class Plain(Wrapped):
 
     _feed: Source
 
-    def items(self, start: int = 0) -> Iterator[Item | DataError]:
+    def items(self, start: int = 0) -> Iterator[Item | DataError | None]:
         """Yield the source's records from number `start` on.
 
         Raises
@@ -32,16 +32,16 @@ class Plain(Wrapped):
         """
         number, records = start, self._feed.items(start)
         while True:
-            number += 1
             failed = None
             try:
                 record = next(records)
             except StopIteration:
                 return
             except DataError as error:
-                failed = self._plain(error, number)
+                failed = self._plain(error, number + 1)
             if failed is not None:
                 raise failed  # here, so that no traceback holds the one that quotes
+            number += record is not None
             yield self._plain(record, number) if isinstance(record, DataError) else record
 
     def _plain(self, error: DataError, number: int) -> DataError:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from edgeloop.data.item import Feedback, Item, Labels, as_floats
+from edgeloop.data.item import TICK, Feedback, Item, Labels, as_floats
 from edgeloop.data.sources.packed import MAGIC, MAX_BYTES, unpack
 from edgeloop.errors import ConfigError, DataError, LinkError
 
@@ -115,8 +115,8 @@ class MqttSource:
         """Go on after what an earlier process gave out, as `mark` told."""
         self._seen = {stream: (int(seq), int(ts)) for stream, (seq, ts) in mark.items()}
 
-    def items(self, start: int = 0) -> Iterator[Item | Feedback | DataError]:
-        """Yield what arrives until `stop`; `start` is where counting goes on.
+    def items(self, start: int = 0) -> Iterator[Item | Feedback | DataError | None]:
+        """Yield what arrives until `stop`, None in silence; `start` is where counting goes on.
 
         Raises
         ------
@@ -125,7 +125,7 @@ class MqttSource:
         """
         link = _Link(self._size, self._topics, self._stopped)
         client = link.client(self._id, self._user, self._tls, self._ca)
-        self._number = start
+        self._number, quiet = start, 0.0
         try:
             client.connect_async(self._host, self._port, keepalive=20)
             try:
@@ -141,7 +141,12 @@ class MqttSource:
                 try:
                     round_, message = link.waiting.get(timeout=_TICK)
                 except queue.Empty:
+                    quiet += _TICK
+                    if quiet >= TICK:
+                        quiet = 0.0
+                        yield None
                     continue
+                quiet = 0.0
                 record = self._record(message.topic, message.payload)
                 if record is not None:
                     yield record

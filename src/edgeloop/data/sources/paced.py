@@ -6,14 +6,14 @@ import math
 import time
 from typing import TYPE_CHECKING
 
-from edgeloop.data.item import Item
+from edgeloop.data.item import Feedback, Item
 from edgeloop.data.streams.wrapped import Wrapped
 from edgeloop.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from edgeloop.data.item import Feed, Feedback
+    from edgeloop.data.item import Feed
 
 
 class Paced(Wrapped):
@@ -45,7 +45,7 @@ class Paced(Wrapped):
         super().__init__(feed)
         self._speed, self._clock, self._sleep = speed, clock, sleep
 
-    def items(self, start: int = 0) -> Iterator[Item | Feedback | DataError]:
+    def items(self, start: int = 0) -> Iterator[Item | Feedback | DataError | None]:
         """Yield the records from number `start` on, the first item at once.
 
         Raises
@@ -59,7 +59,7 @@ class Paced(Wrapped):
                 what = ("has no time, so source.speed cannot be kept; leave source.speed out, or "
                         "name the source's times")
                 raise DataError(f"{self.name}: {record.key}: {what}", what)
-            if not isinstance(record, DataError) and record.time is not None:
+            if isinstance(record, Item | Feedback) and record.time is not None:
                 if began is None and isinstance(record, Item):
                     began = self._clock(), record.time
                 if began is not None:

@@ -89,7 +89,7 @@ class Matched(Wrapped):
             self.lost = int(mark.get("waiting", 0))
         super().resume(mark.get("feed", {}))
 
-    def items(self, start: int = 0) -> Iterator[Item | DataError]:
+    def items(self, start: int = 0) -> Iterator[Item | DataError | None]:
         """Yield items and bad records, leaving out the first `start`.
 
         A feed that can be read again is read from its start: who waits depends on what came before.
@@ -105,8 +105,8 @@ class Matched(Wrapped):
                 yield record
 
     def _settle(
-        self, records: Iterator[Item | Feedback | DataError]
-    ) -> Iterator[Item | DataError]:
+        self, records: Iterator[Item | Feedback | DataError | None]
+    ) -> Iterator[Item | DataError | None]:
         for record in records:
             if isinstance(record, Feedback):
                 item = self._partner(record)
@@ -114,7 +114,7 @@ class Matched(Wrapped):
                     self.unmatched += 1
                 else:
                     yield dataclasses.replace(self._waiting.pop(item.key), y=record.y)
-            elif isinstance(record, DataError):
+            elif not isinstance(record, Item):
                 yield record
             else:
                 yield from self._late(record)
@@ -167,7 +167,7 @@ class Matched(Wrapped):
 class Settled(Wrapped):
     """A source without late labels: each one that comes is a bad record that says what to do."""
 
-    def items(self, start: int = 0) -> Iterator[Item | DataError]:
+    def items(self, start: int = 0) -> Iterator[Item | DataError | None]:
         """Yield the feed's records from number `start` on."""
         for record in self._feed.items(start):
             yield self._error(record) if isinstance(record, Feedback) else record

@@ -62,6 +62,8 @@ class Reader:
             for record in feed.items(start):
                 if self._stopped:
                     return
+                if record is None:
+                    continue
                 other = arrive(record)
                 if other is not None:
                     while len(self._others) >= _OTHERS:

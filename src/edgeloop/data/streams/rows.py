@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class Rows(Wrapped):
     """A feed whose items are one sample each, x [channels]: they become blocks [1, channels]."""
 
-    def items(self, start: int = 0) -> Iterator[Item | Feedback | DataError]:
+    def items(self, start: int = 0) -> Iterator[Item | Feedback | DataError | None]:
         """Yield the feed's records from number `start` on."""
         for record in self._feed.items(start):
             yield (

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgeloop.data.item import Feedback, Item
+from edgeloop.data.item import TICK, Feedback, Item
 from edgeloop.data.streams.align import Aligner
 from edgeloop.data.streams.counts import counts_of, mark_of, resume, stop
 from edgeloop.data.streams.cut import Cutter, Window
@@ -173,7 +173,7 @@ class Windowed:
         self._first = False
         self._expected = time + self._hop / self._rate
 
-    def items(self, start: int = 0) -> Iterator[Item | Feedback | DataError]:
+    def items(self, start: int = 0) -> Iterator[Item | Feedback | DataError | None]:
         """Yield windows, late labels and bad records, leaving out the first `start`.
 
         A feed that can be read again is read from its start, because windows depend on what came
@@ -186,6 +186,9 @@ class Windowed:
             return
         self._reset(0 if self._feed.replayable else start)
         for record in self._feed.items(0 if self._feed.replayable else start):
+            if record is None:
+                yield None
+                continue
             if not isinstance(record, Item):
                 if isinstance(record, DataError):
                     self._inlet.cut()
@@ -255,7 +258,7 @@ class Windowed:
 
     # In real time
 
-    def _live(self, start: int) -> Iterator[Item | Feedback | DataError]:
+    def _live(self, start: int) -> Iterator[Item | Feedback | DataError | None]:
         self._reader = reader = Reader(self._feed, start, self._arrive)
         try:
             while True:
@@ -267,7 +270,8 @@ class Windowed:
                 yield from reader.due()
                 if ended:
                     break
-                reader.news.wait()
+                if not reader.news.wait(TICK):
+                    yield None
             if reader.failure is not None:
                 raise reader.failure
         finally:
