@@ -4,10 +4,12 @@ import contextlib
 import json
 import signal
 import subprocess
+import sys
 import time
 
 import numpy as np
 import pytest
+from tests.data.test_mqtt_source import Broker, message, subscribe
 from tests.data.test_recording import plain
 from tests.loop.test_streams import WINDOW, ended, recording
 
@@ -16,6 +18,7 @@ from edgeloop.cli import main
 from edgeloop.data.item import Feedback, Item, Labels
 from edgeloop.data.privacy import HashIds
 from edgeloop.data.sources import RecordingSource
+from edgeloop.data.sources.packed import Message, pack
 from edgeloop.errors import ConfigError, DataError
 from edgeloop.loop import setup
 
@@ -187,6 +190,25 @@ def test_seconds_end_a_source_that_waits(here):
     assert read(here / "out.elr") == []
 
 
+def test_a_stream_from_a_broker(here, tmp_path):
+    (tmp_path / "broker").mkdir()
+    broker = Broker(tmp_path / "broker")
+    broker.source()  # writes the token
+    path = edit(here, BASE, f'kind = "mqtt"\nserver = "mqtt://127.0.0.1:{broker.port}"\n'
+                f'site = "plant"\ndevice = "press"\ntoken_file = "{broker.folder}/token"')
+    sent = [message(0), pack(Message(1, np.float32([[1, 2]]), 17 * 10**17 + 1, 3, "é")),
+            json.dumps({"seq": 2, "y": "mill", "id": "é"}), message(3)]
+    with broker.process:
+        subscribe(broker, broker.source())
+        broker.publish(sent)
+        done = loop.record(path, here / "out.elr", items=3, seconds=30)
+    assert (done.items, done.labels, done.bad) == (3, 1, 0)
+    wanted = [Item(np.float32([0, 0]), None, "acc:0", {}, 0.0),
+              Item(np.float32([[1, 2]]), 3, "é", {}, (17 * 10**17 + 1) / 1e9),
+              Feedback(2, "é"), Item(np.float32([3, 3]), None, "acc:3", {}, 3.0)]
+    assert [plain(r) for r in read(here / "out.elr")] == [plain(r) for r in wanted]
+
+
 def test_items_without_a_time_can_be_stamped(here):
     made = [Item(np.zeros(2, np.float32), 1, "a"), Feedback(1, key="a"),
             Item(np.zeros(2, np.float32), 1, "b", {}, 5.0)]
@@ -249,6 +271,34 @@ def test_a_kill_leaves_every_record_that_was_taken(device):
     process.communicate()
     found = read(device.folder / "out.elr")
     assert [r.key for r in found] == [f"i{i}" for i in range(20)]
+
+
+FOREVER = """
+import sys
+import numpy as np
+from edgeloop import loop
+from edgeloop.data.item import Item
+x = np.arange(50_000, dtype=np.float32)
+loop.record("loop.toml", sys.argv[1], source=(Item(x + i, None, f"i{i}") for i in range(10**9)))
+"""
+
+
+def test_a_kill_in_the_midst_of_writing_costs_one_record_at_most(device):
+    path = device.folder / "out.elr"
+    process = subprocess.Popen([sys.executable, "-c", FOREVER, path], cwd=device.folder,
+                               env=device.environment())
+    deadline = time.monotonic() + 60
+    while not path.exists() or path.stat().st_size < 20_000_000:
+        assert time.monotonic() < deadline, process.poll()
+        time.sleep(0.001)
+    process.kill()
+    process.wait()
+    found = read(path)
+    whole = [r for r in found if isinstance(r, Item)]
+    assert len(whole) >= 99
+    assert len(found) - len(whole) <= 1
+    for i, item in enumerate(whole):
+        assert (item.key, item.x[0], item.x[-1]) == (f"i{i}", i, np.float32(49_999 + i))
 
 
 def test_a_signal_ends_it_in_order(device):

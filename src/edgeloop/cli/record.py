@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeloop.cli.exits import OK
@@ -36,7 +35,7 @@ def record(args: argparse.Namespace, out: Output) -> int:
     from edgeloop import loop
 
     done = loop.record(
-        args.config, Path(args.file), items=args.items, seconds=args.seconds, append=args.append,
+        args.config, args.file, items=args.items, seconds=args.seconds, append=args.append,
         stamp=args.stamp, on_open=end_by_signal)
     out.result({"file": args.file, **asdict(done)})
     if done.cut:

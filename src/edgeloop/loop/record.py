@@ -53,7 +53,7 @@ class Recorded:
 
 def record(
     config: Config | str | Path,
-    path: Path,
+    path: str | Path,
     *,
     source: Iterable[Any] | None = None,
     items: int | None = None,
@@ -109,7 +109,7 @@ def record(
     began = time.monotonic()
     timer = threading.Timer(seconds or 0.0, end)
     timer.daemon = True
-    with Recorder(path, name, append=append) as file:
+    with Recorder(Path(path), name, append=append) as file:
         done.cut = file.cut
         if on_open is not None:
             on_open(end)
