@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from tests.data.test_sound import write_wav
 
+from edgeloop.data.item import Item
+from edgeloop.data.recording import Recorder
 from edgeloop.data.sources import sound
 from edgeloop.loop import plan_ram
 
@@ -97,6 +99,19 @@ def test_the_longest_clip_decides(kit, tmp_path, ending):
     assert plan["sound"] == pytest.approx(19 * 2_000_000, rel=1e-4)
     most = plan["sound"] + plan.get("soundfile", 512 << 10)
     assert most / 4 < growth(source) <= most
+
+
+def test_the_largest_record_of_a_recording_decides(kit, tmp_path):
+    path = tmp_path / "r.elr"
+    with Recorder(path, "s") as file:
+        for n in (10, 4_000_000, 3_900_000, 20):
+            file.write(Item(np.zeros(n, np.float32), None, ""))
+    source = {"kind": "recording", "path": str(path)}
+    plan = planned(kit, source)
+    assert plan["record"] == 2.25 * (4 * 4_000_000 + 32)
+    assert plan["record"] / 2 < growth(source) <= plan["record"] + (512 << 10)
+    path.write_bytes(b"none")
+    assert "record" not in planned(kit, source)
 
 
 def test_what_a_clip_says_of_its_length(tmp_path):

@@ -31,6 +31,7 @@ COMMANDS = {
     "profile": ("profile", "where the time of a program's step goes, beside the machine's limit"),
     "calibrate": ("calibrate", "what energy an operation costs here, from a meter's reading"),
     "run": ("running", "learn from the stream that a loop.toml names, until it ends"),
+    "record": ("record", "write the stream that a loop.toml names into a file, for a replay"),
     "predict": ("running", "answers of the live version, or of a program as shipped"),
     "status": ("state", "what the device has learned and what it is doing"),
     "versions": ("versions", "all adapter versions"),

@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 
     from edgeloop.cli.output import Output
     from edgeloop.data.item import Item
-    from edgeloop.loop import Config, Loop
+    from edgeloop.loop import Config
     from edgeloop.program import Program
 
-_KINDS = {".csv": "csv", ".npz": "npz"}
+_KINDS = {".csv": "csv", ".npz": "npz", ".elr": "recording"}
 
 
 def add(command: Callable[[str], argparse.ArgumentParser]) -> None:
@@ -72,7 +72,8 @@ def add(command: Callable[[str], argparse.ArgumentParser]) -> None:
     parser.add_argument(
         "file", help="loop.toml (its program, state and features) or program (.elp)"
     )
-    parser.add_argument("input", help="CSV, NPZ, a folder of WAV clips, or - for JSON lines")
+    parser.add_argument("input", help="CSV, NPZ, a recording (.elr), a folder of WAV clips, or - "
+                        "for JSON lines")
     parser.add_argument("--state", metavar="FILE", help="state file whose live version answers")
     parser.add_argument(
         "--source", action="append", default=[], metavar="KEY=VALUE", help="option of the source"
@@ -140,7 +141,7 @@ def run(args: argparse.Namespace, out: Output) -> int:
         until = "exhausted" if args.until is None else args.until
         report = loop.run(
             config, on_event=progress.event, until=until, explain=args.explain,
-            on_open=_end_by_signal)
+            on_open=lambda opened: end_by_signal(opened.stop))
     summary = report.to_json()
     out.result({"event": "report", **summary})
     out.line(
@@ -255,7 +256,7 @@ def _kind(path: Path) -> str:
     if path.is_dir():
         return "wav"
     if path.suffix not in _KINDS:
-        msg = f"{path}: give a .csv or .npz file, a folder of .wav clips, or - for JSON lines"
+        msg = f"{path}: give a .csv, .npz or .elr file, a folder of .wav clips, or - for JSON lines"
         raise ConfigError(msg)
     return _KINDS[path.suffix]
 
@@ -331,14 +332,14 @@ def _plain(value: Any) -> str:
     return str(value)
 
 
-def _end_by_signal(loop: Loop) -> None:
-    """Let SIGTERM end a loop in order; a second one ends it at once."""
+def end_by_signal(end: Callable[[], None]) -> None:
+    """Let SIGTERM call what ends a command in order; a second one ends it at once."""
 
     def told(signum: int, frame: object) -> None:
         del signum, frame
         signal.signal(signal.SIGTERM, _at_once)
         # In a thread: this one may hold the very locks that stopping takes.
-        threading.Thread(target=loop.stop, daemon=True).start()
+        threading.Thread(target=end, daemon=True).start()
 
     signal.signal(signal.SIGTERM, told)
 

@@ -195,6 +195,17 @@ def body_of(file: IO[bytes], frame: Frame, where: str) -> bytes:
     return data
 
 
+def largest(path: Path) -> int:
+    """Bytes of the largest record of a recording; 0 where none can be read."""
+    try:
+        with path.open("rb") as file:
+            name_of(file, path)
+            sizes = (f.size for f in frames(file, path) if isinstance(f, Frame))
+            return max((size for size in sizes if size <= MAX_BYTES), default=0)
+    except (OSError, DataError):  # the source says so when it is its turn
+        return 0
+
+
 def _whole(path: Path) -> int:
     """Bytes of a recording up to the end of its last whole record."""
     with path.open("rb") as file:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeloop.data.buffers import slots_bytes
+from edgeloop.data.recording import largest
 from edgeloop.data.sources.images import MAX_PIXELS, picture_bytes
 from edgeloop.data.sources.sound import ENDINGS, clip_samples, is_flac
 from edgeloop.data.sources.wav import BLOCK
@@ -186,6 +187,11 @@ def _of_sources(config: Config, channels: int) -> Iterator[RamItem]:
         flac |= any(map(is_flac, [path, *clips]))
         one = max(map(clip_samples, clips), default=_number(table, "block", BLOCK) * channels)
         samples = max(samples, one)
+    recorded = max((largest(config.root / str(t.get("path", ""))) for t in tables
+                    if t.get("kind") == "recording"), default=0)
+    if recorded:
+        # Besides, whether each number is finite: a byte for the four of the number.
+        yield RamItem("record", 2 * recorded + recorded // 4, "the recording's largest, twice")
     if flac:
         yield RamItem("soundfile", SOUNDFILE_BYTES, "library, decoder")
     if samples:

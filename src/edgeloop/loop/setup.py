@@ -209,15 +209,19 @@ def make_items(config: Config, labels: Labels, source: Iterable[Any] | None) -> 
     return Plain(items) if config.privacy.plain else items
 
 
-def _make_feed(config: Config, labels: Labels, source: Iterable[Any] | None) -> Feed:
-    feed: Feed
+def raw_feed(config: Config, labels: Labels, source: Iterable[Any] | None) -> Feed:
+    """Make the configured source, or one of the iterable given instead: blocks or items."""
     if source is not None:
-        feed = IterableSource(source, labels)
-    else:
-        options, where = config.source.options, f"{config.name}: source"
-        feed = make_source(options, labels=labels, root=config.root, where=where)
-        if config.window is not None and options["kind"] == "csv" and options.get("window", 1) == 1:
-            feed = Rows(feed)
+        return IterableSource(source, labels)
+    options, where = config.source.options, f"{config.name}: source"
+    feed = make_source(options, labels=labels, root=config.root, where=where)
+    if config.window is not None and options["kind"] == "csv" and options.get("window", 1) == 1:
+        return Rows(feed)
+    return feed
+
+
+def _make_feed(config: Config, labels: Labels, source: Iterable[Any] | None) -> Feed:
+    feed = raw_feed(config, labels, source)
     if config.source.speed is not None:
         feed = Paced(feed, config.source.speed)
     if config.window is None:

@@ -1,0 +1,178 @@
+"""A stream written down as it comes: before windows and features, after the privacy filters."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgeloop.data.item import Feedback, Item
+from edgeloop.data.privacy import Filter, apply_filters
+from edgeloop.data.recording import Recorder
+from edgeloop.data.streams import stop
+from edgeloop.errors import ConfigError, DataError
+from edgeloop.loop.budget import resident_bytes
+from edgeloop.loop.checks import labels_of
+from edgeloop.loop.config import Config
+from edgeloop.loop.programs import programs_of
+from edgeloop.loop.setup import filters_of, raw_feed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+_NOTHING = np.zeros(0, np.float32)
+
+
+@dataclass(slots=True)
+class Recorded:
+    """What was written down.
+
+    Attributes
+    ----------
+    items, labels, bad, filtered
+        Items, labels that came later, records that could not be used, and records that a privacy
+        filter dropped.
+    bytes, cut
+        Bytes of the whole file, and those of a torn record that were cut off before.
+    seconds
+        How long it took.
+    """
+
+    items: int = 0
+    labels: int = 0
+    bad: int = 0
+    filtered: int = 0
+    bytes: int = 0
+    cut: int = 0
+    seconds: float = 0.0
+
+
+def record(
+    config: Config | str | Path,
+    path: str | Path,
+    *,
+    source: Iterable[Any] | None = None,
+    items: int | None = None,
+    seconds: float | None = None,
+    append: bool = False,
+    stamp: bool = False,
+    wall: Callable[[], float] = time.time,
+    on_open: Callable[[Callable[[], None]], None] | None = None,
+) -> Recorded:
+    """Record the stream of a loop, which does not run meanwhile, until it ends.
+
+    Names of streams stay whatever the filters say where [window] itself says them.
+
+    Parameters
+    ----------
+    config
+        A configuration, or the path of a loop.toml.
+    path
+        The file to write.
+    source
+        Instead of the configured one: any iterable of x, (x, y), Item or Feedback.
+    items, seconds
+        End after so many items, or so long; a source that waits and knows no end of its own ends
+        with its next record.
+    append
+        Go on behind what the file holds.
+    stamp
+        Items without a time get that of their arrival by `wall` (Unix seconds).
+    on_open
+        Called with what ends it, from any thread.
+
+    Raises
+    ------
+    ConfigError
+        The configuration is wrong, or the file is there already.
+    DataError
+        A record cannot be used and source.on_bad is "stop"; those before it are written.
+    """
+    if (items is not None and items < 1) or (seconds is not None and not seconds > 0):
+        raise ConfigError(f"record: items is {items}, seconds {seconds}; they must be above 0")
+    if not isinstance(config, Config):
+        config = Config.load(config)
+    program = programs_of(config, resident_bytes())[0]
+    feed = raw_feed(config, labels_of(config, program), source)
+    filters, done, over = filters_of(config), Recorded(), threading.Event()
+    streams = () if config.window is None else (*config.window.streams, *config.window.rates)
+    name = _hidden(feed.name.rpartition("/")[2], filters)
+
+    def end() -> None:
+        over.set()
+        stop(feed)
+
+    began = time.monotonic()
+    timer = threading.Timer(seconds or 0.0, end)
+    timer.daemon = True
+    with Recorder(Path(path), name, append=append) as file:
+        done.cut = file.cut
+        if on_open is not None:
+            on_open(end)
+        if seconds is not None:
+            timer.start()
+        try:
+            for number, came in enumerate(feed.items(), 1):
+                try:
+                    _write(file, _stamped(came, wall) if stamp else came, filters, streams, done)
+                except DataError as error:
+                    bad = error
+                    if error is not came:
+                        bad = DataError(f"{feed.name}: record {number}: {error}")
+                    if config.source.on_bad == "stop":
+                        raise bad from None
+                    file.write(bad)
+                    done.bad += 1
+                if over.is_set() or done.items == items:
+                    break
+        finally:
+            timer.cancel()
+            done.bytes, done.seconds = file.size, time.monotonic() - began
+    return done
+
+
+def _write(
+    file: Recorder, came: Item | Feedback | DataError, filters: Sequence[Filter],
+    streams: Sequence[str], done: Recorded,
+) -> None:
+    """Write a record as the filters leave it; DataError where it is bad or becomes it."""
+    if isinstance(came, DataError):
+        raise came
+    kept: Item | Feedback | None
+    try:
+        if isinstance(came, Item):
+            kept = apply_filters(filters, came)
+            stream = came.meta.get("stream")
+            if kept is not None and stream in streams:
+                kept = replace(kept, meta={**kept.meta, "stream": stream})
+        else:
+            # The filters know items: its key is to become what that of its item becomes.
+            key = None if came.key is None else _hidden(came.key, filters)
+            kept = replace(came, key=key)
+    except UnicodeEncodeError as error:
+        raise DataError("its id or a field holds half a character (a lone surrogate)") from error
+    if kept is None:
+        done.filtered += 1
+        return
+    file.write(kept)
+    if isinstance(kept, Item):
+        done.items += 1
+    else:
+        done.labels += 1
+
+
+def _stamped(
+    came: Item | Feedback | DataError, wall: Callable[[], float]
+) -> Item | Feedback | DataError:
+    """An item with the time of its arrival, where it has none."""
+    return replace(came, time=wall()) if isinstance(came, Item) and came.time is None else came
+
+
+def _hidden(key: str, filters: Iterable[Filter]) -> str:
+    """A key as the filters leave it."""
+    kept = apply_filters(filters, Item(_NOTHING, None, key))
+    return "" if kept is None else kept.key
