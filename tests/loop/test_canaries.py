@@ -111,6 +111,11 @@ def records(seed=5, n=150):
     return lines, planted
 
 
+def late_label(line):
+    """The label of a record once more, for the item of its id."""
+    return json.dumps({"id": json.loads(line)["id"], "y": CLASSES[0]})
+
+
 def forms(canary):
     """The bytes that a text may hide as."""
     data = canary.encode()
@@ -222,6 +227,8 @@ def spill(device, monkeypatch, capsys, fleet):
         made.command("predict", "loop.toml", "-")
         made.feed(lines[3:4])
         made.command("predict", "loop.toml", "-", "--json", status=5)
+        made.feed([*lines[:30], *(late_label(line) for line in lines[:3])])
+        made.command("record", "loop.toml", "stream.elr")
         made.feed(lines[:3])
         made.command("run", "loop.toml", "--explain", "--json")
         for command in ("status", "versions"):

@@ -154,15 +154,14 @@ def test_a_bad_record_ends_it_unless_it_is_to_be_skipped(here):
 
 
 @pytest.mark.parametrize("hashed", [True, False])
-def test_half_a_character_in_a_field_is_a_bad_record(here, hashed):
+def test_half_a_character_in_a_field_is_a_field_like_others(here, hashed):
     fields = ["room"] if hashed else []
     path = edit(here, BASE, BASE + '\non_bad = "skip"\n[privacy]\nallow = ["room"]\n'
                 f"hash_fields = {fields}")
     made = [Item(np.zeros(2, np.float32), 1, "a", {"room": "\udcff"})]
     done = loop.record(path, here / "out.elr", source=made)
-    assert (done.items, done.bad) == ((0, 1) if hashed else (1, 0))
-    if not hashed:
-        assert read(here / "out.elr")[0].meta == {"room": "\udcff"}
+    assert (done.items, done.bad) == (1, 0)
+    assert (read(here / "out.elr")[0].meta == {"room": "\udcff"}) is not hashed
 
 
 def forever():
@@ -308,3 +307,32 @@ def test_a_signal_ends_it_in_order(device):
     assert process.returncode == 0
     assert "out.elr: " in out
     assert 3 <= len(read(device.folder / "out.elr")) <= 4
+
+
+@pytest.mark.parametrize(("table", "said"), [
+    ('raw = "never stored"', "a recording holds what is raw"),
+    ('coarse_time = "1 h"\nhash_ids = true', "cannot be cut again from blocks with coarse times"),
+])
+def test_privacy_may_forbid_a_recording(here, table, said):
+    window = "[window]\nlength = 16\nrate = 100.0\n"
+    path = edit(here, "[trigger]", f"{window}[privacy]\n{table}\n[trigger]")
+    with pytest.raises(ConfigError, match=said):
+        loop.record(path, here / "x.elr")
+    assert not (here / "x.elr").exists()
+
+
+def test_moments_are_told_roughly_of_late_labels_too(here):
+    path = edit(here, "[trigger]", '[privacy]\ncoarse_time = "1 h"\n[trigger]')
+    x = np.zeros(16, np.float32)
+    loop.record(path, here / "x.elr", source=[Item(x, None, "k", {}, 7300.5),
+                                              Feedback(1, time=7301.5)])
+    assert [r.time for r in read(here / "x.elr")] == [7200.0, 7200.0]
+
+
+@pytest.mark.parametrize(("errors", "quoted"), [("plain", False), ("full", True)])
+def test_errors_quote_a_record_only_where_they_may(here, errors, quoted):
+    path = edit(here, "[trigger]", f'[privacy]\nerrors = "{errors}"\n[trigger]')
+    with pytest.raises(DataError) as raised:
+        loop.record(path, here / "x.elr", source=[(np.zeros(16, np.float32), "anna")])
+    assert ("anna" in str(raised.value)) is quoted
+    assert "record 1" in str(raised.value) or quoted

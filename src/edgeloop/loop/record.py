@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgeloop.data.item import Feedback, Item
-from edgeloop.data.privacy import Filter, apply_filters
+from edgeloop.data.privacy import Filter, apply_filters, plainly, without_quotes
 from edgeloop.data.recording import Recorder
 from edgeloop.data.streams import stop
 from edgeloop.errors import ConfigError, DataError
@@ -88,7 +88,7 @@ def record(
     Raises
     ------
     ConfigError
-        The configuration is wrong, or the file is there already.
+        The configuration is wrong, its [privacy] forbids a recording, or the file is there already.
     DataError
         A record cannot be used and source.on_bad is "stop"; those before it are written.
     """
@@ -96,6 +96,17 @@ def record(
         raise ConfigError(f"record: items is {items}, seconds {seconds}; they must be above 0")
     if not isinstance(config, Config):
         config = Config.load(config)
+    plain = config.privacy.plain
+    if config.privacy.raw == "never stored":
+        raise ConfigError(
+            f'{config.name}: privacy.raw: "never stored", and a recording holds what is raw; '
+            'record with privacy.raw = "allowed"'
+        )
+    if config.privacy.coarse_time is not None and config.window is not None:
+        raise ConfigError(
+            f"{config.name}: privacy.coarse_time: windows cannot be cut again from blocks with "
+            "coarse times; record without it, or without [window]"
+        )
     program = programs_of(config, resident_bytes())[0]
     feed = raw_feed(config, labels_of(config, program), source)
     filters, done, over = filters_of(config), Recorded(), threading.Event()
@@ -116,13 +127,18 @@ def record(
         if seconds is not None:
             timer.start()
         try:
-            for number, came in enumerate(feed.items(), 1):
+            number = 0
+            for came in plainly(feed.name, feed.items()) if plain else feed.items():
+                if came is None:
+                    continue
+                number += 1
                 try:
                     _write(file, _stamped(came, wall) if stamp else came, filters, streams, done)
                 except DataError as error:
                     bad = error
                     if error is not came:
-                        bad = DataError(f"{feed.name}: record {number}: {error}")
+                        bad = (without_quotes(feed.name, number, error) if plain
+                               else DataError(f"{feed.name}: record {number}: {error}"))
                     if config.source.on_bad == "stop":
                         raise bad from None
                     file.write(bad)
@@ -152,7 +168,7 @@ def _write(
         else:
             # The filters know items: its key is to become what that of its item becomes.
             key = None if came.key is None else _hidden(came.key, filters)
-            kept = replace(came, key=key)
+            kept = replace(came, key=key, time=_told(came.time, filters))
     except UnicodeEncodeError as error:
         raise DataError("its id or a field holds half a character (a lone surrogate)") from error
     if kept is None:
@@ -170,6 +186,12 @@ def _stamped(
 ) -> Item | Feedback | DataError:
     """An item with the time of its arrival, where it has none."""
     return replace(came, time=wall()) if isinstance(came, Item) and came.time is None else came
+
+
+def _told(moment: float | None, filters: Iterable[Filter]) -> float | None:
+    """A moment as the filters leave it."""
+    kept = apply_filters(filters, Item(_NOTHING, None, "", time=moment))
+    return None if kept is None else kept.time
 
 
 def _hidden(key: str, filters: Iterable[Filter]) -> str:

@@ -8,7 +8,7 @@ from edgeloop.data.privacy.coarse import CoarsePlace, CoarseTime
 from edgeloop.data.privacy.filters import AllowFields, Filter, apply_filters
 from edgeloop.data.privacy.hashing import HashIds, device_key
 from edgeloop.data.privacy.kinds import KINDS
-from edgeloop.data.privacy.plain import Plain
+from edgeloop.data.privacy.plain import Plain, plainly, without_quotes
 from edgeloop.data.privacy.redact import Redact
 
 __all__ = [
@@ -22,4 +22,6 @@ __all__ = [
     "Redact",
     "apply_filters",
     "device_key",
+    "plainly",
+    "without_quotes",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from edgeloop.data.streams.wrapped import Wrapped
 from edgeloop.errors import DataError
@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from edgeloop.data.item import Item, Source
+
+R = TypeVar("R")
 
 
 class Plain(Wrapped):
@@ -30,21 +32,28 @@ class Plain(Wrapped):
         DataError
             As the source does, without quotes.
         """
-        number, records = start, self._feed.items(start)
-        while True:
-            failed = None
-            try:
-                record = next(records)
-            except StopIteration:
-                return
-            except DataError as error:
-                failed = self._plain(error, number + 1)
-            if failed is not None:
-                raise failed  # here, so that no traceback holds the one that quotes
-            number += record is not None
-            yield self._plain(record, number) if isinstance(record, DataError) else record
+        return plainly(self.name, self._feed.items(start), start)
 
-    def _plain(self, error: DataError, number: int) -> DataError:
-        what = error.plain or "cannot be used"
-        return DataError(
-            f'{self.name}: record {number}: {what} (privacy.errors = "full" would quote it)', what)
+
+def plainly(name: str, records: Iterator[R], start: int = 0) -> Iterator[R | DataError]:
+    """Yield the records of the feed of this name from number `start` on, errors without quotes."""
+    number = start
+    while True:
+        failed = None
+        try:
+            record = next(records)
+        except StopIteration:
+            return
+        except DataError as error:
+            failed = without_quotes(name, number + 1, error)
+        if failed is not None:
+            raise failed  # here, so that no traceback holds the one that quotes
+        number += record is not None
+        yield without_quotes(name, number, record) if isinstance(record, DataError) else record
+
+
+def without_quotes(name: str, number: int, error: DataError) -> DataError:
+    """Return an error about record `number` that quotes nothing of it."""
+    what = error.plain or "cannot be used"
+    return DataError(
+        f'{name}: record {number}: {what} (privacy.errors = "full" would quote it)', what)
