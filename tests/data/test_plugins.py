@@ -76,7 +76,7 @@ def test_its_options_are_checked_as_those_of_ours(install, tmp_path):
 
 def test_an_unknown_kind_lists_those_of_others_too(install, tmp_path):
     install("steps-source", "plug_steps", GOOD, steps="plug_steps:Steps")
-    with pytest.raises(ConfigError, match=r"use one of csv, .*npz, stdin, steps, wav"):
+    with pytest.raises(ConfigError, match=r"use one of csv, .*npz, recording, stdin, steps, wav"):
         make(tmp_path, kind="stpes")
 
 
