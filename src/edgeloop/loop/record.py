@@ -159,18 +159,15 @@ def _write(
     if isinstance(came, DataError):
         raise came
     kept: Item | Feedback | None
-    try:
-        if isinstance(came, Item):
-            kept = apply_filters(filters, came)
-            stream = came.meta.get("stream")
-            if kept is not None and stream in streams:
-                kept = replace(kept, meta={**kept.meta, "stream": stream})
-        else:
-            # The filters know items: its key is to become what that of its item becomes.
-            key = None if came.key is None else _hidden(came.key, filters)
-            kept = replace(came, key=key, time=_told(came.time, filters))
-    except UnicodeEncodeError as error:
-        raise DataError("its id or a field holds half a character (a lone surrogate)") from error
+    if isinstance(came, Item):
+        kept = apply_filters(filters, came)
+        stream = came.meta.get("stream")
+        if kept is not None and stream in streams:
+            kept = replace(kept, meta={**kept.meta, "stream": stream})
+    else:
+        # The filters know items: its key and moment are to become what those of its item become.
+        key = None if came.key is None else _hidden(came.key, filters)
+        kept = replace(came, key=key, time=_told(came.time, filters))
     if kept is None:
         done.filtered += 1
         return
