@@ -32,6 +32,7 @@ COMMANDS = {
     "calibrate": ("calibrate", "what energy an operation costs here, from a meter's reading"),
     "run": ("running", "learn from the stream that a loop.toml names, until it ends"),
     "record": ("record", "write the stream that a loop.toml names into a file, for a replay"),
+    "serve": ("serve", "predictions over HTTP, and the loop beside them in one process"),
     "predict": ("running", "answers of the live version, or of a program as shipped"),
     "status": ("state", "what the device has learned and what it is doing"),
     "versions": ("versions", "all adapter versions"),

@@ -16,6 +16,7 @@ from edgeloop.loop.config.decisions import (
     PaceConfig,
     TriggerConfig,
 )
+from edgeloop.loop.config.serving import ServeConfig
 from edgeloop.loop.config.stream import (
     BufferConfig,
     FeedbackConfig,
@@ -151,6 +152,7 @@ class Config:
     state: StateConfig = field(default_factory=StateConfig)
     privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
     update: UpdateConfig = field(default_factory=UpdateConfig)
+    serve: ServeConfig = field(default_factory=ServeConfig)
     root: Path = Path()
     name: str = "loop.toml"
 
@@ -178,6 +180,7 @@ class Config:
         made.trigger.condition(name)
         try:
             made.constraints.build()
+            made.serve.check()
         except ConfigError as error:
             raise ConfigError(f"{name}: {error}") from error
         p = made.privacy

@@ -1,0 +1,169 @@
+"""The HTTP face: Open Inference Protocol v2 over the versions of one model."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from edgeloop import __version__
+from edgeloop.errors import EdgeLoopError, InputError, StateError
+from edgeloop.serve import v2
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from starlette.requests import Request
+
+    from edgeloop.serve.predictor import Predictor
+
+_TYPES = {"f32": "FP32", "i32": "INT32", "u8": "UINT8"}
+
+
+def app(name: str, predictor: Predictor, ready: Callable[[], bool] = lambda: True) -> Starlette:
+    """Make the application.
+
+    Parameters
+    ----------
+    name
+        Of the model, in paths.
+    predictor
+        Answers.
+    ready
+        Whether requests are welcome by now.
+    """
+    api = _Api(name, predictor, ready)
+    model = "/v2/models/{model}"
+    version = f"{model}/versions/{{version}}"
+
+    async def refused(_: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        return failed(error.status_code, error.detail)
+
+    return Starlette(exception_handlers={HTTPException: refused}, routes=[
+        Route("/v2", api.server),
+        Route("/v2/health/live", api.alive),
+        Route("/v2/health/ready", api.is_ready),
+        Route("/v2/repository/index", answered(api.index), methods=["POST"]),
+        *(
+            Route(f"{path}{end}", answered(handler), methods=[method])
+            for path in (model, version)
+            for end, handler, method in (
+                ("", api.metadata, "GET"), ("/ready", api.model_ready, "GET"),
+                ("/infer", api.infer, "POST"))
+        ),
+    ])
+
+
+def answered(
+    handler: Callable[[Request], Awaitable[Response]],
+) -> Callable[[Request], Awaitable[Response]]:
+    """Turn errors into answers: 400 for what was asked, 404 for what is not there."""
+
+    async def checked(request: Request) -> Response:
+        try:
+            return await handler(request)
+        except InputError as error:
+            return failed(400, str(error))
+        except StateError as error:
+            return failed(404, str(error))
+        except EdgeLoopError as error:
+            return failed(500, str(error))
+
+    return checked
+
+
+def failed(status: int, text: str) -> JSONResponse:
+    """An error as the protocol wants it."""
+    return JSONResponse({"error": text}, status)
+
+
+class _Api:
+    def __init__(self, name: str, predictor: Predictor, ready: Callable[[], bool]) -> None:
+        self._name, self._predictor, self._ready = name, predictor, ready
+
+    async def server(self, _: Request) -> Response:
+        return JSONResponse({
+            "name": "edgeloop", "version": __version__,
+            "extensions": ["binary_tensor_data", "model_repository"]})
+
+    async def alive(self, _: Request) -> Response:
+        return JSONResponse({"live": True})
+
+    async def is_ready(self, _: Request) -> Response:
+        ready = self._ready()
+        return JSONResponse({"ready": ready}, 200 if ready else 503)
+
+    async def index(self, request: Request) -> Response:
+        asked = v2.table(await _json(request), "the request")
+        versions = await run_in_threadpool(self._predictor.versions)
+        rows = [
+            {"name": self._name, "version": str(number), "state": "READY", "reason": ""}
+            for number in (0, *(v.id for v in versions))
+        ]
+        return JSONResponse([] if asked.get("ready") and not self._ready() else rows)
+
+    async def metadata(self, request: Request) -> Response:
+        await self._version(request)
+        versions = await run_in_threadpool(self._predictor.versions)
+        predictor = self._predictor
+        return JSONResponse({
+            "name": self._name,
+            "versions": [str(v.id) for v in versions] or ["0"],
+            "platform": "edgeloop",
+            "inputs": [
+                {"name": n, "datatype": _TYPES[t["dtype"]], "shape": [-1, *t["shape"][1:]]}
+                for n, t in predictor.inputs.items()],
+            "outputs": [
+                {"name": n, "datatype": _TYPES[t.dtype], "shape": [-1, *t.shape[1:]]}
+                for n, t in predictor.outputs.items()],
+        })
+
+    async def model_ready(self, request: Request) -> Response:
+        await self._version(request)
+        ready = self._ready()
+        return JSONResponse({"name": self._name, "ready": ready}, 200 if ready else 503)
+
+    async def infer(self, request: Request) -> Response:
+        version = await self._version(request)
+        body = await _body(request)
+        answer = await run_in_threadpool(self._infer, body, request.headers.get(v2.HEADER), version)
+        data, size = answer
+        if size is None:
+            return Response(data, media_type="application/json")
+        return Response(data, media_type=v2.BINARY, headers={v2.HEADER: str(size)})
+
+    def _infer(
+        self, body: bytes, header: str | None, version: int | None
+    ) -> tuple[bytes, int | None]:
+        asked = v2.read(body, header)
+        made = self._predictor.predict(asked.inputs, version=version)
+        return v2.answer(asked, self._name, str(made.version), made.outputs)
+
+    async def _version(self, request: Request) -> int | None:
+        """The version that a path names, None where it names none; 404 for another model."""
+        name = request.path_params["model"]
+        if name != self._name:
+            raise HTTPException(404, f"there is no model {name[:64]!r}; this is {self._name!r}")
+        version = request.path_params.get("version")
+        return None if version is None else await run_in_threadpool(
+            self._predictor.number, version)
+
+
+async def _body(request: Request) -> bytes:
+    encoding = request.headers.get("content-encoding", "identity")
+    if encoding != "identity":
+        raise HTTPException(415, f"Content-Encoding {encoding[:40]!r} is not taken; send it plain")
+    return await request.body()
+
+
+async def _json(request: Request) -> Any:
+    try:
+        return json.loads(await _body(request) or b"{}")
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"the request is not JSON ({error})") from error

@@ -1,0 +1,167 @@
+"""Predictions and the loop in one process."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+from typing import TYPE_CHECKING, Any
+
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from edgeloop import loop
+from edgeloop.link import read_token
+from edgeloop.serve.app import app
+from edgeloop.serve.guard import Guard
+from edgeloop.serve.predictor import Predictor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from edgeloop.loop import Config, Loop, Report
+
+MAX_HEADERS = 16 << 10  # bytes
+
+
+def serve(
+    config: Config,
+    *,
+    learn: bool = True,
+    on_event: Callable[..., None] | None = None,
+    on_listen: Callable[[str], None] | None = None,
+) -> None:
+    """Serve until a signal; the loop of the configuration learns meanwhile.
+
+    When the loop's source ends, or the loop fails, predictions go on.
+
+    Parameters
+    ----------
+    learn
+        Run the loop; else predictions alone.
+    on_event
+        Called as the loop's, in its thread; and as ``on_event("failed", error=...)`` when it ends
+        with an error, ``on_event("ended", ...)`` otherwise.
+    on_listen
+        Called with the server's URL when it listens; port 0 is then a real one.
+
+    Raises
+    ------
+    ConfigError, ProgramError, StateError
+        The configuration, or what it names, cannot be used.
+    """
+    s, tell = config.serve, on_event or (lambda *_, **__: None)
+    predictor = Predictor(
+        config.path(config.model.program), config.path(config.state.path), keep=s.keep)
+    learner = Learning(config, predictor, tell) if learn else None
+    name = s.name or config.model.program.stem
+    guarded = Guard(
+        app(name, predictor),
+        hosts=(s.host, *s.hosts), origins=s.origins, max_body=s.max_body, timeout=s.timeout,
+        token=None if s.token_file is None else read_token(config.path(s.token_file)))
+    server = _Server(uvicorn.Config(
+        guarded, host=s.host, port=s.port, http=patient(s.timeout), loop="asyncio", ws="none",
+        lifespan="off", log_level="warning", access_log=False, server_header=False,
+        limit_concurrency=s.connections, h11_max_incomplete_event_size=MAX_HEADERS,
+        timeout_graceful_shutdown=3,
+        ssl_certfile=None if s.cert is None else str(config.path(s.cert)),
+        ssl_keyfile=None if s.cert_key is None else str(config.path(s.cert_key))))
+    server.on_listen = on_listen
+    if learner is not None:
+        learner.start()
+    try:
+        server.run()
+    finally:
+        if learner is not None:
+            learner.stop()
+
+
+class _Server(uvicorn.Server):
+    """Says where it listens."""
+
+    on_listen: Callable[[str], None] | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.on_listen is not None and self.servers:
+            host, port = self.servers[0].sockets[0].getsockname()[:2]
+            host = f"[{host}]" if ":" in host else host
+            self.on_listen(f"{'https' if self.config.is_ssl else 'http'}://{host}:{port}")
+
+
+class Learning(threading.Thread):
+    """The loop in a thread of its own."""
+
+    def __init__(
+        self, config: Config, predictor: Predictor, tell: Callable[..., None]
+    ) -> None:
+        super().__init__(name="edgeloop-loop", daemon=True)
+        self._config, self._predictor, self._tell = config, predictor, tell
+        self._loop: Loop | None = None
+        self._halt = threading.Event()
+
+    def run(self) -> None:
+        """Learn until the source ends or :meth:`stop`."""
+        try:
+            report: Report = loop.run(self._config, on_event=self._event, on_open=self._opened)
+        except Exception as error:  # noqa: BLE001 - predictions outlive what the loop met
+            self._tell("failed", error=f"{type(error).__name__}: {error}")
+        else:
+            self._tell("ended", reason=report.ended, items=report.items, live=report.live)
+
+    def stop(self) -> None:
+        """Suspend what is under way and wait until the state is closed, 10 s at most."""
+        self._halt.set()
+        if self._loop is not None:
+            self._loop.stop()
+        self.join(10.0)  # one that waits for a sensor cannot; what it committed is safe
+
+    def _opened(self, running: Loop) -> None:
+        self._loop = running
+        if self._halt.is_set():
+            running.stop()
+
+    def _event(self, kind: str, **detail: Any) -> None:
+        if kind in ("promoted", "regressed"):
+            self._predictor.refresh()
+        self._tell(kind, **detail)
+
+
+def patient(seconds: float) -> type[H11Protocol]:
+    """A protocol whose connections end when a request's headers take longer than `seconds`."""
+
+    class Patient(H11Protocol):
+        _late: asyncio.TimerHandle | None = None
+
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+            super().connection_made(transport)
+            self._wait()
+
+        def data_received(self, data: bytes) -> None:
+            if self._late is None and self._idle():
+                self._wait()
+            super().data_received(data)
+            if not self._idle():
+                self._heard()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self._heard()
+            super().connection_lost(exc)
+
+        def _idle(self) -> bool:
+            return self.cycle is None or self.cycle.response_complete
+
+        def _wait(self) -> None:
+            self._late = self.loop.call_later(seconds, self._end)
+
+        def _heard(self) -> None:
+            if self._late is not None:
+                self._late.cancel()
+                self._late = None
+
+        def _end(self) -> None:
+            self._late = None
+            if self._idle():
+                self.transport.close()
+
+    return Patient
