@@ -264,6 +264,17 @@ def test_a_file_that_is_there_is_not_overwritten(tmp_path):
     assert all_plain(read(path)) == all_plain(RECORDS[:1])
 
 
+def test_two_do_not_write_into_one_file(tmp_path):
+    with Recorder(tmp_path / "r.elr", "s") as file:
+        file.write(ONE)
+        with pytest.raises(ConfigError, match="another process records"):
+            Recorder(tmp_path / "r.elr", "s", append=True)
+        file.write(ONE)
+    with Recorder(tmp_path / "r.elr", "s", append=True) as file:
+        file.write(ONE)
+    assert len(read(tmp_path / "r.elr")) == 3
+
+
 @pytest.mark.parametrize("torn", [0, 1, 11, 12, 30])
 def test_it_goes_on_behind_a_torn_end(tmp_path, torn):
     path = write(tmp_path / "r.elr", RECORDS[:2])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import struct
 import zlib
@@ -62,7 +63,7 @@ class Recorder:
     Raises
     ------
     ConfigError
-        The file is there, and `append` is off.
+        The file is there, and `append` is off; or another process records into it.
     DataError
         The file is there, and is no recording or damaged before its end.
     """
@@ -76,6 +77,7 @@ class Recorder:
                 f"{path}: exists already; name another file, or append to it (--append)"
             ) from error
         try:
+            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             size = os.fstat(self._handle).st_size
             self._end = _whole(path) if size else 0
             self.cut = size - self._end
@@ -84,6 +86,10 @@ class Recorder:
                 said = name.encode(errors="replace")
                 head = _FILE.pack(MAGIC, _VERSION, len(said))
                 self._put(head + _CRC.pack(zlib.crc32(head + said)) + said)
+        except BlockingIOError as error:
+            os.close(self._handle)
+            raise ConfigError(f"{path}: another process records into it; name another file"
+                              ) from error
         except BaseException:
             os.close(self._handle)
             raise

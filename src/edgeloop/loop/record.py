@@ -162,7 +162,7 @@ def _write(
     if isinstance(came, Item):
         kept = apply_filters(filters, came)
         stream = came.meta.get("stream")
-        if kept is not None and stream in streams:
+        if kept is not None and isinstance(stream, str) and stream in streams:
             kept = replace(kept, meta={**kept.meta, "stream": stream})
     else:
         # The filters know items: its key and moment are to become what those of its item become.

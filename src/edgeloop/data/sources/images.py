@@ -21,7 +21,7 @@ MAX_PIXELS = 1 << 24
 ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif")
 _FORMATS = ("PNG", "JPEG", "BMP", "GIF")  # Pillow's other decoders are left out of reach
 _MODES = {1: "L", 3: "RGB"}
-_PILLOW = 12  # bytes a pixel: as decoded, as converted, and what stays of earlier ones in the heap
+_PILLOW = 8  # bytes a pixel in Pillow: as decoded, and as converted
 
 
 class ImagesSource:
@@ -112,11 +112,12 @@ class ImagesSource:
 
 
 def picture_bytes(pixels: int, channels: int) -> int:
-    """Bytes that a picture takes while it is read: in Pillow, as bytes twice, and as f32 twice.
+    """Bytes that pictures of so many pixels take while they are read one after another, at most.
 
-    The one before it is still held by whoever asked for the next.
+    In Pillow, and as bytes twice; as f32 twice, for the one before it is still held by whoever asks
+    for the next; and what the heap keeps of earlier ones in between, as measured: bytes and f32.
     """
-    return pixels * (_PILLOW + channels * (2 * 1 + 2 * 4))
+    return pixels * (_PILLOW + channels * (3 * 1 + 3 * 4))
 
 
 def _pillow() -> Any:
