@@ -184,7 +184,8 @@ def _input(
     if not isinstance(name, str):
         raise InputError(f"{where}.name: must be text")
     where = f"{where} ({name[:40]!r})"
-    dtype = _DTYPES.get(tensor.get("datatype"))
+    kind = tensor.get("datatype")
+    dtype = _DTYPES.get(kind) if isinstance(kind, str) else None
     if dtype is None:
         raise InputError(f"{where}.datatype: must be one of {', '.join(_DTYPES)}")
     shape = _shape(tensor.get("shape"), f"{where}.shape")
@@ -194,7 +195,7 @@ def _input(
         return name, _from_json(tensor.get("data"), dtype, shape, f"{where}.data"), rest
     if size is True or size is False or not isinstance(size, int) or size != count * dtype.itemsize:
         raise InputError(f"{where}: has {size} bytes of binary data; {list(shape)} of "
-                         f"{tensor['datatype']} takes {count * dtype.itemsize}")
+                         f"{kind} takes {count * dtype.itemsize}")
     if size > len(rest):
         raise InputError(f"{where}: the body ends {size - len(rest)} bytes too early")
     return name, np.frombuffer(rest[:size], dtype).reshape(shape), rest[size:]
