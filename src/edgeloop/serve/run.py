@@ -54,18 +54,7 @@ def serve(
     predictor = Predictor(
         config.path(config.model.program), config.path(config.state.path), keep=s.keep)
     learner = Learning(config, predictor, tell) if learn else None
-    name = s.name or config.model.program.stem
-    guarded = Guard(
-        app(name, predictor),
-        hosts=(s.host, *s.hosts), origins=s.origins, max_body=s.max_body, timeout=s.timeout,
-        token=None if s.token_file is None else read_token(config.path(s.token_file)))
-    server = _Server(uvicorn.Config(
-        guarded, host=s.host, port=s.port, http=patient(s.timeout), loop="asyncio", ws="none",
-        lifespan="off", log_level="warning", access_log=False, server_header=False,
-        limit_concurrency=s.connections, h11_max_incomplete_event_size=MAX_HEADERS,
-        timeout_graceful_shutdown=3,
-        ssl_certfile=None if s.cert is None else str(config.path(s.cert)),
-        ssl_keyfile=None if s.cert_key is None else str(config.path(s.cert_key))))
+    server = server_of(config, predictor)
     server.on_listen = on_listen
     if learner is not None:
         learner.start()
@@ -76,12 +65,29 @@ def serve(
             learner.stop()
 
 
-class _Server(uvicorn.Server):
-    """Says where it listens."""
+def server_of(config: Config, predictor: Predictor) -> Server:
+    """Make the server that a configuration asks for; it does not listen yet."""
+    s = config.serve
+    guarded = Guard(
+        app(s.name or config.model.program.stem, predictor),
+        hosts=(s.host, *s.hosts), origins=s.origins, max_body=s.max_body, timeout=s.timeout,
+        token=None if s.token_file is None else read_token(config.path(s.token_file)))
+    return Server(uvicorn.Config(
+        guarded, host=s.host, port=s.port, http=patient(s.timeout), loop="asyncio", ws="none",
+        lifespan="off", log_level="warning", access_log=False, server_header=False,
+        limit_concurrency=s.connections, h11_max_incomplete_event_size=MAX_HEADERS,
+        timeout_graceful_shutdown=3,
+        ssl_certfile=None if s.cert is None else str(config.path(s.cert)),
+        ssl_keyfile=None if s.cert_key is None else str(config.path(s.cert_key))))
+
+
+class Server(uvicorn.Server):
+    """A server that says where it listens."""
 
     on_listen: Callable[[str], None] | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen."""
         await super().startup(sockets)
         if self.on_listen is not None and self.servers:
             host, port = self.servers[0].sockets[0].getsockname()[:2]
