@@ -76,6 +76,9 @@ crash: $(VENV)/.test build ## 10,000 injected faults: power losses, rot, full di
 soak: $(VENV)/.test build ## a vibration monitor and a keyword spotter live a simulated week, in 20 minutes
 	@EDGELOOP_SOAK_SECONDS=1080 PYTHONPATH=src $(PY) -m pytest tests/soak $(ARGS)
 
+swaps: $(VENV)/.test build ## 100,000 requests of 8 clients among 1,000 swaps of versions, each answer checked
+	@EDGELOOP_SWAP_REQUESTS=100000 PYTHONPATH=src $(PY) -m pytest tests/serve/test_swap.py $(ARGS)
+
 asan: $(VENV)/.test ## build the core's tests with the address and undefined-behaviour sanitizers
 	@mkdir -p build
 	@$(VENV)/bin/cmake -S . -B build/asan -G Ninja -DCMAKE_MAKE_PROGRAM=$(VENV)/bin/ninja \
@@ -157,4 +160,4 @@ clean: ## remove what was built
 	@rm -rf build dist src/edgeloop/_core*.so .cmake .ninja_* .skbuild-info.json CMakeCache.txt CMakeFiles \
 	  CMakeInit.txt build.ninja cmake_install.cmake libedgeloop.a
 
-.PHONY: help setup-system build demo test test-oracles lint types contracts crash soak asan tsan fuzz firmware bench bench-peers speed quant cut growth memory resident wear wheel aarch64 readme clean
+.PHONY: help setup-system build demo test test-oracles lint types contracts crash soak swaps asan tsan fuzz firmware bench bench-peers speed quant cut growth memory resident wear wheel aarch64 readme clean
