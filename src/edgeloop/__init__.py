@@ -46,13 +46,14 @@ if TYPE_CHECKING:
     from edgeloop.quantize import Quantize
     from edgeloop.runtime import Session
     from edgeloop.runtime.feature_cache import FeatureCache
+    from edgeloop.serve import Predictor
 
 __version__ = "0.1.0"
 
 _HOME = {
     "Program": "program", "Plan": "program", "Session": "runtime", "compile": "compiler",
     "FeatureCache": "runtime.feature_cache", "import_peft": "program.peft",
-    "Quantize": "quantize",
+    "Quantize": "quantize", "Predictor": "serve",
     **dict.fromkeys(("export_onnx", "export_onnx_adapter", "onnx_inputs"), "exporter"),
     **dict.fromkeys(("SGD", "Adafactor", "AdamW", "AdamW8bit", "Lion"), "options"),
     **dict.fromkeys(
@@ -72,9 +73,9 @@ __all__ = [
     "IA3", "SGD", "Adafactor", "AdamW", "AdamW8bit", "Adapter", "AdapterError", "Bias",
     "BudgetError", "CompileError", "Compose", "ConfigError", "DataError", "DeltaError",
     "EdgeLoopError", "FeatureCache", "Full", "Head", "InputError", "LastLayers", "Lion", "LoRA",
-    "ModelError", "NonFiniteError", "Plan", "Prefix", "Program", "ProgramError", "Quantize",
-    "Session", "ShapeError", "Sparse", "StateError", "UnsupportedError", "compile", "export_onnx",
-    "export_onnx_adapter", "import_peft", "load", "loss", "onnx_inputs",
+    "ModelError", "NonFiniteError", "Plan", "Predictor", "Prefix", "Program", "ProgramError",
+    "Quantize", "Session", "ShapeError", "Sparse", "StateError", "UnsupportedError", "compile",
+    "export_onnx", "export_onnx_adapter", "import_peft", "load", "loss", "onnx_inputs",
 ]
 
 

@@ -11,6 +11,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
 
+def put(line: str) -> None:
+    """Print a line in one piece: other threads print too."""
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
 class Output:
     """Where a command's result goes.
 
@@ -28,12 +34,12 @@ class Output:
     def result(self, value: Mapping[str, Any]) -> None:
         """Print the whole result as one line of JSON, for ``--json``."""
         if self.as_json:
-            print(to_json(value), flush=True)
+            put(to_json(value))
 
     def line(self, text: str = "") -> None:
         """Print a line for people."""
         if not self.as_json:
-            print(text, flush=True)
+            put(text)
 
     def facts(self, values: Mapping[str, Any]) -> None:
         """Print names and values, one pair a line."""

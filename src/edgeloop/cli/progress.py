@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Any, Self
 
-from edgeloop.cli.output import show, to_json
+from edgeloop.cli.output import put, show, to_json
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -49,7 +49,7 @@ class Progress:
         if kind in _SILENT:
             return
         if self._out.as_json:
-            print(to_json({"event": kind, **detail}), flush=True)
+            put(to_json({"event": kind, **detail}))
             return
         why = detail.pop("why", ())
         text = "  ".join(f"{name} {show(value)}" for name, value in detail.items())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import socket
 import threading
 from typing import TYPE_CHECKING, Any
@@ -56,6 +57,10 @@ def serve(
     learner = Learning(config, predictor, tell) if learn else None
     server = server_of(config, predictor)
     server.on_listen = on_listen
+    # The server ends in order on a signal and then raises it once more: that would end the process.
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: None)
     if learner is not None:
         learner.start()
     try:

@@ -1,0 +1,120 @@
+"""`edgeloop serve` as a process: it answers while its loop learns, and ends in order."""
+
+from __future__ import annotations
+
+import json
+import queue
+import signal
+import subprocess
+import threading
+import urllib.request
+
+import pytest
+from tests.conftest import LOOP
+from tests.serve.parts import request, rows
+
+from edgeloop.loop import Config
+from edgeloop.serve import Predictor
+from edgeloop.serve.run import Learning
+from edgeloop.store import Store
+
+
+class Process:
+    """A server as a user starts it, and its lines as they come."""
+
+    def __init__(self, device, *args):
+        self.process = subprocess.Popen(
+            device.command("serve", "loop.toml", "--port", "0", *args), cwd=device.folder,
+            env=device.environment() | {"PYTHONUNBUFFERED": "1"}, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        self.lines, self.all = queue.Queue(), []
+        threading.Thread(target=self._read, daemon=True).start()
+        self.url = self.wait("serving model on ").rpartition(" ")[2]
+
+    def _read(self):
+        for line in self.process.stdout:
+            self.lines.put(line.rstrip())
+
+    def wait(self, begin):
+        while True:
+            for line in self.all:
+                if line.startswith(begin):
+                    return line
+            self.all.append(self.lines.get(timeout=60))
+
+    def infer(self):
+        body = json.dumps(request(rows())).encode()
+        with urllib.request.urlopen(f"{self.url}/v2/models/model/infer", body, timeout=30) as got:
+            return json.loads(got.read())
+
+    def end(self, how=signal.SIGTERM):
+        self.process.send_signal(how)
+        errors = self.process.communicate(timeout=60)[1]
+        return self.process.returncode, errors
+
+
+def test_it_answers_while_the_loop_learns_and_after_its_stream_ended(device):
+    server = Process(device)
+    assert server.infer()["outputs"][0]["shape"] == [3, 4]
+    server.wait("promoted")
+    version = int(server.infer()["model_version"])
+    assert version >= 1
+    server.wait("ended")
+    with Store.open(device.state, readonly=True) as store:
+        live = store.live().id
+    assert server.infer()["model_version"] == str(live)
+    assert server.end()[0] == 0
+    with Store.open(device.state, readonly=True) as store:
+        assert store.live().id == live
+
+
+def test_predictions_outlive_a_loop_that_fails(device):
+    text = LOOP.replace('label = "label"', 'label = "wat"')
+    (device.folder / "loop.toml").write_text(text)
+    server = Process(device)
+    assert "has no column 'wat'" in server.wait("failed")
+    assert server.infer()["model_version"] == "0"
+    assert server.end(signal.SIGINT)[0] == 0
+
+
+def test_without_a_loop(device):
+    server = Process(device, "--no-loop")
+    assert server.infer()["model_version"] == "0"
+    assert server.end()[0] == 0
+    assert not any(line.startswith("start") for line in server.all)
+
+
+def test_what_is_open_to_others_is_refused(device):
+    done = device.run("serve", "loop.toml", "--host", "0.0.0.0")
+    assert done.returncode == 2
+    assert "can be reached from other machines" in done.stderr
+
+
+def test_a_port_that_is_taken_is_said(device):
+    server = Process(device, "--no-loop")
+    port = server.url.rpartition(":")[2]
+    done = device.run("serve", "loop.toml", "--no-loop", "--port", port)
+    assert done.returncode != 0
+    assert "in use" in done.stderr
+    server.end()
+
+
+@pytest.mark.parametrize("early", [True, False])
+def test_a_loop_told_to_stop_suspends_and_goes_on(device, early):
+    config = Config.load(device.folder / "loop.toml")
+    told, seen = [], threading.Event()
+
+    def tell(kind, **_):
+        told.append(kind)
+        if kind == "epoch":
+            seen.set()
+
+    learner = Learning(config, Predictor(device.folder / "model.elp", device.state), tell)
+    learner.start()
+    if not early:
+        assert seen.wait(30)
+    learner.stop()
+    assert not learner.is_alive()
+    assert told[-1] == "ended"
+    with Store.open(device.state, readonly=True) as store:
+        assert store.has_job() or early or "promoted" in told or "rejected" in told
