@@ -87,7 +87,11 @@ class Calibration:
             numbers = [getattr(made, f.name) for f in fields(cls) if f.name != "program"]
             good = isinstance(made.program, str) and made.joules_per_flop > 0 and all(
                 type(v) in (int, float) and math.isfinite(v) and v >= 0 for v in numbers)
-        except (OSError, ValueError, TypeError, RecursionError) as error:
+        except OSError as error:
+            raise DataError(
+                f"{path}: cannot be read ({error.strerror}); write one with `edgeloop calibrate`"
+            ) from error
+        except (ValueError, TypeError, RecursionError, OverflowError) as error:
             raise DataError(
                 f"{path}: not a calibration ({error}); write one with `edgeloop calibrate`"
             ) from error
