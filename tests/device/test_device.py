@@ -224,6 +224,37 @@ def test_ina3221_takes_the_total_rail_or_all_of_them(tmp_path):
     assert whole.joules() == pytest.approx(2.0 * (10.0 + 20.0) / 2)  # a trapezoid
 
 
+def test_ina3221_says_which_rails_it_sums(tmp_path):
+    whole = Ina3221Meter(trees.jetson(tmp_path / "a"))
+    assert whole.source == "hwmon ina3221: VDD_IN, the whole board"
+    assert whole.watts().source == whole.read().source == whole.source
+    parts = Ina3221Meter(trees.jetson(tmp_path / "b", total=False))
+    assert parts.source == (
+        "hwmon ina3221: sum of VDD_GPU_SOC, VDD_CPU_GPU_CV, VDD_SOC, not the whole board")
+    assert parts.read().source == parts.source
+    chip = tmp_path / "b/class/hwmon/hwmon3"
+    (chip / "in2_label").unlink()
+    trees.write(chip, {"in3_enable": 0})  # switched off: no part of the sum
+    assert Ina3221Meter(tmp_path / "b").source == (
+        "hwmon ina3221: sum of VDD_GPU_SOC, hwmon3 rail 2, not the whole board")
+
+
+def test_the_total_rail_of_one_of_two_chips_counts_alone(tmp_path):
+    trees.jetson(tmp_path)
+    chip = "class/hwmon/hwmon2"
+    trees.write(tmp_path, {f"{chip}/name": "ina3221", f"{chip}/in1_label": "CPU",
+                           f"{chip}/in1_input": 5000, f"{chip}/curr1_input": 100})
+    meter = Ina3221Meter(tmp_path)
+    assert meter.source == "hwmon ina3221: VDD_IN, the whole board"
+    assert meter.watts().value == pytest.approx(10.0)
+    trees.write(tmp_path, {"class/hwmon/hwmon3/in1_label": "GPU"})
+    meter = Ina3221Meter(tmp_path)
+    assert meter.source.startswith("hwmon ina3221: sum of CPU, GPU, VDD_CPU_GPU_CV, ")
+    assert meter.watts().value == pytest.approx(0.5 + 10.0 + 4.0 + 2.0)
+    (tmp_path / "class/hwmon/hwmon3/curr1_input").unlink()
+    assert "GPU of hwmon3 cannot be read" in meter.watts().source
+
+
 @pytest.mark.parametrize("gone", ["curr2_input", "in2_input"])
 def test_one_rail_that_cannot_be_read_makes_the_total_unknown_not_smaller(gone, tmp_path):
     trees.jetson(tmp_path, total=False)

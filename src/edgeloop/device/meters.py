@@ -154,10 +154,11 @@ class Ina3221Meter(_Summed):
     """Rails of an INA3221 (hwmon, as on Jetson boards): millivolts times milliamperes.
 
     The rail that all others hang on counts alone where there is one by its label; else all rails
-    together, and if one of them cannot be read nothing is known.
+    together, which is less than the board takes: `source` names them. If one of them cannot be read
+    nothing is known.
     """
 
-    source, uncertainty = "ina3221, the whole board", 0.05
+    uncertainty = 0.05
 
     def __init__(self, sysfs: Path, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__(clock)
@@ -168,9 +169,12 @@ class Ina3221Meter(_Summed):
                     label = text(chip / f"in{digit}_label") or text(chip / f"curr{digit}_label")
                     used = any(folders(chip, f"{kind}{digit}_input") for kind in ("in", "curr"))
                     if (used or label) and number(chip / f"in{digit}_enable") != 0.0:
-                        rails.append(((label or "").lower(), chip, digit))
-        total = [rail for rail in rails if rail[0] in _TOTAL]
-        self.rails = total[:1] or rails
+                        rails.append((label or f"{chip.name} rail {digit}", chip, digit))
+        total = [rail for rail in rails if rail[0].lower() in _TOTAL][:1]
+        self.rails = total or rails
+        names = ", ".join(label for label, _, _ in self.rails)
+        self.source = ("hwmon ina3221: " + (
+            f"{names}, the whole board" if total else f"sum of {names}, not the whole board"))
 
     def watts(self) -> Reading:
         """Sum of the rails."""
@@ -180,7 +184,7 @@ class Ina3221Meter(_Summed):
         for label, chip, digit in self.rails:
             volts, amperes = (number(chip / f"{kind}{digit}_input") for kind in ("in", "curr"))
             if volts is None or amperes is None:
-                return unknown("W", f"rail {label or digit} of {chip.name} cannot be read")
+                return unknown("W", f"{label} of {chip.name} cannot be read")
             watts += volts * amperes * 1e-6
         return Reading(watts, "W", self.source, self.uncertainty)
 
