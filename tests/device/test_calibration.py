@@ -100,6 +100,11 @@ def test_programs_that_move_nothing_are_alike():
         reading(1e9, 0).joined(reading(2e9, 0))
 
 
+def test_watts_beyond_what_can_be_told_apart_are_one_error():
+    with pytest.raises(ConfigError, match="to tell both costs apart"):
+        reading(*DENSE, wrong=1e200).joined(reading(*SPARSE, wrong=1e200))
+
+
 def test_readings_that_would_make_a_cost_negative_are_one_error():
     with pytest.raises(ConfigError, match=r"a byte would cost -.* read the meter again"):
         reading(*DENSE).joined(reading(*SPARSE, byte=0.0, flop=FLOP / 4))
