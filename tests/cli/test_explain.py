@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
+import re
 import runpy
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 import edgeloop as el
+from edgeloop.cli import calibrate as command
 from edgeloop.cli import main
+from edgeloop.device import Calibration
+from edgeloop.program import Program
+from edgeloop.runtime.profile import Profiler
+from edgeloop.runtime.work import work
 from edgeloop.store import Store
 
 ROOT = Path(__file__).parents[2]
@@ -74,6 +82,65 @@ def test_calibrate_writes_what_it_measured(folder, capsys):
     spent = found["joules_per_flop"] * found["flops_per_second"] + (
         found["joules_per_byte"] * found["bytes_per_second"])
     assert spent == pytest.approx(1.0)
+
+
+@pytest.fixture
+def runs(folder, monkeypatch):
+    """Two programs, each of which makes a million runs in ten seconds; gives what one takes."""
+    el.compile(
+        folder / "machine.onnx", train=el.LoRA(rank=4), optimizer=el.AdamW(lr=5e-3), batch=1,
+        classes=["off", "idle", "load", "fault"]).save(folder / "one.elp")
+    clock = SimpleNamespace(perf_counter=itertools.count(0, 10).__next__)
+    monkeypatch.setattr(command, "time", clock)
+    monkeypatch.setattr(Profiler, "profile", lambda *_, **__: SimpleNamespace(runs=10**6))
+    return {name: work(Program.load(name), "train", Profiler(Program.load(name)).isa)
+            for name in ("machine.elp", "one.elp")}
+
+
+def calibrated(name, watts, *argv):
+    return main(["calibrate", name, "--watts", f"{watts!r}", "--idle-watts", "6", "--seconds", "1",
+                 "-o", "both.json", *argv])
+
+
+def test_calibrate_adds_a_reading_of_another_program(runs, capsys):
+    """The meter says what these programs take on a machine whose costs are known."""
+    flop, byte = 2e-10, 8e-10
+    watts = {name: 6.0 + (flop * w.flops + byte * w.bytes) * 1e5 for name, w in runs.items()}
+    assert calibrated("machine.elp", watts["machine.elp"]) == 0
+    assert "(taken as 10 operations)" in capsys.readouterr().out
+    assert calibrated("one.elp", watts["one.elp"], "--add") == 0
+    said = capsys.readouterr().out
+    assert "taken as" not in said
+    assert re.search(r"joules per byte +8e-10, ±\d+ %", said)
+    assert re.search(r"readings +2\n", said)
+    made = Calibration.load(Path("both.json"))
+    assert made.joules_per_flop == pytest.approx(flop)
+    assert made.joules_per_byte == pytest.approx(byte)
+    (result,) = run_json(capsys, "calibrate", "one.elp", "--watts", str(watts["one.elp"]),
+                         "--idle-watts", "6", "-o", "both.json", "--add")
+    assert len(result["others"]) == 2
+    assert result["others"][1]["program"] == Program.load("machine.elp").hash
+
+
+def test_without_add_the_file_is_written_anew(runs):
+    assert calibrated("machine.elp", 9.0) == 0
+    assert calibrated("one.elp", 9.0) == 0
+    assert Calibration.load(Path("both.json")).others == ()
+
+
+def test_calibrate_adds_nothing_where_that_tells_nothing(runs, capsys):
+    assert calibrated("machine.elp", 9.0) == 0
+    before = Path("both.json").read_bytes()
+    capsys.readouterr()
+    assert calibrated("machine.elp", 9.0, "--add") == 2
+    assert "too alike" in capsys.readouterr().err
+    assert calibrated("one.elp", 6.0001, "--add") == 2
+    assert "would cost -" in capsys.readouterr().err
+    assert Path("both.json").read_bytes() == before
+    assert main(["calibrate", "one.elp", "--watts", "9", "--idle-watts", "6", "-o", "no.json",
+                 "--add"]) == 5
+    assert "no.json: cannot be read" in capsys.readouterr().err
+    assert not Path("no.json").exists()
 
 
 @pytest.mark.parametrize("argv", [

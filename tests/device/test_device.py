@@ -111,7 +111,99 @@ def test_powercap_counts_packages_once_and_across_a_wrap(tmp_path):
     (tmp_path / "class/powercap/intel-rapl:0/max_energy_range_uj").unlink()
     trees.write(tmp_path, {count: 100})
     assert "went back" in meter.read().source
-    assert meter.joules() is None
+    assert meter.joules() == pytest.approx(2.5 + 262_143 - 3.0)  # and counts on from there
+
+
+POWERCAP = "class/powercap/intel-rapl:0"
+
+
+def powercap(root, now):
+    """Two packages of which one falls silent, comes back and counts on; both use 2 J a second."""
+    trees.laptop(root)
+    trees.write(root, {
+        "class/powercap/intel-rapl:2/name": "package-1",
+        "class/powercap/intel-rapl:2/energy_uj": 0,
+        "class/powercap/intel-rapl:2/max_energy_range_uj": 10_000_000})
+    meter = PowercapMeter(root)
+
+    def at(seconds, silent):
+        trees.write(root, {
+            f"{POWERCAP}/energy_uj": "" if silent else 2_000_000 * seconds,
+            "class/powercap/intel-rapl:2/energy_uj": 2_000_000 * seconds % 10_000_000})
+        return meter.mark()
+
+    return meter, at, 4.0
+
+
+def board(root, now):
+    """A board of 10 W with one rail that falls silent."""
+    meter = Ina3221Meter(trees.jetson(root), lambda: now[0])
+
+    def at(seconds, silent):
+        now[0] = seconds
+        trees.write(root, {"class/hwmon/hwmon3/curr1_input": "" if silent else 2000})
+        return meter.mark()
+
+    return meter, at, 10.0
+
+
+def discharging(root, now):
+    """A laptop that the mains feed for a while, else its battery with 6 W."""
+    meter = BatteryMeter(trees.laptop(root), lambda: now[0])
+
+    def at(seconds, silent):
+        now[0] = seconds
+        trees.write(root, {"class/power_supply/AC/online": int(silent)})
+        return meter.mark()
+
+    return meter, at, 6.0
+
+
+@pytest.mark.parametrize("made", [powercap, board, discharging])
+def test_a_span_with_a_gap_is_unknown_and_the_next_is_measured_again(made, tmp_path):
+    meter, at, watts = made(tmp_path, [0.0])
+    marks = [at(seconds, silent=5 <= seconds <= 7) for seconds in range(12)]
+    assert [m.joules is None for m in marks] == [5 <= i <= 7 for i in range(12)]
+    for first in range(12):
+        for last in range(first, 12):
+            joules = marks[last].since(marks[first])
+            if last < 5 or first > 7:
+                assert joules == pytest.approx(watts * (last - first))
+            else:
+                assert joules is None, (first, last)
+    assert (meter.gaps, meter.lost != "") == (3, True)
+
+
+@pytest.mark.parametrize("made", [powercap, board, discharging])
+def test_joules_alone_would_look_smaller_across_a_gap(made, tmp_path):
+    """The control of the one above: the count goes on, so only the gaps tell."""
+    _, at, watts = made(tmp_path, [0.0])
+    marks = [at(seconds, silent=5 <= seconds <= 7) for seconds in range(12)]
+    assert 0.0 < marks[9].joules - marks[3].joules < watts * 6.0
+    assert marks[9].since(marks[3]) is None
+
+
+def test_a_gap_between_two_marks_that_only_another_reader_saw_counts(tmp_path):
+    """Such as a condition that asks for the energy of the day."""
+    meter, at, _ = discharging(tmp_path, [0.0])
+    first = at(0, silent=False)
+    at(1, silent=True)
+    last = at(2, silent=False)
+    assert last.since(first) is None
+    assert meter.mark().since(last) == 0.0
+
+
+def test_a_counter_that_went_back_is_one_gap(tmp_path):
+    meter = PowercapMeter(trees.laptop(tmp_path))
+    (tmp_path / POWERCAP / "max_energy_range_uj").unlink()
+    first = meter.mark()
+    trees.write(tmp_path, {f"{POWERCAP}/energy_uj": 100})
+    lost = meter.mark()
+    trees.write(tmp_path, {f"{POWERCAP}/energy_uj": 3_000_100})
+    back = meter.mark()
+    trees.write(tmp_path, {f"{POWERCAP}/energy_uj": 5_000_100})
+    assert (lost.since(first), back.since(first), back.since(lost)) == (None, None, None)
+    assert meter.mark().since(back) == pytest.approx(2.0)
 
 
 def test_an_unreadable_counter_is_unknown_with_the_reason(tmp_path):
@@ -130,6 +222,37 @@ def test_ina3221_takes_the_total_rail_or_all_of_them(tmp_path):
     now[0] = 2.0
     trees.write(tmp_path / "a", {"class/hwmon/hwmon3/curr1_input": 4000})
     assert whole.joules() == pytest.approx(2.0 * (10.0 + 20.0) / 2)  # a trapezoid
+
+
+def test_ina3221_says_which_rails_it_sums(tmp_path):
+    whole = Ina3221Meter(trees.jetson(tmp_path / "a"))
+    assert whole.source == "hwmon ina3221: VDD_IN, the whole board"
+    assert whole.watts().source == whole.read().source == whole.source
+    parts = Ina3221Meter(trees.jetson(tmp_path / "b", total=False))
+    assert parts.source == (
+        "hwmon ina3221: sum of VDD_GPU_SOC, VDD_CPU_GPU_CV, VDD_SOC, not the whole board")
+    assert parts.read().source == parts.source
+    chip = tmp_path / "b/class/hwmon/hwmon3"
+    (chip / "in2_label").unlink()
+    trees.write(chip, {"in3_enable": 0})  # switched off: no part of the sum
+    assert Ina3221Meter(tmp_path / "b").source == (
+        "hwmon ina3221: sum of VDD_GPU_SOC, hwmon3 rail 2, not the whole board")
+
+
+def test_the_total_rail_of_one_of_two_chips_counts_alone(tmp_path):
+    trees.jetson(tmp_path)
+    chip = "class/hwmon/hwmon2"
+    trees.write(tmp_path, {f"{chip}/name": "ina3221", f"{chip}/in1_label": "CPU",
+                           f"{chip}/in1_input": 5000, f"{chip}/curr1_input": 100})
+    meter = Ina3221Meter(tmp_path)
+    assert meter.source == "hwmon ina3221: VDD_IN, the whole board"
+    assert meter.watts().value == pytest.approx(10.0)
+    trees.write(tmp_path, {"class/hwmon/hwmon3/in1_label": "GPU"})
+    meter = Ina3221Meter(tmp_path)
+    assert meter.source.startswith("hwmon ina3221: sum of CPU, GPU, VDD_CPU_GPU_CV, ")
+    assert meter.watts().value == pytest.approx(0.5 + 10.0 + 4.0 + 2.0)
+    (tmp_path / "class/hwmon/hwmon3/curr1_input").unlink()
+    assert "GPU of hwmon3 cannot be read" in meter.watts().source
 
 
 @pytest.mark.parametrize("gone", ["curr2_input", "in2_input"])
@@ -201,6 +324,17 @@ def test_choosing_a_meter(tmp_path):
         choose_meter("model")
     with pytest.raises(ConfigError, match=r"energy\.meter"):
         choose_meter("watt-meter")
+
+
+def test_a_battery_is_the_meter_also_of_a_machine_that_starts_on_the_mains(tmp_path):
+    now = [0.0]
+    meter = choose_meter("auto", sysfs=trees.phone(tmp_path), clock=lambda: now[0])
+    assert "mains" in meter.read().source
+    trees.write(tmp_path, {"class/power_supply/battery/status": "Discharging",
+                           "class/power_supply/usb/online": 0})
+    first = meter.mark()
+    now[0] = 10.0
+    assert meter.mark().since(first) == pytest.approx(20.0)
 
 
 def test_readings_are_taken_once_in_so_many_seconds(tmp_path):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from edgeloop.data.buffers import Ring
+from edgeloop.device import Meter, Reading
 from edgeloop.errors import NonFiniteError
 from edgeloop.loop.trainer import Lesson, Pool, Progress, Trainer
 
@@ -39,6 +40,19 @@ def lesson(kit, *, fresh=20, remembered=0, base=0, validation=12, seed=1):
     parts = [data[a:b] for a, b in itertools.pairwise(cuts)]
     x = np.stack([x for x, _ in parts[3]]) if parts[3] else np.zeros((0, kit.width), np.float32)
     return Lesson(pool(parts[0]), pool(parts[1]), pool(parts[2]), x, [y for _, y in parts[3]])
+
+
+class Said(Meter):
+    """A meter that says what a function does; None: it cannot be read."""
+
+    source = "said"
+
+    def __init__(self, joules):
+        self._joules = joules
+
+    def read(self):
+        joules = self._joules()
+        return self._gap("silent") if joules is None else Reading(joules, "J", self.source)
 
 
 class Run:
@@ -261,7 +275,7 @@ def test_limits_of_work(kit, limit, reason, step):
 def test_a_budget_of_energy(kit, said, reason):
     run = Run(kit, epochs=3, early_stopping={"patience": 99}, max_energy="10 J")
     looks = itertools.count()
-    run.trainer._joules = lambda: said(next(looks))
+    run.trainer._meter = Said(lambda: said(next(looks)))
     p = run(lesson(kit)).progress
     assert p.stop == reason
     if reason == "energy":
@@ -274,13 +288,13 @@ def test_where_energy_ended_it_is_kept_by_a_run_that_resumes_with_another_meter(
     data = lesson(kit)
     options = {"epochs": 3, "early_stopping": {"patience": 99}, "max_energy": "10 J"}
     run, looks = Run(kit, **options), itertools.count()
-    run.trainer._joules = lambda: 1.1 * next(looks)
+    run.trainer._meter = Said(lambda: 1.1 * next(looks))
     whole = run(data)
     assert whole.progress.stop == "energy"
     fields, snapshot, best = run.checkpoints[-1]
     for joules in (lambda: 0.0, lambda: None):
         again = Run(kit, **options)
-        again.trainer._joules = joules
+        again.trainer._meter = Said(joules)
         again.learner.restore(snapshot)
         ended = again(data, Progress(**copy.deepcopy(fields)), best)
         assert (ended.progress.stop, ended.progress.step) == ("energy", whole.progress.step)
@@ -294,13 +308,53 @@ def test_without_a_budget_an_unknown_energy_stops_nothing(kit):
     assert (p.stop, p.joules) == ("epochs", None)
 
 
+def test_an_update_that_a_gap_falls_into_is_unknown_and_the_next_is_measured(kit):
+    run, looks = Run(kit, epochs=1, early_stopping={"patience": 99}), itertools.count()
+    # One silent look, and back before the update ends.
+    run.trainer._meter = Said(lambda: None if (n := next(looks)) == 3 else 2.0 * n)
+    data = lesson(kit)
+    first = run(data).progress
+    after = next(looks)
+    assert after > 5
+    second = run(data, Progress(job=2)).progress
+    assert (first.joules, first.stop) == (None, "epochs")
+    assert second.joules == 2.0 * (next(looks) - after - 2)
+
+
+def test_a_gap_that_somebody_else_saw_makes_an_update_unknown(kit):
+    """Between two looks of the trainer, as of a condition that asks the meter too."""
+    run = Run(kit, epochs=1, early_stopping={"patience": 99})
+    meter = run.trainer._meter = Said(lambda: 2.0 * run.learner.steps)
+    step = run.learner.step
+
+    def gap(x, y):
+        if run.learner.steps == 2:
+            meter._gap("silent")
+        return step(x, y)
+
+    run.learner.step = gap
+    assert run(lesson(kit)).progress.joules is None
+    assert run(lesson(kit), Progress(job=2)).progress.joules == 10.0
+
+
+def test_a_budget_of_energy_is_counted_again_after_a_gap(kit):
+    run = Run(kit, epochs=3, early_stopping={"patience": 99}, max_energy="10 J")
+    silent = [True]
+    run.trainer._meter = Said(lambda: None if silent[0] else 2.0 * run.learner.steps)
+    first = run(lesson(kit)).progress
+    assert (first.stop, first.step, first.joules) == ("energy", 0, None)
+    silent[0] = False
+    second = run(lesson(kit), Progress(job=2)).progress
+    assert (second.stop, second.step, second.joules) == ("energy", 5, 10.0)
+
+
 def metered(kit, snapshot=None, **train):
     """A run that takes two joules a step, with a meter that begins at 0 with it."""
     run = Run(kit, epochs=3, early_stopping={"patience": 99}, checkpoint_every=1, **train)
     if snapshot is not None:
         run.learner.restore(snapshot)
     before = run.learner.steps
-    run.trainer._joules = lambda: 2.0 * (run.learner.steps - before)
+    run.trainer._meter = Said(lambda: 2.0 * (run.learner.steps - before))
     return run
 
 

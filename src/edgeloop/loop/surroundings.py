@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from edgeloop.device import Calibration, Device, Meter, choose_meter
-from edgeloop.errors import ConfigError
+from edgeloop.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,8 +17,9 @@ def device_of(config: Config, clock: Callable[[], float]) -> Device:
     """Return the device that a configuration describes."""
     d = config.device
     return Device(
-        sysfs=d.sysfs, proc=d.proc, path=config.path(config.state.path).parent, every=d.every,
-        idle_below=d.idle_below, metered=d.metered, clock=clock,
+        sysfs=config.path(d.sysfs), proc=config.path(d.proc),
+        path=config.path(config.state.path).parent, every=d.every, idle_below=d.idle_below,
+        metered=d.metered, clock=clock,
     )
 
 
@@ -35,10 +36,15 @@ def meter_of(
         The calibration cannot be read.
     """
     e = config.energy
-    calibration = None if e.calibration is None else Calibration.load(config.path(e.calibration))
+    try:
+        calibration = (
+            None if e.calibration is None else Calibration.load(config.path(e.calibration)))
+    except DataError as error:
+        raise DataError(f"{config.name}: energy.calibration: {error}") from error
     try:
         meter = choose_meter(
-            e.meter, sysfs=config.device.sysfs, calibration=calibration, work=work, clock=clock)
+            e.meter, sysfs=config.path(config.device.sysfs), calibration=calibration, work=work,
+            clock=clock)
     except ConfigError as error:
         raise ConfigError(f"{config.name}: {error}") from error
     if config.train.max_energy is not None and (said := meter.read()).value is None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 import numpy as np
 
 from edgeloop.data.rng import Draw
+from edgeloop.device import Mark
 from edgeloop.errors import NonFiniteError
 from edgeloop.loop.kept import Kept
 from edgeloop.loop.learner import targets
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     from edgeloop.data.buffers import Slots
     from edgeloop.data.item import Label
+    from edgeloop.device import Meter
     from edgeloop.loop.config import TrainConfig
     from edgeloop.loop.learner import Learner
     from edgeloop.loop.pace import Pace
@@ -107,7 +109,7 @@ class Progress(Trend):
         Operations and bytes moved by the program, as it counts them; what a resumed run has to
         compute again counts once.
     joules
-        Energy used meanwhile, as the meter says; None: not known.
+        Energy used meanwhile, as the meter says; None: a part of it is not known.
     stop
         Why training ended, once it has.
     onto
@@ -174,8 +176,8 @@ class Trainer:
         computed in every step, as for a program without a cut.
     pace
         Rests after each step.
-    joules
-        Joules used so far, None: not known.
+    meter
+        Says how much energy was used; None: nothing does.
     """
 
     def __init__(
@@ -189,11 +191,11 @@ class Trainer:
         emit: Callable[..., None],
         keep: str = "",
         pace: Pace | None = None,
-        joules: Callable[[], float | None] = lambda: None,
+        meter: Meter | None = None,
     ) -> None:
         self._keep = keep
-        self._pace, self._joules = pace, joules
-        self._counted: tuple[float, int, int, float | None] = (0.0, 0, 0, None)
+        self._pace, self._meter = pace, meter
+        self._counted = (0.0, 0, 0, Mark(None))
         self._kept: Kept | None = None
         self._learner = learner
         self._config = config
@@ -305,15 +307,16 @@ class Trainer:
     def _count(self, p: Progress | None) -> None:
         """Add what was used since the last call to `p`; None: only begin to count."""
         flops, nbytes = self._learner.work
-        cpu, joules = time.process_time(), self._joules()
+        cpu = time.process_time()
+        mark = Mark(None) if self._meter is None else self._meter.mark()
         if p is not None:
-            cpu_before, flops_before, bytes_before, joules_before = self._counted
+            cpu_before, flops_before, bytes_before, mark_before = self._counted
             p.cpu += cpu - cpu_before
             p.flops += flops - flops_before
             p.bytes += nbytes - bytes_before
-            known = p.joules is not None and joules is not None and joules_before is not None
-            p.joules = p.joules + joules - joules_before if known else None  # type: ignore[operator]
-        self._counted = (cpu, flops, nbytes, joules)
+            joules = mark.since(mark_before)
+            p.joules = None if p.joules is None or joules is None else p.joules + joules
+        self._counted = (cpu, flops, nbytes, mark)
 
     def _catch_up(self, lesson: Lesson, p: Progress) -> None:
         """Compute again the features that `p` has counted; their operations and bytes count once.
@@ -327,8 +330,8 @@ class Trainer:
                 steps = -(-len(order) // self._batch)
                 self._kept.compute(order[:left], epoch)
                 left, epoch = left - steps * self._batch, epoch + 1
-        cpu, _, _, joules = self._counted
-        self._counted = (cpu, *self._learner.work, joules)
+        cpu, _, _, mark = self._counted
+        self._counted = (cpu, *self._learner.work, mark)
 
     def _features(self, lesson: Lesson, job: int) -> Kept | None:
         if not self._keep:

@@ -122,7 +122,7 @@ class Updater:
             emit=emit,
             keep=keep,
             pace=pace,
-            joules=(lambda: None) if meter is None else meter.joules,
+            meter=meter,
         )
         self._pristine = learner.snapshot()
         if config.train.lr is not None:
@@ -359,7 +359,7 @@ class Updater:
             flops=p.flops,
             bytes=p.bytes,
             joules=p.joules,
-            joules_source=self._source(),
+            joules_source=self._source(p.joules),
         )
         kind = "rejected" if version is None else "promoted"
         self._emit(
@@ -464,18 +464,20 @@ class Updater:
             "steps": p.step,
             "training_seconds": round(p.elapsed, 6),
             "cost": {"cpu_seconds": round(p.cpu, 6), "flops": p.flops, "bytes": p.bytes,
-                     "joules": p.joules, "joules_source": self._source()},
+                     "joules": p.joules, "joules_source": self._source(p.joules)},
             "validation": {"before": p.first, "after": p.best},
             "gate": gate,
         }
 
-    def _source(self) -> str:
+    def _source(self, joules: float | None) -> str:
         """What says how much energy was used, or why nothing does."""
-        if self._meter is None:
+        meter = self._meter
+        if meter is None:
             return "no meter"
-        said = self._meter.read()
-        within = "" if said.uncertainty is None else f", ±{100 * said.uncertainty:.0f} %"
-        return said.source + within
+        if joules is None:  # what was lost before a restart is not known any more
+            return meter.lost or "a part of it was not measured"
+        within = "" if meter.uncertainty is None else f", ±{100 * meter.uncertainty:.0f} %"
+        return meter.source + within
 
     def anchor_score(self) -> float | None:
         """Mean score of the learner as it is on the anchors; None without any."""
