@@ -11,6 +11,7 @@ import functools
 import json
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -30,7 +31,8 @@ import edgeloop as el  # noqa: E402
 from edgeloop.data.clips import label_of, place, read_wav  # noqa: E402
 from edgeloop.data.features import from_spec  # noqa: E402
 
-Labelled = tuple[np.ndarray, np.ndarray]  # raw windows [n, ...] and class numbers [n]
+# Raw windows [n, ...], clips of any length as files hold them, and class numbers [n].
+Labelled = tuple[Sequence[np.ndarray] | np.ndarray, np.ndarray]
 RATE = make_data.RATE
 
 
@@ -106,8 +108,9 @@ class Keyword:
             rng.permutation(np.flatnonzero(y == c))[: self.each] for c in np.unique(y)])
         chosen = rng.permutation(chosen)
         held, labels = clips("test")
+        held = np.stack([place(clip) for clip in held])
         heard = np.stack([self.room(clip, rng) for clip in held])
-        return World((x[chosen], y[chosen]), (held, labels), (heard, labels))
+        return World(([x[i] for i in chosen], y[chosen]), (held, labels), (heard, labels))
 
 
 class Vibration:
@@ -186,10 +189,10 @@ class Inertial:
 
 @functools.cache
 def clips(folder: str) -> Labelled:
-    """The new speaker's clips [n, 16000] of a folder."""
+    """The new speaker's clips of a folder."""
     files = sorted((EXAMPLES / "keyword/clips/speaker" / folder).glob("*.wav"))
-    x = np.stack([place(read_wav(f)) for f in files])
-    return x, np.array([make_data.CLASSES.index(label_of(f)) for f in files])
+    labels = np.array([make_data.CLASSES.index(label_of(f)) for f in files])
+    return [read_wav(f) for f in files], labels
 
 
 def turned(x: np.ndarray, turn: np.ndarray) -> np.ndarray:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import importlib
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+
+from edgeloop.data.clips import place
+from edgeloop.loop import setup
 
 BENCH = Path(__file__).parents[2] / "bench"
 OWN = {"augment", "augment_worlds", "machine", "make_data", "make_example"}
@@ -45,6 +49,26 @@ def test_augmentation_is_worth_points_where_the_world_differs(augment):
     assert better == 3
 
 
+def test_clips_as_files_hold_them_learn_what_placed_ones_do(augment, monkeypatch):
+    """A word moves within its second; control: within itself, it loses its ends."""
+    task = augment.TASKS["keyword"]
+    mine = Plain(task)
+    mine.augment = {"on": task.augment["place, level, noise"]}
+    loose = augment.measure(mine, seeds=1, steps=24)
+
+    def placed(seed):
+        world = task.world(seed)
+        x, y = world.learn
+        return replace(world, learn=([place(clip) for clip in x], y))
+
+    mine.world = placed
+    assert augment.measure(mine, seeds=1, steps=24) == loose
+    mine.world = task.world
+    true = setup.augment_of
+    monkeypatch.setattr(setup, "augment_of", lambda config, _: true(config))
+    assert augment.measure(mine, seeds=1, steps=24)["on"] != loose["on"]
+
+
 def test_rows_that_trained_differently_are_refused(augment, monkeypatch):
     true = augment.learn
 
@@ -69,8 +93,9 @@ def test_a_seed_says_what_the_world_is(augment):
     for task in augment.TASKS.values():
         one, same, other = (task.world(seed) for seed in (1, 1, 2))
         for part in ("learn", "here", "there"):
-            for a, b in zip(getattr(one, part), getattr(same, part), strict=True):
-                np.testing.assert_array_equal(a, b)
+            (x, y), (again, labels) = getattr(one, part), getattr(same, part)
+            assert [a.tobytes() for a in x] == [a.tobytes() for a in again]
+            assert (y == labels).all()
         assert not np.array_equal(one.there[0], other.there[0])
         learnt = {x.tobytes() for x in one.learn[0]}
         assert not learnt & {x.tobytes() for part in (one.here, one.there) for x in part[0]}
