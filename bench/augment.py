@@ -21,7 +21,8 @@ training). `gain there` is the mean over seeds of the difference to `off`, with 
 `better` counts the seeds where it is above 0, `live` those whose candidate passed the gate; the
 others, and those that had nothing wrong in their gate set and did not train, answer with the
 shipped version. The strengths follow from what is said of each world; they were set once, before
-anything was measured.
+anything was measured. keyword's last two rows came after that, to see which part of its first does
+it.
 """
 
 from __future__ import annotations

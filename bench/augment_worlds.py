@@ -80,6 +80,8 @@ class Keyword:
         "and masks": {
             "views": 4, "shift": 1600, "gain_db": [-12, 0], "snr_db": [5, 20],
             "time_mask": [1, 6], "freq_mask": [1, 2]},
+        "place, level": {"views": 4, "shift": 1600, "gain_db": [-12, 0]},
+        "noise": {"views": 4, "snr_db": [5, 20]},
     }
 
     def program(self) -> el.Program:
