@@ -175,3 +175,19 @@ def test_augmentation_is_built_from_its_keys_and_refused_by_name():
 def test_when_errors_are_plain(table, plain):
     made = Config.from_dict({"model": {"program": "p"}, "privacy": table}, root=Path())
     assert made.privacy.plain is plain
+
+
+def test_clips_are_placed_before_they_are_changed():
+    """Nothing of a short clip is lost by a move, and noise covers the silence around it."""
+    data = {"model": {"program": "p"}, "train": {"augment": {"views": 2, "shift": 20}}}
+    config = Config.from_dict(data, root=Path())
+    clip = np.arange(1, 41, dtype=np.float32)
+    for seed in range(8):
+        moved = augment_of(config, 100).raw(clip, seed)
+        assert moved.shape == (100,)
+        assert (moved[moved != 0] == clip).all()
+    lost = [augment_of(config).raw(clip, seed) for seed in range(8)]
+    assert any(np.count_nonzero(x) < 40 for x in lost)
+    data["train"]["augment"] = {"views": 2, "snr_db": [10, 10]}
+    noisy = augment_of(Config.from_dict(data, root=Path()), 100).raw(clip, 1)
+    assert np.count_nonzero(noisy) == 100

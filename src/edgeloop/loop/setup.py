@@ -166,7 +166,7 @@ def open_loop(
             classes=classes_of(program),
             device=lambda: device.read().facts(),
             meter=meter,
-            augment=augment_of(config),
+            augment=augment_of(config, features.samples),
             filters=filters_of(config),
             base=base,
             isa=learner.isa,
@@ -259,8 +259,10 @@ def preparer(
     return lambda clip: compute(place(clip, samples))
 
 
-def augment_of(config: Config) -> Augment | None:
+def augment_of(config: Config, samples: int | None = None) -> Augment | None:
     """Make the augmentation; None when a sample is kept as it comes alone.
+
+    `samples`: length of the clips that the features take; None: they take windows as they come.
 
     Raises
     ------
@@ -271,7 +273,9 @@ def augment_of(config: Config) -> Augment | None:
     if a.views == 1:
         return None
     try:
-        return Augment(layout=Layout(a.time_axis, a.channel_axis), **a.strengths())
+        return Augment(
+            layout=Layout(a.time_axis, a.channel_axis), samples=samples, **a.strengths()
+        )
     except ConfigError as error:
         raise ConfigError(f"{config.name}: {error}") from error
 

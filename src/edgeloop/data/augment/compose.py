@@ -9,6 +9,7 @@ from edgeloop.data.augment.image import Flip, QuarterTurn, Turn
 from edgeloop.data.augment.masks import FrequencyMask, TimeMask
 from edgeloop.data.augment.sensor import DropChannel, DropToken, Rotate, Scale
 from edgeloop.data.augment.signal import Crop, CropPad, Gain, Jitter, Noise, Shift
+from edgeloop.data.clips import place
 from edgeloop.data.rng import Draw
 from edgeloop.errors import ConfigError
 
@@ -35,6 +36,9 @@ class Augment:
     ----------
     layout
         Axes of the raw window.
+    samples
+        Length that a clip is placed in before it is changed, as its features do: it moves within
+        that, and noise covers all of it. None: windows are changed as they come.
     strengths
         Of each change by its key; None switches it off. See :data:`CHANGES`.
 
@@ -44,13 +48,16 @@ class Augment:
         An unknown change, or a strength out of range.
     """
 
-    def __init__(self, *, layout: Layout | None = None, **strengths: Any) -> None:
+    def __init__(
+        self, *, layout: Layout | None = None, samples: int | None = None, **strengths: Any
+    ) -> None:
         unknown = sorted(set(strengths) - set(CHANGES))
         if unknown:
             raise ConfigError(
                 f"train.augment.{unknown[0]}: unknown change; known are {', '.join(CHANGES)}"
             )
         layout = layout or Layout()
+        self._samples = samples
         made = [
             change(strengths[key], layout)
             for key, change in CHANGES.items()
@@ -61,6 +68,8 @@ class Augment:
 
     def raw(self, x: NDArray[np.float32], *seed: object) -> NDArray[np.float32]:
         """Return a changed copy of a raw window; `seed` (numbers and names) picks the change."""
+        if self._samples is not None:
+            x = place(x, self._samples)
         return _changed(self._raw, x, seed)
 
     def features(self, x: NDArray[np.float32], *seed: object) -> NDArray[np.float32]:

@@ -161,7 +161,7 @@ class AugmentConfig:
     Epoch e trains on view e modulo `views`. The changes act in the order of
     data.augment.CHANGES: shift, crop, crop_pad, flip, quarter_turn, turn_deg, rotate_deg, scale,
     gain_db, jitter, snr_db, drop_channel, drop_token on the raw window, then time_mask and
-    freq_mask on the features.
+    freq_mask on the features. Clips of sound are first placed in the length that the features take.
 
     Attributes
     ----------
