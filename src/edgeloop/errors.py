@@ -81,6 +81,10 @@ class StateError(EdgeLoopError):
     """The state file is damaged, locked, full, or of another version."""
 
 
+class UnknownVersionError(StateError):
+    """The state file has no version of that number, digest or label."""
+
+
 class DamagedError(StateError):
     """Bytes of the state file, or of something in it, are not what was written."""
 

@@ -12,8 +12,8 @@ from tests.conftest import WIDTH
 
 from edgeloop.loop import Config
 from edgeloop.serve import Predictor
+from edgeloop.serve.metrics import Metrics
 from edgeloop.serve.run import server_of
-from edgeloop.store import Store
 
 
 class Served:
@@ -24,7 +24,7 @@ class Served:
                 "serve": {"port": 0} | table}
         self.config = Config.from_dict(data, root=folder)
         self.predictor = Predictor(folder / "model.elp", folder / "device.db", every=1e9)
-        self.server = server_of(self.config, self.predictor)
+        self.server = server_of(self.config, self.predictor, Metrics())
         self.url, self._listens = "", threading.Event()
         self.server.on_listen = self._told
         self._thread = threading.Thread(target=self.server.run, daemon=True)
@@ -66,18 +66,3 @@ def rows(n=3, seed=0):
 def request(x, name="x"):
     return {"inputs": [{"name": name, "shape": list(x.shape), "datatype": "FP32",
                         "data": x.reshape(-1).tolist()}]}
-
-
-def add_versions(folder, predictor, n):
-    """Versions with weights that differ, none of them live; their numbers."""
-    with Store.open(folder / "device.db") as store:
-        live, hash_ = store.live(), predictor.program.hash
-        adapter = predictor.adapter() if live is None else store.adapter(live.id)
-        rng = np.random.default_rng(5)
-        return [
-            store.commit({k: a + rng.normal(0, 0.2, a.shape).astype(a.dtype)
-                          for k, a in adapter.items()},
-                         program_hash=hash_, parent=None if live is None else live.id,
-                         metrics={}, live=live is None and i == 0).id
-            for i in range(n)
-        ]

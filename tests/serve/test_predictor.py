@@ -11,7 +11,9 @@ from tests.serve.parts import rows
 
 import edgeloop as el
 from edgeloop import loop
-from edgeloop.errors import ConfigError, InputError, StateError
+from edgeloop.errors import ConfigError, InputError, StateError, UnknownVersionError
+from edgeloop.program.installed import installed_path
+from edgeloop.runtime import Session
 from edgeloop.store import Store
 
 
@@ -94,6 +96,52 @@ def test_a_version_of_another_program_is_none_of_these(predictor, learnt):
         store.promote(other)
     with pytest.raises(StateError, match="belongs to program abab"):
         predictor.refresh()
+    assert answers(predictor)[0] == 2
+
+
+def test_a_state_file_that_cannot_be_read_does_not_stop_predictions(predictor, learnt, clock):
+    good = (learnt / "device.db").read_bytes()
+    (learnt / "device.db").write_bytes(b"not a database" * 100)
+    clock.now = 1.0
+    assert answers(predictor)[0] == 2
+    assert "device.db" in predictor.trouble
+    (learnt / "device.db").write_bytes(good)
+    clock.now = 2.0
+    assert answers(predictor)[0] == 2
+    assert predictor.trouble == ""
+
+
+def test_a_program_that_the_fleet_sent_answers_with_its_version(learnt, clock):
+    """The live version then belongs to a program that was installed beside the state."""
+    predictor = el.Predictor(learnt / "model.elp", learnt / "device.db", clock=clock)
+    write_model(learnt / "other.onnx")
+    other = el.compile(learnt / "other.onnx", batch=4, train=el.LoRA(rank=2))
+    place = installed_path(learnt / "device.db", other.hash)
+    place.parent.mkdir(parents=True)
+    other.save(place)
+    with Store.open(learnt / "device.db") as store:
+        made = store.commit(Session(other).adapter(), program_hash=other.hash, parent=None,
+                            metrics={}, live=True).id
+    clock.now = 1.0
+    assert answers(predictor)[0] == made
+    assert [v.id for v in predictor.versions()] == [made]
+    with pytest.raises(UnknownVersionError):
+        predictor.predict(rows(), version=1)
+
+
+def test_what_is_asked_for_by_name_is_never_another_version(predictor, learnt, monkeypatch):
+    """A swap between the look at the live version and the prediction."""
+    live = predictor._now.live
+    predict = type(live).predict
+
+    def swapped(self, x):
+        if self is live and live.version == 2:
+            with Store.open(learnt / "device.db", readonly=True) as store:
+                live.swap(1, store.adapter(1))
+        return predict(self, x)
+
+    monkeypatch.setattr(type(live), "predict", swapped)
+    assert answers(predictor, version=2)[0] == 2
 
 
 @pytest.mark.parametrize(("inputs", "says"), [

@@ -12,20 +12,24 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from edgeloop import __version__
-from edgeloop.errors import EdgeLoopError, InputError, StateError
+from edgeloop.errors import EdgeLoopError, InputError, UnknownVersionError
 from edgeloop.serve import v2
+from edgeloop.serve.metrics import TYPE
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from starlette.requests import Request
 
+    from edgeloop.serve.metrics import Metrics
     from edgeloop.serve.predictor import Predictor
 
 _TYPES = {"f32": "FP32", "i32": "INT32", "u8": "UINT8"}
 
 
-def app(name: str, predictor: Predictor, ready: Callable[[], bool] = lambda: True) -> Starlette:
+def app(
+    name: str, predictor: Predictor, metrics: Metrics, ready: Callable[[], bool] = lambda: True
+) -> Starlette:
     """Make the application.
 
     Parameters
@@ -34,10 +38,12 @@ def app(name: str, predictor: Predictor, ready: Callable[[], bool] = lambda: Tru
         Of the model, in paths.
     predictor
         Answers.
+    metrics
+        Counts.
     ready
         Whether requests are welcome by now.
     """
-    api = _Api(name, predictor, ready)
+    api = _Api(name, predictor, metrics, ready)
     model = "/v2/models/{model}"
     version = f"{model}/versions/{{version}}"
 
@@ -46,6 +52,7 @@ def app(name: str, predictor: Predictor, ready: Callable[[], bool] = lambda: Tru
         return failed(error.status_code, error.detail)
 
     return Starlette(exception_handlers={HTTPException: refused}, routes=[
+        Route("/metrics", api.metrics),
         Route("/v2", api.server),
         Route("/v2/health/live", api.alive),
         Route("/v2/health/ready", api.is_ready),
@@ -63,17 +70,19 @@ def app(name: str, predictor: Predictor, ready: Callable[[], bool] = lambda: Tru
 def answered(
     handler: Callable[[Request], Awaitable[Response]],
 ) -> Callable[[Request], Awaitable[Response]]:
-    """Turn errors into answers: 400 for what was asked, 404 for what is not there."""
+    """Turn errors into answers: 400: of the request; 404: not there; 503: of this device."""
 
     async def checked(request: Request) -> Response:
         try:
             return await handler(request)
+        except HTTPException as error:
+            return failed(error.status_code, error.detail)
         except InputError as error:
             return failed(400, str(error))
-        except StateError as error:
+        except UnknownVersionError as error:
             return failed(404, str(error))
         except EdgeLoopError as error:
-            return failed(500, str(error))
+            return failed(503, str(error))
 
     return checked
 
@@ -84,8 +93,15 @@ def failed(status: int, text: str) -> JSONResponse:
 
 
 class _Api:
-    def __init__(self, name: str, predictor: Predictor, ready: Callable[[], bool]) -> None:
+    def __init__(
+        self, name: str, predictor: Predictor, metrics: Metrics, ready: Callable[[], bool]
+    ) -> None:
         self._name, self._predictor, self._ready = name, predictor, ready
+        self._metrics = metrics
+
+    async def metrics(self, _: Request) -> Response:
+        self._metrics.live(self._predictor.live)
+        return Response(self._metrics.text(), headers={"Content-Type": TYPE})
 
     async def server(self, _: Request) -> Response:
         return JSONResponse({
@@ -130,6 +146,12 @@ class _Api:
         return JSONResponse({"name": self._name, "ready": ready}, 200 if ready else 503)
 
     async def infer(self, request: Request) -> Response:
+        with self._metrics.inference() as found:
+            response = await answered(self._answer)(request)
+            found["status"] = response.status_code
+        return response
+
+    async def _answer(self, request: Request) -> Response:
         version = await self._version(request)
         body = await _body(request)
         answer = await run_in_threadpool(self._infer, body, request.headers.get(v2.HEADER), version)

@@ -14,10 +14,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgeloop.data.features import from_spec
-from edgeloop.errors import ConfigError, DataError, InputError, StateError
+from edgeloop.errors import (
+    ConfigError,
+    DataError,
+    InputError,
+    StateError,
+    UnknownVersionError,
+)
 from edgeloop.loop.serving import Live
 from edgeloop.loop.setup import preparer
 from edgeloop.program import Program
+from edgeloop.program.installed import program_named
 from edgeloop.runtime import Session
 from edgeloop.store import STATE, Store
 
@@ -53,7 +60,8 @@ class Predictor:
 
     The base stands in memory once. Each further version costs an adapter and the arena of
     predictions; the ones used last are kept. Safe to call from any thread. A version that went live
-    in another process answers at most `every` seconds later.
+    in another process answers at most `every` seconds later, also one of a program that the fleet
+    sent.
 
     Parameters
     ----------
@@ -67,6 +75,12 @@ class Predictor:
         Seconds between looks at the state file.
     clock
         Seconds, monotonic.
+
+    Attributes
+    ----------
+    trouble
+        Why the state file could not be read when it was looked at last; "": it could. Whoever was
+        live before goes on answering.
 
     Raises
     ------
@@ -85,17 +99,20 @@ class Predictor:
     ) -> None:
         if keep < 0:
             raise ConfigError(f"keep: is {keep}; it must be at least 0")
-        self.program = program if isinstance(program, Program) else Program.load(program)
-        self._state = state
+        own = program if isinstance(program, Program) else Program.load(program)
+        self.trouble = ""
+        self._own, self._state = own, None if state is None else Path(state)
         self._keep, self._every, self._clock = keep, every, clock
         self._others: OrderedDict[int, Live] = OrderedDict()
         self._lock = threading.Lock()
         self._looked = -float("inf")
-        self._live = Live(Session(self.program))
-        spec = self.program.metadata.get("features") or {"kind": "none"}
-        self._features, self._raw_lock = from_spec(spec), threading.Lock()
-        self._prepare = preparer(self._features)
+        self._now = _Served(own)
         self.refresh()
+
+    @property
+    def program(self) -> Program:
+        """The program of the live version."""
+        return self._now.program
 
     @property
     def inputs(self) -> Mapping[str, Any]:
@@ -107,6 +124,11 @@ class Predictor:
     def outputs(self) -> Mapping[str, Any]:
         """Outputs of the model, by name."""
         return self.program.entries["predict"].outputs
+
+    @property
+    def live(self) -> int:
+        """Number of the version that answers where none is asked for; 0: as shipped."""
+        return self._now.live.version or 0
 
     def predict(self, inputs: Any, *, version: str | int | None = None) -> Answer:
         """Answer for the rows of the inputs.
@@ -123,39 +145,69 @@ class Predictor:
         ------
         InputError
             Wrong names, shapes, types, or values that are not finite.
+        UnknownVersionError
+            There is no such version of the live program.
         StateError
-            There is no such version, or it belongs to another program.
+            Its weights cannot be read.
         """
+        if self._clock() - self._looked >= self._every:
+            try:
+                self.refresh()
+            except StateError as error:
+                self.trouble = str(error)
+        now = self._now
         if isinstance(inputs, dict) and RAW in inputs and RAW not in self.inputs:
-            inputs = self._from_windows(inputs)
-        made, number = self._serving(version).predict(inputs)
+            inputs = now.from_windows(inputs)
+        wanted = None if version is None else self.number(version)
+        made, number = now.live.predict(inputs) if wanted in (None, self.live) else (None, None)
+        if made is None or (wanted is not None and wanted != (number or 0)):  # swapped just now
+            made, number = self._other(wanted or 0).predict(inputs)
         outputs = made if isinstance(made, dict) else {next(iter(self.outputs)): made}
         return Answer(outputs, number or 0)
 
     def refresh(self) -> bool:
-        """Let the version that the state file calls live answer; True when that is another one."""
-        if self._state is None or not Path(self._state).exists():
+        """Let the version that the state file calls live answer; True when that is another one.
+
+        Raises
+        ------
+        StateError
+            The file cannot be read, or its live version belongs to a program that is not here;
+            whoever was live goes on answering.
+        """
+        if self._state is None or not self._state.exists():
             return False
         with self._lock:
             self._looked = self._clock()
             with Store.open(self._state, readonly=True) as store:
-                now = store.live()
-                if now is None or now.id == self._live.version:
+                live = store.live()
+                self.trouble = ""
+                if live is None or live.id == self._now.live.version:
                     return False
-                self._check(now)
-                self._live.swap(now.id, store.adapter(now.id))
-                self._learn(store)
+                program = program_named(self._own, self._state, live.program_hash)
+                self._check(live, program)
+                now = self._now if program.hash == self.program.hash else _Served(program)
+                now.live.swap(live.id, store.adapter(live.id))
+                now.learn(store)
+            if now is not self._now:
+                self._now = now
+                self._others.clear()
         return True
 
     def versions(self) -> list[Version]:
-        """Every version of the state file that belongs to the program, oldest first."""
-        if self._state is None or not Path(self._state).exists():
+        """Every version of the state file that belongs to the live program, oldest first."""
+        if self._state is None or not self._state.exists():
             return []
         with Store.open(self._state, readonly=True) as store:
             return [v for v in store.versions() if v.program_hash == self.program.hash]
 
     def number(self, name: str | int) -> int:
-        """Number of the version of this number, digest or label; StateError: there is none."""
+        """Number of the version of this number, digest or label.
+
+        Raises
+        ------
+        UnknownVersionError
+            There is none, or more than one.
+        """
         text = str(name)
         if text == "0":
             return 0
@@ -164,18 +216,12 @@ class Predictor:
                  if text in (str(v.id), v.label) or v.sha256.startswith(part)]
         if len(found) != 1:
             what = "no version" if not found else "more than one version"
-            raise StateError(f"there is {what} {text[:64]!r}; name a number, a label, or more of a "
-                             "digest")
+            raise UnknownVersionError(f"there is {what} {text[:64]!r}; name a number, a label, or "
+                                      "more of a digest")
         return found[0]
 
-    def _serving(self, version: str | int | None) -> Live:
-        if self._clock() - self._looked >= self._every:
-            self.refresh()
-        if version is None:
-            return self._live
-        number = self.number(version)
-        if number == (self._live.version or 0):
-            return self._live
+    def _other(self, number: int) -> Live:
+        """A version besides the live one, from memory or from the state file."""
         with self._lock:
             if number in self._others:
                 self._others.move_to_end(number)
@@ -188,29 +234,42 @@ class Predictor:
         return made
 
     def _load(self, number: int) -> Live:
-        made = Live(Session(self.program))
+        program = self.program
+        made = Live(Session(program))
         if number and self._state is not None:
             with Store.open(self._state, readonly=True) as store:
-                self._check(store.version(number))
+                self._check(store.version(number), program)
                 made.swap(number, store.adapter(number))
         return made
 
-    def _check(self, version: Version) -> None:
-        if version.program_hash != self.program.hash:
+    def _check(self, version: Version, program: Program) -> None:
+        if version.program_hash != program.hash:
             raise StateError(
                 f"state {self._state}: version {version.id} belongs to program "
-                f"{version.program_hash[:12]}, not {self.program.hash[:12]}; name the program it "
-                "came from")
+                f"{version.program_hash[:12]}, not {program.hash[:12]}; name the program it came "
+                "from")
 
-    def _learn(self, store: Store) -> None:
+
+class _Served:
+    """A program with its live version and its features."""
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self.live = Live(Session(program))
+        self._features = from_spec(program.metadata.get("features") or {"kind": "none"})
+        self._prepare = preparer(self._features)
+        self._lock = threading.Lock()  # features compute in buffers of their own
+
+    def learn(self, store: Store) -> None:
         """Take over what running features had learnt when the state was written."""
         saved = store.kv(STATE) if self._features.stateful else None
         state = None if saved is None else json.loads(saved).get("features")
         if state:
-            with self._raw_lock:
+            with self._lock:
                 self._features.load_state(state)
 
-    def _from_windows(self, inputs: Mapping[str, ArrayLike]) -> NDArray[np.float32]:
+    def from_windows(self, inputs: Mapping[str, ArrayLike]) -> NDArray[np.float32]:
+        """Model inputs [n, ...] of raw windows [n, ...]."""
         if len(inputs) > 1:
             others = ", ".join(n for n in inputs if n != RAW)
             raise InputError(f"input {RAW!r} stands for all inputs; leave out {others}")
@@ -218,7 +277,7 @@ class Predictor:
         if windows.ndim < 2 or not len(windows):
             raise InputError(f"input {RAW!r} has shape {list(windows.shape)}; [n, ...] is needed")
         try:
-            with self._raw_lock:  # features compute in buffers of their own
+            with self._lock:
                 return np.stack([self._prepare(w.astype(np.float32)) for w in windows])
         except DataError as error:
             raise InputError(f"input {RAW!r}: {error}") from error

@@ -15,6 +15,7 @@ from edgeloop import loop
 from edgeloop.link import read_token
 from edgeloop.serve.app import app
 from edgeloop.serve.guard import Guard
+from edgeloop.serve.metrics import Metrics
 from edgeloop.serve.predictor import Predictor
 
 if TYPE_CHECKING:
@@ -54,8 +55,14 @@ def serve(
     s, tell = config.serve, on_event or (lambda *_, **__: None)
     predictor = Predictor(
         config.path(config.model.program), config.path(config.state.path), keep=s.keep)
-    learner = Learning(config, predictor, tell) if learn else None
-    server = server_of(config, predictor)
+    metrics = Metrics()
+
+    def event(kind: str, **detail: Any) -> None:
+        metrics.event(kind, **detail)
+        tell(kind, **detail)
+
+    learner = Learning(config, predictor, event) if learn else None
+    server = server_of(config, predictor, metrics)
     server.on_listen = on_listen
     # The server ends in order on a signal and then raises it once more: that would end the process.
     if threading.current_thread() is threading.main_thread():
@@ -70,11 +77,11 @@ def serve(
             learner.stop()
 
 
-def server_of(config: Config, predictor: Predictor) -> Server:
+def server_of(config: Config, predictor: Predictor, metrics: Metrics) -> Server:
     """Make the server that a configuration asks for; it does not listen yet."""
     s = config.serve
     guarded = Guard(
-        app(s.name or config.model.program.stem, predictor),
+        app(s.name or config.model.program.stem, predictor, metrics),
         hosts=(s.host, *s.hosts), origins=s.origins, max_body=s.max_body, timeout=s.timeout,
         token=None if s.token_file is None else read_token(config.path(s.token_file)))
     return Server(uvicorn.Config(
