@@ -10,10 +10,11 @@ import threading
 import numpy as np
 from tests.conftest import WIDTH
 
+from edgeloop.data.inbox import Inbox
 from edgeloop.loop import Config
 from edgeloop.serve import Predictor
 from edgeloop.serve.metrics import Metrics
-from edgeloop.serve.run import server_of
+from edgeloop.serve.run import desk_of, server_of
 
 
 class Served:
@@ -24,7 +25,9 @@ class Served:
                 "serve": {"port": 0} | table}
         self.config = Config.from_dict(data, root=folder)
         self.predictor = Predictor(folder / "model.elp", folder / "device.db", every=1e9)
-        self.server = server_of(self.config, self.predictor, Metrics())
+        self.inbox = Inbox()
+        desk = desk_of(self.config, self.predictor, self.inbox)
+        self.server = server_of(self.config, self.predictor, Metrics(), desk)
         self.url, self._listens = "", threading.Event()
         self.server.on_listen = self._told
         self._thread = threading.Thread(target=self.server.run, daemon=True)

@@ -20,7 +20,7 @@ from edgeloop.data.privacy import apply_filters
 from edgeloop.data.streams import counts_of, mark_of, resume, stop
 from edgeloop.errors import DataError, StateError
 from edgeloop.loop.follow import Follower
-from edgeloop.loop.memory import BaseMemory, Memory
+from edgeloop.loop.memory import TRAIN, BaseMemory, Memory
 from edgeloop.loop.pace import Pace
 from edgeloop.loop.report import COUNTED, COUNTS, Report, Update
 from edgeloop.loop.serving import Live
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from edgeloop.data.augment import Augment
     from edgeloop.data.features import Features
+    from edgeloop.data.inbox import Inbox
     from edgeloop.data.item import Item, Label, Source
     from edgeloop.data.privacy import Filter
     from edgeloop.device import Meter
@@ -99,6 +100,8 @@ class Loop:
         when the new one goes live.
     intake
         The queue of an earlier loop of this process, with what waits in it.
+    inbox
+        Labelled items from beside the stream: they are trained on and judge nothing.
     shipped
         Gives the adapter that the program came with, which a package may build on.
 
@@ -139,6 +142,7 @@ class Loop:
         copy: Callable[[], None] | None = None,
         successor: tuple[str, Learner] | None = None,
         intake: Intake | None = None,
+        inbox: Inbox | None = None,
         shipped: Callable[[], Mapping[str, np.ndarray]] | None = None,
     ) -> None:
         self.config = config
@@ -148,7 +152,7 @@ class Loop:
         self._store = store
         self._source = source
         self._program = program_hash
-        self.intake = intake
+        self.intake, self._inbox = intake, inbox
         self._shape = tuple(shape)
         self._prepare, self._again = prepare, again or prepare
         self._augment = augment
@@ -265,6 +269,7 @@ class Loop:
                     self._decide(None)  # nothing came, but time has passed
                 else:
                     self._take(item)
+                self._take_aside()
                 if self._halt.is_set() or (limit is not None and self._cursor >= limit):
                     report.ended = "stopped" if self._halt.is_set() else "limit"
                     break
@@ -465,8 +470,23 @@ class Loop:
         if every and self._cursor % every == 0:
             self._save()
 
-    def _keep(self, item: Item) -> None:
-        """Filter an item and put it into the set it belongs to."""
+    def _take_aside(self) -> None:
+        """Take what came from beside the stream: to train on, never to judge by."""
+        came = [] if self._inbox is None else self._inbox.take()
+        if not came:
+            return
+        with self._store.transaction():
+            for origin, item in came:
+                try:
+                    self._keep(item, origin=origin)
+                except DataError as error:
+                    self.report.bad += 1
+                    self._emit("skipped", item=self._cursor, error=f"{origin}: {error}")
+            self._save()
+        self._decide(self._clock())
+
+    def _keep(self, item: Item, *, origin: str = "") -> None:
+        """Filter an item and put it into the set it belongs to; from `origin`: the training set."""
         key = item.key  # before hashing: sets must not depend on the device's secret
         if not _is_text(key):
             raise DataError("its id holds half a character (a lone surrogate); mend what writes it")
@@ -484,7 +504,11 @@ class Loop:
             return
         memory = self._memory
         lost, views = memory.fresh.overruns, partial(self._views, kept.x, x)
-        taken = memory.add(memory.role(key), x, y, kept.key, views)
+        role = memory.role(key)
+        if origin:
+            role = TRAIN
+            self._store.arrived([kept.key], origin)
+        taken = memory.add(role, x, y, kept.key, views)
         self.report.overruns += memory.fresh.overruns - lost
         if not taken:
             self.report.duplicates += 1

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from edgeloop.data.inbox import Inbox
     from edgeloop.data.intake import Intake
     from edgeloop.data.item import Feed, Source
     from edgeloop.loop.report import Report
@@ -64,6 +65,7 @@ def run(
     sleep: Callable[[float], None] | None = None,
     explain: bool = False,
     on_open: Callable[[Loop], None] | None = None,
+    inbox: Inbox | None = None,
 ) -> Report:
     """Run a loop to the end of its source.
 
@@ -81,6 +83,8 @@ def run(
         Seconds, monotonic; Unix time; and what sleeps so many seconds: for simulated time.
     explain
         Tell ("waits", why=[lines]) whenever what the loop waits for changes.
+    inbox
+        Gives labelled items from beside the stream.
     on_open
         Called with the loop before it runs, for instance to keep its `stop` for a signal handler.
 
@@ -95,7 +99,7 @@ def run(
     while True:
         with open_loop(
             config, source=source, on_event=on_event, clock=clock, wall=wall, sleep=sleep,
-            baseline=baseline, intake=intake,
+            baseline=baseline, intake=intake, inbox=inbox,
         ) as loop:
             loop.explain = explain
             if on_open is not None:
@@ -119,6 +123,7 @@ def open_loop(
     sleep: Callable[[float], None] | None = None,
     baseline: int | None = None,
     intake: Intake | None = None,
+    inbox: Inbox | None = None,
 ) -> Iterator[Loop]:
     """Open everything a configuration names as a :class:`Loop`; closes the state file at the end.
 
@@ -154,6 +159,7 @@ def open_loop(
             source=items,
             learner=learner,
             intake=intake,
+            inbox=inbox,
             predictor=predictor if served is None else Session(served),
             successor=None if served is None else (served.hash, predictor),
             shipped=lambda: shipped,

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
+import uuid
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
@@ -14,6 +17,7 @@ from starlette.routing import Route
 from edgeloop import __version__
 from edgeloop.errors import EdgeLoopError, InputError, UnknownVersionError
 from edgeloop.serve import v2
+from edgeloop.serve.feedback import TooManyError
 from edgeloop.serve.metrics import TYPE
 
 if TYPE_CHECKING:
@@ -21,6 +25,7 @@ if TYPE_CHECKING:
 
     from starlette.requests import Request
 
+    from edgeloop.serve.feedback import Desk
     from edgeloop.serve.metrics import Metrics
     from edgeloop.serve.predictor import Predictor
 
@@ -28,7 +33,8 @@ _TYPES = {"f32": "FP32", "i32": "INT32", "u8": "UINT8"}
 
 
 def app(
-    name: str, predictor: Predictor, metrics: Metrics, ready: Callable[[], bool] = lambda: True
+    name: str, predictor: Predictor, metrics: Metrics, desk: Desk | None = None,
+    ready: Callable[[], bool] = lambda: True,
 ) -> Starlette:
     """Make the application.
 
@@ -40,10 +46,12 @@ def app(
         Answers.
     metrics
         Counts.
+    desk
+        Takes feedback; None: none is taken.
     ready
         Whether requests are welcome by now.
     """
-    api = _Api(name, predictor, metrics, ready)
+    api = _Api(name, predictor, metrics, desk, ready)
     model = "/v2/models/{model}"
     version = f"{model}/versions/{{version}}"
 
@@ -56,6 +64,7 @@ def app(
         Route("/v2", api.server),
         Route("/v2/health/live", api.alive),
         Route("/v2/health/ready", api.is_ready),
+        Route(f"{model}/feedback", answered(api.feedback), methods=["POST"]),
         Route("/v2/repository/index", answered(api.index), methods=["POST"]),
         *(
             Route(f"{path}{end}", answered(handler), methods=[method])
@@ -94,10 +103,11 @@ def failed(status: int, text: str) -> JSONResponse:
 
 class _Api:
     def __init__(
-        self, name: str, predictor: Predictor, metrics: Metrics, ready: Callable[[], bool]
+        self, name: str, predictor: Predictor, metrics: Metrics, desk: Desk | None,
+        ready: Callable[[], bool],
     ) -> None:
         self._name, self._predictor, self._ready = name, predictor, ready
-        self._metrics = metrics
+        self._metrics, self._desk = metrics, desk
 
     async def metrics(self, _: Request) -> Response:
         self._metrics.live(self._predictor.live)
@@ -154,18 +164,43 @@ class _Api:
     async def _answer(self, request: Request) -> Response:
         version = await self._version(request)
         body = await _body(request)
-        answer = await run_in_threadpool(self._infer, body, request.headers.get(v2.HEADER), version)
-        data, size = answer
+        data, size = await run_in_threadpool(
+            self._infer, body, request.headers.get(v2.HEADER), version, request.scope["sender"])
         if size is None:
             return Response(data, media_type="application/json")
         return Response(data, media_type=v2.BINARY, headers={v2.HEADER: str(size)})
 
     def _infer(
-        self, body: bytes, header: str | None, version: int | None
+        self, body: bytes, header: str | None, version: int | None, sender: str
     ) -> tuple[bytes, int | None]:
         asked = v2.read(body, header)
         made = self._predictor.predict(asked.inputs, version=version)
+        if self._desk is not None:
+            asked = asked if asked.id else replace(asked, id=uuid.uuid4().hex)
+            window = self._predictor.window_of(asked.inputs)
+            if window is not None:
+                self._desk.remember(sender, str(asked.id), window)
         return v2.answer(asked, self._name, str(made.version), made.outputs)
+
+    async def feedback(self, request: Request) -> Response:
+        await self._version(request)
+        if self._desk is None:
+            raise HTTPException(404, "this server takes no feedback; set serve.feedback")
+        said = v2.table(await _json(request), "the request")
+        id_ = said.get("id")
+        if not isinstance(id_, str):
+            raise InputError("id: must be the text that names the prediction")
+        try:
+            await run_in_threadpool(
+                self._desk.label, request.scope["sender"], id_, said.get("label"))
+        except LookupError:
+            raise HTTPException(
+                404, "no prediction of yours with one raw window has that id and waits for its "
+                "label; it may be too long ago") from None
+        except TooManyError as error:
+            return JSONResponse(
+                {"error": str(error)}, 429, {"Retry-After": str(math.ceil(error.wait))})
+        return JSONResponse({"taken": True}, 202)
 
     async def _version(self, request: Request) -> int | None:
         """The version that a path names, None where it names none; 404 for another model."""

@@ -46,8 +46,9 @@ class Guard:
         Names that clients use for this server, without ports; those of the loopback are always in.
     origins
         Origins of pages that may ask, besides the server's own.
-    token
-        Bearer token; None: whoever reaches the port may ask.
+    tokens
+        Bearer tokens by the name of who sends them; None: whoever reaches the port may ask. The
+        name goes to the application as ``scope["sender"]``.
     max_body
         Bytes of a request's body.
     timeout
@@ -56,12 +57,13 @@ class Guard:
 
     def __init__(
         self, app: ASGIApp, *, hosts: Collection[str] = (), origins: Collection[str] = (),
-        token: str | None = None, max_body: int = 4 << 20, timeout: float = 10.0,
+        tokens: Mapping[str, str] | None = None, max_body: int = 4 << 20, timeout: float = 10.0,
     ) -> None:
         self._app = app
         self._hosts = frozenset(h.lower() for h in (*LOCAL, *hosts))
         self._origins = frozenset(o.lower() for o in origins)
-        self._token = None if token is None else _hashed(token.encode())
+        self._tokens = None if tokens is None else {
+            name: _hashed(token.encode()) for name, token in tokens.items()}
         self._max, self._timeout = max_body, timeout
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -84,6 +86,7 @@ class Guard:
                 response.headers["www-authenticate"] = "Bearer"
             await response(scope, receive, told)
             return
+        scope = {**scope, "sender": self._sender(headers) or ""}
         await self._app(scope, _Body(receive, self._max, self._timeout), told)
 
     def _refusal(self, scope: Scope, headers: Mapping[bytes, bytes]) -> tuple[int, str] | None:
@@ -95,16 +98,23 @@ class Guard:
             said = origin.decode("latin-1").lower()
             if said not in self._origins and said != f"{scope['scheme']}://{host}":
                 return 403, "pages of that Origin may not ask; add it to serve.origins"
-        if self._token is not None and scope["path"] not in OPEN:
-            scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
-            # Hashes of equal length are compared, so that time tells nothing of the token.
-            known = hmac.compare_digest(_hashed(token), self._token)
-            if scheme.lower() != b"bearer" or not known:
-                return 401, "a bearer token is needed, or it is another one"
+        if self._tokens is not None and scope["path"] not in OPEN and self._sender(headers) is None:
+            return 401, "a bearer token is needed, or it is another one"
         length = headers.get(b"content-length", b"0")
         if not length.isdigit() or len(length) > 15 or int(length) > self._max:
             return 413, _LARGE.format(self._max)
         return None
+
+
+    def _sender(self, headers: Mapping[bytes, bytes]) -> str | None:
+        """Name of who has the token of a request; None: nobody."""
+        scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
+        given, found = _hashed(token), None
+        for name, known in (self._tokens or {}).items():
+            # Hashes of equal length are compared, each with all, so that time tells nothing.
+            if hmac.compare_digest(given, known) and scheme.lower() == b"bearer":
+                found = name
+        return found
 
 
 class _Body:

@@ -165,6 +165,13 @@ class Predictor:
         outputs = made if isinstance(made, dict) else {next(iter(self.outputs)): made}
         return Answer(outputs, number or 0)
 
+    def window_of(self, inputs: Mapping[str, ArrayLike]) -> NDArray[np.float32] | None:
+        """The raw window of a request; None where it has several, or only what features made."""
+        names = list(inputs)
+        raw = names == [RAW] or (self._now.plain and len(names) == 1)
+        rows = np.asarray(inputs[names[0]]) if raw else np.zeros(0)
+        return rows[0].astype(np.float32) if raw and len(rows) == 1 else None
+
     def refresh(self) -> bool:
         """Let the version that the state file calls live answer; True when that is another one.
 
@@ -257,6 +264,7 @@ class _Served:
         self.program = program
         self.live = Live(Session(program))
         self._features = from_spec(program.metadata.get("features") or {"kind": "none"})
+        self.plain = self._features.kind == "none"  # windows are model inputs
         self._prepare = preparer(self._features)
         self._lock = threading.Lock()  # features compute in buffers of their own
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import signal
 import socket
 import threading
@@ -12,18 +13,24 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from edgeloop import loop
+from edgeloop.data.inbox import Inbox
+from edgeloop.errors import ConfigError
 from edgeloop.link import read_token
+from edgeloop.loop.checks import labels_of
 from edgeloop.serve.app import app
+from edgeloop.serve.feedback import Desk, Limits
 from edgeloop.serve.guard import Guard
 from edgeloop.serve.metrics import Metrics
 from edgeloop.serve.predictor import Predictor
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from edgeloop.loop import Config, Loop, Report
 
 MAX_HEADERS = 16 << 10  # bytes
+_NAME = re.compile(r"[\w.-]{1,64}", re.ASCII)
 
 
 def serve(
@@ -55,14 +62,17 @@ def serve(
     s, tell = config.serve, on_event or (lambda *_, **__: None)
     predictor = Predictor(
         config.path(config.model.program), config.path(config.state.path), keep=s.keep)
-    metrics = Metrics()
+    metrics, inbox = Metrics(), Inbox()
+    desk = desk_of(config, predictor, inbox) if learn else None
 
     def event(kind: str, **detail: Any) -> None:
         metrics.event(kind, **detail)
+        if desk is not None and kind in ("promoted", "rejected"):
+            desk.update_ended()
         tell(kind, **detail)
 
-    learner = Learning(config, predictor, event) if learn else None
-    server = server_of(config, predictor, metrics)
+    learner = Learning(config, predictor, event, inbox) if learn else None
+    server = server_of(config, predictor, metrics, desk)
     server.on_listen = on_listen
     # The server ends in order on a signal and then raises it once more: that would end the process.
     if threading.current_thread() is threading.main_thread():
@@ -77,13 +87,24 @@ def serve(
             learner.stop()
 
 
-def server_of(config: Config, predictor: Predictor, metrics: Metrics) -> Server:
+def desk_of(config: Config, predictor: Predictor, inbox: Inbox) -> Desk | None:
+    """Make what takes feedback; None where none is taken."""
+    s = config.serve
+    if not s.feedback:
+        return None
+    return Desk(inbox, labels_of(config, predictor.program),
+                Limits(s.feedback, s.feedback_per_minute, s.feedback_quota))
+
+
+def server_of(
+    config: Config, predictor: Predictor, metrics: Metrics, desk: Desk | None = None
+) -> Server:
     """Make the server that a configuration asks for; it does not listen yet."""
     s = config.serve
     guarded = Guard(
-        app(s.name or config.model.program.stem, predictor, metrics),
+        app(s.name or config.model.program.stem, predictor, metrics, desk),
         hosts=(s.host, *s.hosts), origins=s.origins, max_body=s.max_body, timeout=s.timeout,
-        token=None if s.token_file is None else read_token(config.path(s.token_file)))
+        tokens=None if s.token_file is None else tokens_of(config.path(s.token_file)))
     return Server(uvicorn.Config(
         guarded, host=s.host, port=s.port, http=patient(s.timeout), loop="asyncio", ws="none",
         lifespan="off", log_level="warning", access_log=False, server_header=False,
@@ -91,6 +112,30 @@ def server_of(config: Config, predictor: Predictor, metrics: Metrics) -> Server:
         timeout_graceful_shutdown=3,
         ssl_certfile=None if s.cert is None else str(config.path(s.cert)),
         ssl_keyfile=None if s.cert_key is None else str(config.path(s.cert_key))))
+
+
+def tokens_of(path: Path) -> dict[str, str]:
+    """Read tokens by the name of their sender; a lone token is that of "default".
+
+    Raises
+    ------
+    ConfigError
+        The file cannot be read, may be read by others, or a line is not NAME:TOKEN.
+    """
+    lines = [line.strip() for line in read_token(path).splitlines() if line.strip()]
+    if len(lines) == 1 and ":" not in lines[0]:
+        return {"default": lines[0]}
+    found: dict[str, str] = {}
+    for number, line in enumerate(lines, 1):
+        name, colon, token = line.partition(":")
+        if not colon or not _NAME.fullmatch(name) or not token or name in found:
+            raise ConfigError(
+                f"{path}: line {number} is not NAME:TOKEN with a name of its own (letters, digits, "
+                ". _ -)")
+        found[name] = token
+    if not found:
+        raise ConfigError(f"{path}: holds no token; write one, or lines NAME:TOKEN")
+    return found
 
 
 class Server(uvicorn.Server):
@@ -111,17 +156,19 @@ class Learning(threading.Thread):
     """The loop in a thread of its own."""
 
     def __init__(
-        self, config: Config, predictor: Predictor, tell: Callable[..., None]
+        self, config: Config, predictor: Predictor, tell: Callable[..., None],
+        inbox: Inbox | None = None,
     ) -> None:
         super().__init__(name="edgeloop-loop", daemon=True)
-        self._config, self._predictor, self._tell = config, predictor, tell
+        self._config, self._predictor, self._tell, self._inbox = config, predictor, tell, inbox
         self._loop: Loop | None = None
         self._halt = threading.Event()
 
     def run(self) -> None:
         """Learn until the source ends or :meth:`stop`."""
         try:
-            report: Report = loop.run(self._config, on_event=self._event, on_open=self._opened)
+            report: Report = loop.run(
+                self._config, on_event=self._event, on_open=self._opened, inbox=self._inbox)
         except Exception as error:  # noqa: BLE001 - predictions outlive what the loop met
             self._tell("failed", error=f"{type(error).__name__}: {error}")
         else:

@@ -1,4 +1,4 @@
-"""Where items come from: a file each for sound, images, CSV, NPZ, recordings, JSON lines, MQTT."""
+"""Where items come from, a file each: sound, images, CSV, NPZ, recordings, lines, MQTT, nowhere."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from edgeloop.data.sources.lines import LinesSource
 from edgeloop.data.sources.mqtt import MqttSource
 from edgeloop.data.sources.npz import NpzSource
 from edgeloop.data.sources.recording import RecordingSource
+from edgeloop.data.sources.silent import SilentSource
 from edgeloop.data.sources.wav import WavSource
 from edgeloop.errors import ConfigError
 
@@ -28,6 +29,7 @@ KINDS: dict[str, Callable[..., Feed]] = {
     "csv": CsvSource,
     "images": ImagesSource,
     "mqtt": MqttSource,
+    "none": SilentSource,
     "npz": NpzSource,
     "recording": RecordingSource,
     "stdin": LinesSource,
@@ -43,6 +45,7 @@ __all__ = [
     "MqttSource",
     "NpzSource",
     "RecordingSource",
+    "SilentSource",
     "WavSource",
     "make_source",
 ]

@@ -24,7 +24,8 @@ class ServeConfig:
     name
         Of the model, in paths; None: the program file's, without its ending.
     token_file
-        Holds the bearer token that every request must carry; mode 0600. None: no token.
+        Holds the bearer token that every request must carry, or a line NAME:TOKEN for each sender;
+        mode 0600. None: no token.
     cert, cert_key
         PEM files of the server's certificate and its key: HTTPS. None: HTTP.
     hosts
@@ -37,6 +38,13 @@ class ServeConfig:
         Time for a request's headers, and again for its body, to arrive.
     connections
         Connections at a time; more are told to come later (503).
+    feedback
+        Predictions that are remembered until a label comes for them; 0: no feedback is taken.
+        It needs `token_file`.
+    feedback_per_minute
+        Labels that a sender may give in a minute.
+    feedback_quota
+        Labels of one sender between the ends of two updates.
     keep
         Versions besides the live one that are kept ready to answer.
     """
@@ -52,12 +60,17 @@ class ServeConfig:
     max_body: Bytes = field(default=Bytes(4 << 20))
     timeout: Seconds = field(default=Seconds(10.0))
     connections: int = field(default=64, metadata={"range": Range(1)})
+    feedback: int = field(default=0, metadata={"range": Range(0)})
+    feedback_per_minute: float = field(default=30.0, metadata={"range": Range(0.01)})
+    feedback_quota: int = field(default=64, metadata={"range": Range(1)})
     keep: int = field(default=2, metadata={"range": Range(0, 64)})
 
     def check(self) -> None:
         """Raise ConfigError where a key needs another; the message begins with it."""
         if (self.cert is None) != (self.cert_key is None):
             raise ConfigError("serve.cert and serve.cert_key: set both, or neither")
+        if self.feedback and self.token_file is None:
+            raise ConfigError("serve.feedback: needs serve.token_file, so that senders are known")
         if self.host not in LOOPBACK and (self.cert is None or self.token_file is None):
             raise ConfigError(
                 f"serve.host: {self.host} can be reached from other machines; set "
