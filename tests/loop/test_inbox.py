@@ -63,8 +63,9 @@ def test_it_is_kept_with_the_name_of_who_sent_it_and_can_be_forgotten(kit, store
     put(inbox, kit.stream(20, seed=4), "feedback/mallory")
     loop = kit.loop(store, kit.stream(40), inbox=inbox)
     loop.run()
+    before = [s.key for name in ("train", "rehearsal") for s in store.samples(name)]
     gone = forget(store, source="feedback/mallory")
-    assert gone.items == 20
+    assert gone.samples == sum("mallory" in key for key in before) > 0
     assert gone.versions  # those that learnt from it are named
     kept = [s.key for name in ("train", "rehearsal") for s in store.samples(name)]
     assert not any("mallory" in key for key in kept)
@@ -73,18 +74,26 @@ def test_it_is_kept_with_the_name_of_who_sent_it_and_can_be_forgotten(kit, store
 
 @pytest.mark.parametrize("guarded", [True, False])
 def test_the_gate_keeps_what_was_poisoned_from_going_live(kit, store, guarded):
-    """A fifth of the feedback is made to do harm; the control has no gate."""
-    options = {} if guarded else {"gate": Open()}
-    held_out = kit.stream(400, seed=9)
-    kit.loop(store, kit.stream(120)).run()
+    """A fifth of the feedback is made to do harm: windows far out, with labels at random.
+
+    Without validation, which would stop some of it as well; the control has an open gate.
+    """
+    def stream(n, seed):
+        return kit.stream(n, seed=seed, noise=0.8)
+
+    config = kit.config(train={"validation": 0.0}, gate={"min_samples": 8, "capacity": 64})
+    held_out = stream(400, 9)
+    first = kit.loop(store, stream(120, 1), config)
+    first.run()
+    before = right(first, held_out)
     inbox, rng = Inbox(), np.random.default_rng(2)
-    loop = kit.loop(store, kit.stream(160), inbox=inbox, **options)
-    honest = kit.stream(64, seed=5)
-    poison = [(x, y) if i % 5 else
-              (60 * rng.normal(size=kit.width).astype(np.float32), int(rng.integers(kit.classes)))
-              for i, (x, y) in enumerate(honest)]
-    put(inbox, poison, "feedback/mallory")
-    report = loop.run()
-    assert report.updates
-    after = right(loop, held_out)
-    assert (after >= 0.85) is guarded, after
+    put(inbox, [
+        (x, y) if i % 5 else
+        (60 * rng.normal(size=kit.width).astype(np.float32), int(rng.integers(kit.classes)))
+        for i, (x, y) in enumerate(stream(64, 5))
+    ], "feedback/mallory")
+    loop = kit.loop(
+        store, stream(160, 1), config, inbox=inbox, **({} if guarded else {"gate": Open()}))
+    assert loop.run().updates
+    harm = before - right(loop, held_out)
+    assert harm <= 0 if guarded else harm > 0.2

@@ -43,8 +43,13 @@ class Process:
             self.all.append(self.lines.get(timeout=60))
 
     def infer(self):
-        body = json.dumps(request(rows())).encode()
-        with urllib.request.urlopen(f"{self.url}/v2/models/model/infer", body, timeout=30) as got:
+        return self.ask("infer", request(rows()))
+
+    def ask(self, what, body):
+        asked = urllib.request.Request(
+            f"{self.url}/v2/models/model/{what}", json.dumps(body).encode(),
+            {"Authorization": "Bearer secret"})
+        with urllib.request.urlopen(asked, timeout=30) as got:
             return json.loads(got.read())
 
     def end(self, how=signal.SIGTERM):
@@ -75,6 +80,25 @@ def test_predictions_outlive_a_loop_that_fails(device):
     assert "has no column 'wat'" in server.wait("failed")
     assert server.infer()["model_version"] == "0"
     assert server.end(signal.SIGINT)[0] == 0
+
+
+def test_a_device_may_learn_from_feedback_alone(device):
+    """What a client labelled is in the state when the server has ended, and can be forgotten."""
+    head, _, rest = LOOP.partition("[source]")
+    (device.folder / "loop.toml").write_text(
+        head + '[source]\nkind = "none"\n' + rest[rest.index("[trigger]"):]
+        + '[serve]\nfeedback = 50\ntoken_file = "token"\n')
+    (device.folder / "token").write_text("ann:secret")
+    (device.folder / "token").chmod(0o600)
+    server = Process(device)
+    for i in range(5):
+        made = server.ask("infer", {**request(rows(1, seed=i)), "id": f"q{i}"})
+        assert server.ask("feedback", {"id": made["id"], "label": "mill"}) == {"taken": True}
+    assert server.end()[0] == 0
+    with Store.open(device.state, readonly=True) as store:
+        assert [s.y for s in store.samples("train")] == [2] * 5
+    done = device.run("forget", "loop.toml", "--source", "feedback/ann", "--json")
+    assert json.loads(done.stdout)["samples"] == 5
 
 
 def test_without_a_loop(device):

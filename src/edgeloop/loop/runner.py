@@ -269,7 +269,8 @@ class Loop:
                     self._decide(None)  # nothing came, but time has passed
                 else:
                     self._take(item)
-                self._take_aside()
+                if self._take_aside():
+                    self._decide(self._clock())
                 if self._halt.is_set() or (limit is not None and self._cursor >= limit):
                     report.ended = "stopped" if self._halt.is_set() else "limit"
                     break
@@ -283,6 +284,7 @@ class Loop:
                     intake.close()
         if self._fleet.reload:
             report.ended = "program"
+        self._take_aside()  # what was accepted is not lost with this process
         self._save()
         report.items, report.live = self._cursor, self.live.version
         report.seconds = self._clock() - began
@@ -470,11 +472,11 @@ class Loop:
         if every and self._cursor % every == 0:
             self._save()
 
-    def _take_aside(self) -> None:
-        """Take what came from beside the stream: to train on, never to judge by."""
+    def _take_aside(self) -> bool:
+        """Take what came from beside the stream, to train on, never to judge by; True: some did."""
         came = [] if self._inbox is None else self._inbox.take()
         if not came:
-            return
+            return False
         with self._store.transaction():
             for origin, item in came:
                 try:
@@ -483,7 +485,7 @@ class Loop:
                     self.report.bad += 1
                     self._emit("skipped", item=self._cursor, error=f"{origin}: {error}")
             self._save()
-        self._decide(self._clock())
+        return True
 
     def _keep(self, item: Item, *, origin: str = "") -> None:
         """Filter an item and put it into the set it belongs to; from `origin`: the training set."""
