@@ -1,6 +1,6 @@
 """How long a prediction over HTTP takes while the loop trains beside it, against when it does not.
 
-    PYTHONPATH=src python bench/serving.py [--pairs 9] [--requests 400] [--share 0.5]
+    PYTHONPATH=src python bench/serving.py [--pairs 9] [--requests 400] [--share 0.5] [--slice-ms 1]
 
 Two servers of the keyword spotter: one without a loop, and one whose loop trains without end at so
 much of a core. They take turns, the other one stopped by a signal meanwhile; a client asks for one
@@ -43,13 +43,13 @@ min_samples = 4
 share = 0.2
 [pace]
 cpu_share = {share}
-slice_ms = 5
+slice_ms = {slice_ms}
 [state]
 path = "{state}.db"
 """
 
 
-def prepare(folder: Path, share: float) -> None:
+def prepare(folder: Path, share: float, slice_ms: float) -> None:
     """The example's program, noise with random labels to learn from, and two configurations."""
     import demo
 
@@ -58,7 +58,8 @@ def prepare(folder: Path, share: float) -> None:
     np.savez(folder / "clips.npz", x=rng.normal(0, 0.1, (200, 16000)).astype(np.float32),
              y=rng.integers(0, len(demo.class_names()), 200))
     for state in ("idle", "busy"):
-        (folder / f"{state}.toml").write_text(LOOP.format(share=share, state=state))
+        (folder / f"{state}.toml").write_text(
+            LOOP.format(share=share, slice_ms=slice_ms, state=state))
 
 
 class Server:
@@ -117,10 +118,11 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=9)
     parser.add_argument("--requests", type=int, default=400)
     parser.add_argument("--share", type=float, default=0.5)
+    parser.add_argument("--slice-ms", type=float, default=1.0)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        prepare(folder, args.share)
+        prepare(folder, args.share, args.slice_ms)
         idle = Server(folder, "idle", "--no-loop")
         busy = Server(folder, "busy")
         busy.waits_for("epoch")
@@ -135,8 +137,9 @@ def main() -> None:
             print(f"pair {pair + 1}: " + "  ".join(
                 f"{w} p50 {p50:.2f} p99 {p99:.2f} ms" for w, (p50, p99) in sorted(both.items()))
                 + f"  ratio {ratios[-1]:.2f}", flush=True)
-        print(f"p99 while training at {args.share:g} of a core: {statistics.median(ratios):.2f} "
-              f"times that of idle (median of {args.pairs}; {min(ratios):.2f} to {max(ratios):.2f})")
+        print(f"p99 while training at {args.share:g} of a core, in slices of {args.slice_ms:g} ms: "
+              f"{statistics.median(ratios):.2f} times that of idle (median of {args.pairs}; {min(ratios):.2f} to "
+              f"{max(ratios):.2f})")
         for server in (idle, busy):
             server.process.kill()
 

@@ -6,6 +6,7 @@ import asyncio
 import re
 import signal
 import socket
+import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from edgeloop.loop import Config, Loop, Report
 
 MAX_HEADERS = 16 << 10  # bytes
+SWITCH = 5e-4  # seconds after which the loop's thread gives way to a request, or the other way round
 _NAME = re.compile(r"[\w.-]{1,64}", re.ASCII)
 
 
@@ -78,6 +80,7 @@ def serve(
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: None)
+    sys.setswitchinterval(SWITCH)
     if learner is not None:
         learner.start()
     try:
