@@ -137,8 +137,9 @@ def main() -> None:
             print(f"pair {pair + 1}: " + "  ".join(
                 f"{w} p50 {p50:.2f} p99 {p99:.2f} ms" for w, (p50, p99) in sorted(both.items()))
                 + f"  ratio {ratios[-1]:.2f}", flush=True)
-        print(f"p99 while training at {args.share:g} of a core, in slices of {args.slice_ms:g} ms: "
-              f"{statistics.median(ratios):.2f} times that of idle (median of {args.pairs}; {min(ratios):.2f} to "
+        median = statistics.median(ratios)
+        print(f"p99 while training at {args.share:g} of a core in slices of {args.slice_ms:g} ms: "
+              f"{median:.2f} times that of idle (median of {args.pairs}; {min(ratios):.2f} to "
               f"{max(ratios):.2f})")
         for server in (idle, busy):
             server.process.kill()

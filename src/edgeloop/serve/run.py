@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from edgeloop.loop import Config, Loop, Report
 
 MAX_HEADERS = 16 << 10  # bytes
-SWITCH = 5e-4  # seconds after which the loop's thread gives way to a request, or the other way round
+SWITCH = 5e-4  # seconds after which the loop's thread gives way to a request
 _NAME = re.compile(r"[\w.-]{1,64}", re.ASCII)
 
 
