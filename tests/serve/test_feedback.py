@@ -9,7 +9,7 @@ from tests.serve.parts import Served, request, rows
 
 from edgeloop.data.inbox import Inbox
 from edgeloop.data.item import Labels
-from edgeloop.errors import ConfigError, InputError
+from edgeloop.errors import ConfigError, InputError, StateError
 from edgeloop.loop import Config
 from edgeloop.serve.feedback import Desk, Limits, TooManyError
 from edgeloop.serve.run import tokens_of
@@ -112,6 +112,14 @@ def test_a_busy_loop_is_told_and_the_label_may_come_again(inbox, clock):
         desk.label("ann", names[16], 0)
     inbox.take()
     desk.label("ann", names[16], 0)
+
+
+def test_where_nobody_learns_no_label_is_taken(desk, inbox):
+    ask(desk, "a")
+    desk.closed = "the loop has ended"
+    with pytest.raises(StateError, match="no feedback is taken: the loop has ended"):
+        desk.label("ann", "a", 0)
+    assert inbox.take() == []
 
 
 @pytest.fixture

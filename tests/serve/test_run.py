@@ -7,6 +7,7 @@ import queue
 import signal
 import subprocess
 import threading
+import urllib.error
 import urllib.request
 
 import pytest
@@ -75,10 +76,15 @@ def test_it_answers_while_the_loop_learns_and_after_its_stream_ended(device):
 
 def test_predictions_outlive_a_loop_that_fails(device):
     text = LOOP.replace('label = "label"', 'label = "wat"')
-    (device.folder / "loop.toml").write_text(text)
+    (device.folder / "loop.toml").write_text(
+        f'{text}[serve]\nfeedback = 9\ntoken_file = "token"\n')
+    (device.folder / "token").write_text("secret")
+    (device.folder / "token").chmod(0o600)
     server = Process(device)
     assert "has no column 'wat'" in server.wait("failed")
     assert server.infer()["model_version"] == "0"
+    with pytest.raises(urllib.error.HTTPError, match="503"):
+        server.ask("feedback", {"id": "q", "label": 1})
     assert server.end(signal.SIGINT)[0] == 0
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from edgeloop.data.item import Item
-from edgeloop.errors import DataError, InputError
+from edgeloop.errors import DataError, InputError, StateError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -56,6 +56,11 @@ class Desk:
         What each sender may do.
     clock
         Seconds, monotonic.
+
+    Attributes
+    ----------
+    closed
+        Why no label is taken any more; "": labels are taken.
     """
 
     def __init__(
@@ -67,6 +72,7 @@ class Desk:
         self._rest: dict[str, tuple[float, float]] = {}  # labels that may come, and when that was
         self._given: dict[str, int] = {}
         self._lock = threading.Lock()
+        self.closed = ""
 
     def remember(self, sender: str, id_: str, window: NDArray[np.float32]) -> None:
         """Keep the raw window of a prediction; what a sender asked under that id before goes."""
@@ -87,7 +93,11 @@ class Desk:
             There is no such prediction of this sender (any more), or it has its label.
         TooManyError
             The sender gave as many as it may, or the loop has as many waiting as it can.
+        StateError
+            Nobody learns any more.
         """
+        if self.closed:
+            raise StateError(f"no feedback is taken: {self.closed}")
         try:
             y = self._labels.parse(said, "label")
         except DataError as error:

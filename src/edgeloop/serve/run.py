@@ -69,8 +69,11 @@ def serve(
 
     def event(kind: str, **detail: Any) -> None:
         metrics.event(kind, **detail)
-        if desk is not None and kind in ("promoted", "rejected"):
-            desk.update_ended()
+        if desk is not None:
+            if kind in ("promoted", "rejected"):
+                desk.update_ended()
+            elif kind in ("ended", "failed"):
+                desk.closed = f"the loop has {kind}"
         tell(kind, **detail)
 
     learner = Learning(config, predictor, event, inbox) if learn else None
