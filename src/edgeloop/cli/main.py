@@ -35,6 +35,7 @@ COMMANDS = {
     "serve": ("serve", "predictions over HTTP, and the loop beside them in one process"),
     "predict": ("running", "answers of the live version, or of a program as shipped"),
     "status": ("state", "what the device has learned and what it is doing"),
+    "events": ("events", "what the loop decided, and why"),
     "versions": ("versions", "all adapter versions"),
     "show": ("versions", "one version: its ancestors, how it is stored, whether it is intact"),
     "promote": ("versions", "make a version live"),
