@@ -100,7 +100,7 @@ firmware: $(VENV)/.test build ## train on a Cortex-M4F in QEMU; code, stack and 
 
 FUZZ_SECONDS ?= 600
 FUZZ_SEED ?= 1
-FUZZ_TARGETS ?= manifest envelope payload artifact onnx recording
+FUZZ_TARGETS ?= manifest envelope payload artifact onnx recording inference
 fuzz: $(VENV)/.fuzz build asan ## hostile tables, packages, programs, models: ten minutes each (FUZZ_SECONDS)
 	@rm -rf build/seeds && PYTHONPATH=src $(PY) -m tests.core.seeds build/seeds
 	@build/asan/fuzz_check $(FUZZ_SECONDS) $(FUZZ_SEED) build/seeds/*.table

@@ -207,8 +207,39 @@ class Recording:
                 assert isinstance(record, self.item.Item | self.item.Feedback | EdgeLoopError)
 
 
+class Inference:
+    """A request with binary tensors: what is read is of the shapes that it says."""
+
+    def __init__(self):
+        from edgeloop.serve import v2
+
+        self.v2 = v2
+
+    def seeds(self):
+        import json
+
+        x = np.ones((2, 3), "<f4")
+        for binary in (True, False):
+            tensor = {"name": "x", "shape": [2, 3], "datatype": "FP32"}
+            tensor |= {"parameters": {"binary_data_size": 24}} if binary else {"data": x.tolist()}
+            said = json.dumps({
+                "id": "1", "inputs": [tensor], "parameters": {"binary_data_output": binary},
+                "outputs": [{"name": "y", "parameters": {"binary_data": True}}]}).encode()
+            yield len(said).to_bytes(2, "little") + said + (x.tobytes() if binary else b"")
+
+    def run(self, data):
+        for header in (None, str(int.from_bytes(data[:2], "little"))):
+            with contextlib.suppress(EdgeLoopError):
+                asked = self.v2.read(data[2:], header)
+                assert all(a.size for a in asked.inputs.values())
+                outputs = {"y": next(iter(asked.inputs.values()))}
+                body, size = self.v2.answer(asked, "m", "1", outputs)
+                assert body[:1] == b"{"
+                assert size is None or 0 < size < len(body)
+
+
 TARGETS = {"manifest": Manifest, "envelope": Envelope, "payload": Payload, "artifact": Artifact,
-           "onnx": Onnx, "recording": Recording}
+           "onnx": Onnx, "recording": Recording, "inference": Inference}
 
 
 def main() -> None:
