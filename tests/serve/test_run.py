@@ -14,6 +14,7 @@ import pytest
 from tests.conftest import LOOP
 from tests.serve.parts import request, rows
 
+from edgeloop.errors import StateError
 from edgeloop.loop import Config
 from edgeloop.serve import Predictor
 from edgeloop.serve.run import Learning
@@ -148,3 +149,17 @@ def test_a_loop_told_to_stop_suspends_and_goes_on(device, early):
     assert told[-1] == "ended"
     with Store.open(device.state, readonly=True) as store:
         assert store.has_job() or early or "promoted" in told or "rejected" in told
+
+
+def test_a_predictor_that_cannot_look_does_not_end_the_loop(device):
+    class Blind(Predictor):
+        def refresh(self):
+            raise StateError("cannot be read")
+
+    told = []
+    blind = object.__new__(Blind)
+    learner = Learning(
+        Config.load(device.folder / "loop.toml"), blind, lambda kind, **_: told.append(kind))
+    learner.run()
+    assert "promoted" in told
+    assert told[-1] == "ended"

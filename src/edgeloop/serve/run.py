@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
@@ -15,7 +16,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from edgeloop import loop
 from edgeloop.data.inbox import Inbox
-from edgeloop.errors import ConfigError
+from edgeloop.errors import ConfigError, StateError
 from edgeloop.link import read_token
 from edgeloop.loop.checks import labels_of
 from edgeloop.serve.app import app
@@ -194,7 +195,8 @@ class Learning(threading.Thread):
 
     def _event(self, kind: str, **detail: Any) -> None:
         if kind in ("promoted", "regressed"):
-            self._predictor.refresh()
+            with suppress(StateError):  # it looks again by itself, and tells what troubles it
+                self._predictor.refresh()
         self._tell(kind, **detail)
 
 

@@ -39,8 +39,8 @@ class ServeConfig:
     connections
         Connections at a time; more are told to come later (503).
     feedback
-        Predictions that are remembered until a label comes for them; 0: no feedback is taken.
-        It needs `token_file`.
+        Predictions whose raw windows are kept in memory until a label comes for them; 0: no
+        feedback is taken. It needs `token_file`.
     feedback_per_minute
         Labels that a sender may give in a minute.
     feedback_quota
