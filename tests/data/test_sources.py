@@ -307,7 +307,7 @@ def test_make_source(tmp_path):
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        ({}, r"t: source\.kind: is None; use one of csv, images, mqtt, none, npz, recording, stdin, wav"),
+        ({}, r"t: source\.kind: is None; use one of csv, .*none, npz, recording, stdin, wav"),
         ({"kind": "csv"}, r"t: source\.path: is missing"),
         ({"kind": "csv", "path": "a", "colums": []}, r'source\.colums: unknown .*"columns"\?'),
         (
