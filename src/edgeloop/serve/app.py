@@ -19,6 +19,7 @@ from edgeloop.errors import EdgeLoopError, InputError, UnknownVersionError
 from edgeloop.serve import v2
 from edgeloop.serve.feedback import TooManyError
 from edgeloop.serve.metrics import TYPE
+from edgeloop.serve.openapi import description
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -61,6 +62,7 @@ def app(
 
     return Starlette(exception_handlers={HTTPException: refused}, routes=[
         Route("/metrics", api.metrics),
+        Route("/openapi.json", api.described),
         Route("/v2", api.server),
         Route("/v2/health/live", api.alive),
         Route("/v2/health/ready", api.is_ready),
@@ -112,6 +114,9 @@ class _Api:
     async def metrics(self, _: Request) -> Response:
         self._metrics.live(self._predictor.live)
         return Response(self._metrics.text(), headers={"Content-Type": TYPE})
+
+    async def described(self, request: Request) -> Response:
+        return JSONResponse(description(self._name, tokens=bool(request.scope["sender"])))
 
     async def server(self, _: Request) -> Response:
         return JSONResponse({
