@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from tests.data.test_mqtt_source import Broker, message, subscribe
 from tests.data.test_recording import plain
+from tests.loop.test_setup import edit
 from tests.loop.test_streams import WINDOW, ended, recording
 
 from edgeloop import loop
@@ -24,14 +25,6 @@ from edgeloop.loop import setup
 
 KEY = b"k" * 32
 BASE = 'kind = "csv"\npath = "stream.csv"\nlabel = "label"'
-
-
-def edit(folder, old, new):
-    path = folder / "loop.toml"
-    text = path.read_text()
-    assert old in text
-    path.write_text(text.replace(old, new))
-    return path
 
 
 def read(path, start=0):

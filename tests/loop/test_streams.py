@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from tests.loop.test_setup import edit
 
 from edgeloop import loop
 from edgeloop.cli import main
@@ -36,14 +37,6 @@ def here(device, monkeypatch):
     edit(device.folder, 'kind = "csv"\npath = "stream.csv"\nlabel = "label"',
          'kind = "npz"\npath = "raw.npz"' + WINDOW)
     return device.folder
-
-
-def edit(folder, old, new):
-    path = folder / "loop.toml"
-    text = path.read_text()
-    assert old in text
-    path.write_text(text.replace(old, new))
-    return path
 
 
 def ended(folder):

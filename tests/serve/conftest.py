@@ -23,3 +23,17 @@ def learnt(device):
 def served(learnt):
     with Served(learnt) as server:
         yield server
+
+
+class Clock:
+    """Stands still until `now` is set."""
+
+    now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def clock():
+    return Clock()

@@ -15,18 +15,6 @@ from edgeloop.serve.feedback import Desk, Limits, TooManyError
 from edgeloop.serve.run import tokens_of
 
 
-class Clock:
-    now = 0.0
-
-    def __call__(self):
-        return self.now
-
-
-@pytest.fixture
-def clock():
-    return Clock()
-
-
 @pytest.fixture
 def inbox():
     return Inbox(16)

@@ -17,18 +17,6 @@ from edgeloop.runtime import Session
 from edgeloop.store import Store
 
 
-class Clock:
-    now = 0.0
-
-    def __call__(self):
-        return self.now
-
-
-@pytest.fixture
-def clock():
-    return Clock()
-
-
 @pytest.fixture
 def predictor(learnt, clock):
     return el.Predictor(learnt / "model.elp", learnt / "device.db", keep=1, clock=clock)

@@ -8,10 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from edgeloop.data.item import Feedback, Item
-from edgeloop.data.privacy import Filter, apply_filters, plainly, without_quotes
+from edgeloop.data.privacy import Filter, apply_filters, plainly, told, without_quotes
 from edgeloop.data.recording import Recorder
 from edgeloop.data.streams import stop
 from edgeloop.errors import ConfigError, DataError
@@ -23,8 +21,6 @@ from edgeloop.loop.setup import filters_of, raw_feed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
-
-_NOTHING = np.zeros(0, np.float32)
 
 
 @dataclass(slots=True)
@@ -111,7 +107,7 @@ def record(
     feed = raw_feed(config, labels_of(config, program), source)
     filters, done, over = filters_of(config), Recorded(), threading.Event()
     streams = () if config.window is None else (*config.window.streams, *config.window.rates)
-    name = _hidden(feed.name.rpartition("/")[2], filters)
+    name, _ = told(filters, feed.name.rpartition("/")[2]) or ("", None)
 
     def end() -> None:
         over.set()
@@ -166,8 +162,9 @@ def _write(
             kept = replace(kept, meta={**kept.meta, "stream": stream})
     else:
         # The filters know items: its key and moment are to become what those of its item become.
-        key = None if came.key is None else _hidden(came.key, filters)
-        kept = replace(came, key=key, time=_told(came.time, filters))
+        about = told(filters, came.key or "", came.time)
+        kept = None if about is None else replace(
+            came, key=None if came.key is None else about[0], time=about[1])
     if kept is None:
         done.filtered += 1
         return
@@ -183,15 +180,3 @@ def _stamped(
 ) -> Item | Feedback | DataError:
     """An item with the time of its arrival, where it has none."""
     return replace(came, time=wall()) if isinstance(came, Item) and came.time is None else came
-
-
-def _told(moment: float | None, filters: Iterable[Filter]) -> float | None:
-    """A moment as the filters leave it."""
-    kept = apply_filters(filters, Item(_NOTHING, None, "", time=moment))
-    return None if kept is None else kept.time
-
-
-def _hidden(key: str, filters: Iterable[Filter]) -> str:
-    """A key as the filters leave it."""
-    kept = apply_filters(filters, Item(_NOTHING, None, key))
-    return "" if kept is None else kept.key

@@ -14,8 +14,8 @@ from edgeloop.beside import BACKUP
 from edgeloop.data.augment import Augment, Layout
 from edgeloop.data.clips import place
 from edgeloop.data.features import Features
-from edgeloop.data.item import Item, Labels
-from edgeloop.data.privacy import Filter, Plain, apply_filters, device_key
+from edgeloop.data.item import Labels
+from edgeloop.data.privacy import Filter, Plain, device_key, told
 from edgeloop.data.sources import IterableSource, make_source
 from edgeloop.data.sources.paced import Paced
 from edgeloop.data.streams import Matched, Rows, Settled, Windowed
@@ -294,8 +294,8 @@ def filters_of(config: Config) -> list[Filter]:
 
 def stored_key(config: Config, key: str) -> str:
     """Return the key under which the item of this key is stored."""
-    kept = apply_filters(filters_of(config), Item(np.zeros(0, np.float32), None, key))
-    return key if kept is None else kept.key
+    kept = told(filters_of(config), key)
+    return key if kept is None else kept[0]
 
 
 def load_base(

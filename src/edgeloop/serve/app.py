@@ -34,8 +34,7 @@ _TYPES = {"f32": "FP32", "i32": "INT32", "u8": "UINT8"}
 
 
 def app(
-    name: str, predictor: Predictor, metrics: Metrics, desk: Desk | None = None,
-    ready: Callable[[], bool] = lambda: True,
+    name: str, predictor: Predictor, metrics: Metrics, desk: Desk | None = None
 ) -> Starlette:
     """Make the application.
 
@@ -49,10 +48,8 @@ def app(
         Counts.
     desk
         Takes feedback; None: none is taken.
-    ready
-        Whether requests are welcome by now.
     """
-    api = _Api(name, predictor, metrics, desk, ready)
+    api = _Api(name, predictor, metrics, desk)
     model = "/v2/models/{model}"
     version = f"{model}/versions/{{version}}"
 
@@ -65,7 +62,7 @@ def app(
         Route("/openapi.json", api.described),
         Route("/v2", api.server),
         Route("/v2/health/live", api.alive),
-        Route("/v2/health/ready", api.is_ready),
+        Route("/v2/health/ready", api.ready),
         Route(f"{model}/feedback", answered(api.feedback), methods=["POST"]),
         Route("/v2/repository/index", answered(api.index), methods=["POST"]),
         *(
@@ -105,10 +102,9 @@ def failed(status: int, text: str) -> JSONResponse:
 
 class _Api:
     def __init__(
-        self, name: str, predictor: Predictor, metrics: Metrics, desk: Desk | None,
-        ready: Callable[[], bool],
+        self, name: str, predictor: Predictor, metrics: Metrics, desk: Desk | None
     ) -> None:
-        self._name, self._predictor, self._ready = name, predictor, ready
+        self._name, self._predictor = name, predictor
         self._metrics, self._desk = metrics, desk
 
     async def metrics(self, _: Request) -> Response:
@@ -126,21 +122,21 @@ class _Api:
     async def alive(self, _: Request) -> Response:
         return JSONResponse({"live": True})
 
-    async def is_ready(self, _: Request) -> Response:
-        ready = self._ready()
-        return JSONResponse({"ready": ready}, 200 if ready else 503)
+    async def ready(self, _: Request) -> Response:
+        # The program is loaded before the server listens.
+        return JSONResponse({"ready": True})
 
     async def index(self, request: Request) -> Response:
-        asked = v2.table(await _json(request), "the request")
+        v2.table(await _json(request), "the request")  # all are ready, if it asks for those alone
         versions = await run_in_threadpool(self._predictor.versions)
         rows = [
             {"name": self._name, "version": str(number), "state": "READY", "reason": ""}
             for number in (0, *(v.id for v in versions))
         ]
-        return JSONResponse([] if asked.get("ready") and not self._ready() else rows)
+        return JSONResponse(rows)
 
     async def metadata(self, request: Request) -> Response:
-        await self._version(request)
+        await self._known(request)
         versions = await run_in_threadpool(self._predictor.versions)
         predictor = self._predictor
         return JSONResponse({
@@ -156,9 +152,8 @@ class _Api:
         })
 
     async def model_ready(self, request: Request) -> Response:
-        await self._version(request)
-        ready = self._ready()
-        return JSONResponse({"name": self._name, "ready": ready}, 200 if ready else 503)
+        await self._known(request)
+        return JSONResponse({"name": self._name, "ready": True})
 
     async def infer(self, request: Request) -> Response:
         with self._metrics.inference() as found:
@@ -167,7 +162,7 @@ class _Api:
         return response
 
     async def _answer(self, request: Request) -> Response:
-        version = await self._version(request)
+        version = self._version(request)
         body = await _body(request)
         data, size = await run_in_threadpool(
             self._infer, body, request.headers.get(v2.HEADER), version, request.scope["sender"])
@@ -176,7 +171,7 @@ class _Api:
         return Response(data, media_type=v2.BINARY, headers={v2.HEADER: str(size)})
 
     def _infer(
-        self, body: bytes, header: str | None, version: int | None, sender: str
+        self, body: bytes, header: str | None, version: str | None, sender: str
     ) -> tuple[bytes, int | None]:
         asked = v2.read(body, header)
         made = self._predictor.predict(asked.inputs, version=version)
@@ -188,7 +183,7 @@ class _Api:
         return v2.answer(asked, self._name, str(made.version), made.outputs)
 
     async def feedback(self, request: Request) -> Response:
-        await self._version(request)
+        self._version(request)
         if self._desk is None:
             raise HTTPException(404, "this server takes no feedback; set serve.feedback")
         said = v2.table(await _json(request), "the request")
@@ -207,14 +202,19 @@ class _Api:
                 {"error": str(error)}, 429, {"Retry-After": str(math.ceil(error.wait))})
         return JSONResponse({"taken": True}, 202)
 
-    async def _version(self, request: Request) -> int | None:
+    async def _known(self, request: Request) -> None:
+        """404 unless model and version of a path are there."""
+        version = self._version(request)
+        if version is not None:
+            await run_in_threadpool(self._predictor.number, version)
+
+    def _version(self, request: Request) -> str | None:
         """The version that a path names, None where it names none; 404 for another model."""
         name = request.path_params["model"]
         if name != self._name:
             raise HTTPException(404, f"there is no model {name[:64]!r}; this is {self._name!r}")
-        version = request.path_params.get("version")
-        return None if version is None else await run_in_threadpool(
-            self._predictor.number, version)
+        version: str | None = request.path_params.get("version")
+        return version
 
 
 async def _body(request: Request) -> bytes:

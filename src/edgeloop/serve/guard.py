@@ -78,7 +78,8 @@ class Guard:
                 message = {**message, "headers": [*message.get("headers", ()), *_HEADERS]}
             await send(message)
 
-        refusal = self._refusal(scope, headers)
+        sender = self._sender(headers)
+        refusal = self._refusal(scope, headers, sender)
         if refusal is not None:
             status, text = refusal
             response = failed(status, text)
@@ -86,10 +87,12 @@ class Guard:
                 response.headers["www-authenticate"] = "Bearer"
             await response(scope, receive, told)
             return
-        scope = {**scope, "sender": self._sender(headers) or ""}
-        await self._app(scope, _Body(receive, self._max, self._timeout), told)
+        body = _Body(receive, self._max, self._timeout)
+        await self._app({**scope, "sender": sender or ""}, body, told)
 
-    def _refusal(self, scope: Scope, headers: Mapping[bytes, bytes]) -> tuple[int, str] | None:
+    def _refusal(
+        self, scope: Scope, headers: Mapping[bytes, bytes], sender: str | None
+    ) -> tuple[int, str] | None:
         host = headers.get(b"host", b"").decode("latin-1").lower()
         if _without_port(host) not in self._hosts:
             return 421, "this server does not go by that Host; add it to serve.hosts"
@@ -98,7 +101,7 @@ class Guard:
             said = origin.decode("latin-1").lower()
             if said not in self._origins and said != f"{scope['scheme']}://{host}":
                 return 403, "pages of that Origin may not ask; add it to serve.origins"
-        if self._tokens is not None and scope["path"] not in OPEN and self._sender(headers) is None:
+        if self._tokens is not None and scope["path"] not in OPEN and sender is None:
             return 401, "a bearer token is needed, or it is another one"
         length = headers.get(b"content-length", b"0")
         if not length.isdigit() or len(length) > 15 or int(length) > self._max:

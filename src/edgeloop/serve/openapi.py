@@ -48,7 +48,7 @@ def description(name: str, *, tokens: bool) -> dict[str, Any]:
         "/v2": {"get": _get("Name, version and extensions of the server", "metadata")},
         "/v2/health/live": {"get": _get("Whether the process answers", "live", open_=True)},
         "/v2/health/ready": {
-            "get": _get("Whether predictions are welcome", "ready", open_=True, busy=True)},
+            "get": _get("Whether predictions are welcome", "ready", open_=True)},
         "/v2/repository/index": {"post": _post(
             "Every version of the model", "index", {"type": "object"}, "The versions.")},
         "/metrics": {"get": _text("Counts and times for Prometheus", "metrics")},
@@ -64,7 +64,7 @@ def description(name: str, *, tokens: bool) -> dict[str, Any]:
         paths[path] = {"parameters": parameters, "get": _get(
             "Inputs, outputs and versions of the model", f"model{end}", missing=True)}
         paths[f"{path}/ready"] = {"parameters": parameters, "get": _get(
-            "Whether the model answers", f"modelReady{end}", missing=True, busy=True)}
+            "Whether the model answers", f"modelReady{end}", missing=True)}
         paths[f"{path}/infer"] = {"parameters": parameters, "post": _post(
             "Predict", f"infer{end}", {
                 "type": "object", "required": ["inputs"],
@@ -102,9 +102,9 @@ def _answers(
 
 
 def _get(
-    told: str, name: str, *, open_: bool = False, missing: bool = False, busy: bool = False
+    told: str, name: str, *, open_: bool = False, missing: bool = False
 ) -> dict[str, Any]:
-    more = [*(["404"] if missing else ()), *(["503"] if busy else ())]
+    more = ["404"] if missing else ()
     made = {"summary": told, "operationId": name, "responses": _answers(told, more=more)}
     return made | {"security": []} if open_ else made
 

@@ -5,7 +5,7 @@ room, since they quote what is wrong in one: :class:`Plain` takes the quotes out
 """
 
 from edgeloop.data.privacy.coarse import CoarsePlace, CoarseTime
-from edgeloop.data.privacy.filters import AllowFields, Filter, apply_filters
+from edgeloop.data.privacy.filters import AllowFields, Filter, apply_filters, told
 from edgeloop.data.privacy.hashing import HashIds, device_key
 from edgeloop.data.privacy.kinds import KINDS
 from edgeloop.data.privacy.plain import Plain, plainly, without_quotes
@@ -23,5 +23,6 @@ __all__ = [
     "apply_filters",
     "device_key",
     "plainly",
+    "told",
     "without_quotes",
 ]

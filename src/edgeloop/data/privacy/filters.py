@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
+import numpy as np
+
+from edgeloop.data.item import Item
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
-
-    from edgeloop.data.item import Item
 
 DEPTH = 32  # of lists and tables in each other: what lies deeper is withheld
 WITHHELD = "[withheld]"
@@ -43,3 +45,11 @@ def apply_filters(filters: Iterable[Filter], item: Item) -> Item | None:
             return None
         item = kept
     return item
+
+
+def told(
+    filters: Iterable[Filter], key: str, time: float | None = None
+) -> tuple[str, float | None] | None:
+    """What the filters make of an item's key and time alone; None: they drop it."""
+    kept = apply_filters(filters, Item(np.zeros(0, np.float32), None, key, time=time))
+    return None if kept is None else (kept.key, kept.time)
