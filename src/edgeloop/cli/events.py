@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edgeloop.cli.exits import OK
 from edgeloop.cli.output import put, show, to_json
@@ -13,9 +13,10 @@ from edgeloop.errors import ConfigError
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from edgeloop.cli.output import Output
+    from edgeloop.store import Event
 
 # What is told in lines of its own, or in too many numbers for one.
 _LONG = ("why", "cost", "gate", "validation", "data_sha256")
@@ -52,18 +53,20 @@ def events(args: argparse.Namespace, out: Output) -> int:
         if out.as_json:
             put(to_json({"at": event.created, "kind": event.kind, **event.detail}))
             continue
-        out.line(f"{show_time(event.created)}  {event.kind:<10} {_short(event.detail)}".rstrip())
+        out.line(in_a_line(event))
         why = event.detail.get("why")
         for line in why if isinstance(why, list) else ():
             out.line(f"    {line}")
     return OK
 
 
-def _short(detail: Mapping[str, Any]) -> str:
-    """What fits into a line."""
+def in_a_line(event: Event) -> str:
+    """When and what, with as much of it as fits into a line."""
+    detail = event.detail
     told = {k: v for k, v in detail.items()
             if v is not None and (k not in _LONG or (k == "why" and isinstance(v, str)))}
     cost = detail.get("cost") or {}
     if cost.get("joules") is not None:
         told["joules"] = cost["joules"]
-    return "  ".join(f"{name} {show(value)}" for name, value in told.items())
+    said = "  ".join(f"{name} {show(value)}" for name, value in told.items())
+    return f"{show_time(event.created)}  {event.kind:<10} {said}".rstrip()

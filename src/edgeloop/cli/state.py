@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeloop.beside import FILES, FOLDERS, INBOX, OUTBOX, READY
+from edgeloop.cli.events import in_a_line
 from edgeloop.cli.exits import OK
-from edgeloop.cli.output import show
 from edgeloop.cli.places import Place, add_place
 from edgeloop.cli.times import parse_time
 from edgeloop.cli.versions import described, show_time
@@ -109,8 +109,7 @@ def status(args: argparse.Namespace, out: Output) -> int:
     for line in loop.get("said", []):
         out.line(line)
     for event in events:
-        short = {name: value for name, value in event.detail.items() if _line_worthy(value)}
-        out.line(f"{show_time(event.created)}  {show(event.kind)}  {show(short)}".rstrip())
+        out.line(in_a_line(event))
     return OK
 
 
@@ -274,7 +273,3 @@ def _purge(place: Place, files: list[Path]) -> None:
     for end in FOLDERS:
         with suppress(FileNotFoundError):
             Path(f"{place.state}{end}").rmdir()
-
-
-def _line_worthy(value: Any) -> bool:
-    return isinstance(value, bool | int | float) or (isinstance(value, str) and len(value) <= 60)
